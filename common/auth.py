@@ -1,0 +1,109 @@
+"""Who is asking: JSON Web Tokens (RFC 7519), made and checked in one place."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import uuid4
+
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+from jose import JOSEError, jwt
+
+from common.errors import Forbidden, Unauthorized
+
+SERVICE_PREFIX = "service:"  # no username holds a colon
+SERVICE_TOKEN_MINUTES = 5
+
+REQUIRED_CLAIMS = {
+    "require_sub": True,
+    "require_iat": True,
+    "require_exp": True,
+    "require_jti": True,
+}
+
+# For a route that answers everybody, and the token's subject more: `openapi_extra=TOKEN_OPTIONAL`.
+TOKEN_OPTIONAL: dict[str, object] = {"security": [{}]}
+
+
+class Tokens:
+    """Issues and checks tokens with one secret and one algorithm."""
+
+    def __init__(self, secret: str, algorithm: str, expires: timedelta) -> None:
+        if not secret:
+            raise ValueError("an empty secret signs nothing")
+        self._secret = secret
+        self._algorithm = algorithm
+        self.expires = expires
+
+    def issue(self, username: str) -> str:
+        return self._sign(username, self.expires)
+
+    def issue_for_service(self, name: str) -> str:
+        """A token by which services know each other; no user can obtain one."""
+        return self._sign(SERVICE_PREFIX + name, timedelta(minutes=SERVICE_TOKEN_MINUTES))
+
+    def _sign(self, subject: str, expires: timedelta) -> str:
+        now = datetime.now(UTC)
+        claims = {"sub": subject, "iat": now, "exp": now + expires, "jti": str(uuid4())}
+        return jwt.encode(claims, self._secret, self._algorithm)
+
+    def subject(self, token: str) -> str:
+        """The subject of a valid token; Unauthorized for any other."""
+        try:
+            claims = jwt.decode(token, self._secret, [self._algorithm], options=REQUIRED_CLAIMS)
+        except JOSEError as exc:
+            raise Unauthorized("invalid_token", "The token is expired or not one of ours.") from exc
+        subject: str = claims["sub"]
+        return subject
+
+
+def is_service(subject: str | None) -> bool:
+    return subject is not None and subject.startswith(SERVICE_PREFIX)
+
+
+def authenticate(request: Request) -> str | None:
+    """The subject of the request's bearer token; None without one, Unauthorized for a bad one."""
+    if not hasattr(request.state, "subject"):
+        request.state.subject = _subject(request)
+    subject: str | None = request.state.subject
+    return subject
+
+
+def _subject(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthorized("invalid_token", "The Authorization header must be: Bearer <token>.")
+    tokens: Tokens = request.app.state.tokens
+    return tokens.subject(token.strip())
+
+
+class Bearer(SecurityBase):
+    """`Authorization: Bearer` (RFC 6750) in the API document, and its subject in the code."""
+
+    model = HTTPBearerModel(bearerFormat="JWT", description="A token from `POST /login`.")
+    scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> str | None:
+        return authenticate(request)
+
+
+bearer = Bearer()
+
+
+async def require_subject(subject: Annotated[str | None, Security(bearer)]) -> str:
+    if subject is None:
+        raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
+    return subject
+
+
+async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str:
+    if is_service(subject):
+        raise Forbidden("users_only", "This is for users, not for services.")
+    return subject
+
+
+CurrentUser = Annotated[str, Depends(require_user)]
+MaybeSubject = Annotated[str | None, Security(bearer)]

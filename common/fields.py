@@ -1,0 +1,69 @@
+"""The types of fields that more than one service reads: names, ids, texts."""
+
+import re
+import threading
+import time
+from secrets import randbits
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+RESERVED_NAMES = {"id", "home", "follow", "unfollow", "popular", "async", "me", "admin"}
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class Request(BaseModel):
+    """A body that says nothing but what is asked for."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise PydanticCustomError("reserved_name", "This name is reserved")
+    return name
+
+
+def printable(text: str) -> str:
+    if CONTROL_CHARACTERS.search(text):
+        raise PydanticCustomError("control_character", "No control characters but newline and tab")
+    return text
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, str) and not CANONICAL_UUID.fullmatch(value):
+        raise PydanticCustomError("malformed_id", "An id looks like 019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e")
+    return value
+
+
+# Alice and alice are one account, everywhere: lower-cased here and nowhere else.
+Username = Annotated[
+    str,
+    StringConstraints(to_lower=True, min_length=3, max_length=30, pattern=r"^[A-Za-z0-9_]+$"),
+    AfterValidator(_not_reserved),
+]
+
+# pydantic alone also takes 32 bare digits, braces and urn:uuid:.
+Id = Annotated[UUID, BeforeValidator(_canonical)]
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(printable)]
+
+
+class _Clock:
+    """The last moment that an id was made of, so that ids of one process never go back."""
+
+    lock = threading.Lock()
+    last = 0
+
+
+def new_id() -> UUID:
+    """A UUIDv7: 48 bits of milliseconds, 12 of their fraction, 62 random (RFC 9562, §5.7, §6.2)."""
+    with _Clock.lock:
+        ticks = max(time.time_ns() * 4096 // 1_000_000, _Clock.last + 1)
+        _Clock.last = ticks
+    milliseconds, fraction = divmod(ticks, 4096)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | randbits(62))

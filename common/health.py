@@ -1,0 +1,129 @@
+"""What a service needs, and how it is."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
+
+from common import __version__
+from common.errors import Unavailable, render
+from common.registry import PROCESS_ID, PROCESS_ID_HEADER
+
+logger = logging.getLogger(__name__)
+
+PING_SECONDS = 1.0
+PREPARE_AGAIN_SECONDS = (0.2, 2.0)
+
+
+class Store(Protocol):
+    """The shape that every store has, as far as a service's life goes."""
+
+    @property
+    def outages(self) -> tuple[type[Exception], ...]: ...
+    def prepare(self) -> None: ...
+    def ping(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Need:
+    """A store, whether the service can go on without it, and how it is."""
+
+    def __init__(self, name: str, store: Store, is_vital: bool = True) -> None:
+        self.name = name
+        self.store = store
+        self.is_vital = is_vital
+        self.is_prepared = False
+        self._silence: tuple[type[Exception], ...] = (TimeoutError, *store.outages)
+
+    def open(self) -> None:
+        """Make what belongs to the running event loop."""
+        self._doubt = asyncio.Event()
+        # A store that hangs costs one thread, not one each time that it is asked.
+        self._pinging = CapacityLimiter(1)
+
+    async def keep_prepared(self) -> None:
+        """Prepare until it works, and again after every outage: what comes back may be empty."""
+        while True:
+            self._doubt.clear()
+            try:
+                await to_thread.run_sync(self.store.prepare, abandon_on_cancel=True)
+            except self.store.outages as exc:
+                logger.warning("waiting for %s: %s", self.name, exc)
+            else:
+                self.is_prepared = True
+                await self._doubt.wait()
+            await asyncio.sleep(random.uniform(*PREPARE_AGAIN_SECONDS))
+
+    async def is_well(self) -> bool:
+        try:
+            with anyio.fail_after(PING_SECONDS):
+                await to_thread.run_sync(self.store.ping, abandon_on_cancel=True, limiter=self._pinging)
+        except self._silence:
+            return False
+        return self.is_prepared
+
+    def install(self, app: FastAPI) -> None:
+        """Let `app` answer 503 to what the store's driver raises when the store is away."""
+        for outage in self.store.outages:
+            app.add_exception_handler(outage, self._answer_outage)
+
+    async def _answer_outage(self, request: Request, exc: Exception) -> Response:
+        logger.warning("%s is away: %s", self.name, exc)
+        self._doubt.set()
+        return render(Unavailable(f"{self.name}_unavailable", f"{self.name} is away; try again soon."))
+
+
+class Live(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Health(BaseModel):
+    """`degraded` is when the service goes on without something, `unavailable` when it cannot."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    service: str
+    version: str
+    checks: dict[str, Literal["ok", "unavailable"]]
+
+
+live_router = APIRouter(tags=["health"])
+health_router = APIRouter(tags=["health"])
+
+
+@live_router.get("/livez")
+async def live(response: Response) -> Live:
+    """Whether the process runs; nothing else is looked at."""
+    response.headers[PROCESS_ID_HEADER] = PROCESS_ID
+    return Live()
+
+
+@health_router.get("/health", responses={503: {"model": Health, "description": "Unavailable"}})
+async def health(request: Request, response: Response) -> Health:
+    """Whether the service can do its work, and which of the things it needs are there."""
+    state = request.app.state
+    found = await check(state.name, state.needs)
+    if found.status == "unavailable":
+        response.status_code = 503
+    return found
+
+
+async def check(service: str, needs: Sequence[Need]) -> Health:
+    """Ask all that the service needs, at once."""
+    well = await asyncio.gather(*(need.is_well() for need in needs))
+    missing = [need for need, ok in zip(needs, well, strict=True) if not ok]
+    return Health(
+        status="ok"
+        if not missing
+        else "unavailable"
+        if any(need.is_vital for need in missing)
+        else "degraded",
+        service=service,
+        version=__version__,
+        checks={need.name: "unavailable" if need in missing else "ok" for need in needs},
+    )

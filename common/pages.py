@@ -1,0 +1,32 @@
+"""Pages of a list: how many, from where, and the link to the next one."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Query, Request, Response
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+
+LINK_HEADER = {
+    "Link": {
+        "description": 'The next page (RFC 8288, `rel="next"`); absent on the last one.',
+        "schema": {"type": "string"},
+    }
+}
+
+
+Item = TypeVar("Item")
+
+
+def page(
+    found: Sequence[Item], limit: int, last_id: Callable[[Item], object], request: Request, response: Response
+) -> Sequence[Item]:
+    """The first `limit` of what was found; one more than that means that there is a next page."""
+    if len(found) <= limit:
+        return found
+    shown = found[:limit]
+    query = urlencode({"limit": limit, "before": last_id(shown[-1])})
+    # A path reference, so that it works through the gateway and directly.
+    response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
+    return shown

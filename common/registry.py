@@ -1,0 +1,235 @@
+"""The two halves of finding each other: being found, and knowing where the others are."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from threading import Event, Thread
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common import __version__
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15
+HEARTBEAT_SECONDS = 5
+CHECK_SECONDS = 1
+WATCH_SECONDS = 20
+TIMEOUT = httpx.Timeout(2.0)
+
+# In every answer to GET /livez, so that a process knows its own from another's on the same port.
+PROCESS_ID = str(uuid4())
+PROCESS_ID_HEADER = "X-Process-ID"
+
+
+class Status(StrEnum):
+    UP = "up"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    SUSPECT = "suspect"
+
+
+class Instance(BaseModel):
+    """One registered process of a service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    service_name: str
+    host: str
+    port: int
+    version: str | None
+    status: Status
+    registered_at: datetime
+    last_heartbeat: datetime
+
+    @property
+    def netloc(self) -> str:
+        return netloc(self.host, self.port)
+
+
+class Table(BaseModel):
+    """Everything that the registry knows, at one version of one epoch of it."""
+
+    epoch: str
+    version: int
+    services: dict[str, tuple[Instance, ...]]
+
+
+def netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Registration:
+    """Keeps one instance registered. Nothing that happens to the registry stops or slows the service."""
+
+    def __init__(
+        self,
+        registry_url: str,
+        token: str,
+        service_name: str,
+        address: tuple[str, int],
+        is_well: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._service_name = service_name
+        self._address = address
+        self._is_well = is_well
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._registry = httpx.AsyncClient(
+            base_url=registry_url, headers=headers, timeout=TIMEOUT, trust_env=False
+        )
+        self._instance_id: str | None = None
+        self._draining = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    async def drain(self) -> None:
+        """Tell everybody, now, to send nothing more."""
+        self._draining = True
+        await self._beat(Status.DRAINING)
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._instance_id:
+            await self._ask("DELETE", f"/deregister/{self._instance_id}")
+        await self._registry.aclose()
+
+    async def _keep(self) -> None:
+        await self._until_serving()
+        sent, at = None, 0.0
+        while True:
+            status = await self._status()
+            if status is not sent or time.monotonic() - at >= HEARTBEAT_SECONDS:
+                sent, at = await self._beat(status), time.monotonic()
+            await asyncio.sleep(CHECK_SECONDS * random.uniform(0.8, 1.2))
+
+    async def _until_serving(self) -> None:
+        """Who is listed takes requests; a test's app, which listens nowhere, is never listed."""
+        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+            while not await self._is_serving(client):
+                await asyncio.sleep(0.05)
+
+    async def _is_serving(self, client: httpx.AsyncClient) -> bool:
+        try:
+            answer = await client.get(f"http://{netloc(*self._address)}/livez")
+        except httpx.HTTPError:
+            return False
+        return bool(answer.headers.get(PROCESS_ID_HEADER) == PROCESS_ID)
+
+    async def _status(self) -> Status:
+        if self._draining:
+            return Status.DRAINING
+        return Status.UP if await self._is_well() else Status.DEGRADED
+
+    async def _beat(self, status: Status) -> Status | None:
+        """Register if need be, and say how we are; returns the status if the registry has it now."""
+        beaten = await self._heartbeat(status)
+        if beaten is not None and beaten.status_code == 404:
+            # The registry does not know us (any more): it was restarted, or we were away too long.
+            self._instance_id = None
+            beaten = await self._heartbeat(status)
+        return status if beaten is not None and beaten.is_success else None
+
+    async def _heartbeat(self, status: Status) -> httpx.Response | None:
+        if self._instance_id is None and not await self._register():
+            return None
+        return await self._ask("POST", f"/heartbeat/{self._instance_id}", {"status": status})
+
+    async def _register(self) -> bool:
+        host, port = self._address
+        instance = {"service_name": self._service_name, "host": host, "port": port}
+        registered = await self._ask("POST", "/register", instance | {"version": __version__})
+        if registered is None or not registered.is_success:
+            return False
+        self._instance_id = registered.json()["instance_id"]
+        logger.info("registered as an instance of %s", self._service_name)
+        return True
+
+    async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response | None:
+        try:
+            answer = await self._registry.request(method, path, json=body)
+        except httpx.HTTPError as exc:
+            logger.warning("the registry cannot be reached: %r", exc)
+            return None
+        if answer.is_error and answer.status_code != 404:
+            logger.error("the registry refused %s %s: %s", method, path, answer.text)
+        return answer
+
+
+class Directory:
+    """Where every service is: a table in memory, kept new in the background.
+
+    No request ever waits for the registry. When it is gone, the last table
+    stays in use; when it comes back empty, instances that have not registered
+    again are kept until their lease would have run out.
+    """
+
+    def __init__(self, registry_url: str | None) -> None:
+        self._registry_url = registry_url
+        self._epoch = ""
+        self._version = 0
+        self._services: Mapping[str, tuple[Instance, ...]] = {}
+        self._known: Mapping[str, tuple[Instance, ...]] = {}
+        self._known_until = 0.0
+        self._stop = Event()
+        self.is_current = False
+
+    def services(self) -> Mapping[str, tuple[Instance, ...]]:
+        return self._services
+
+    def instances(self, service_name: str) -> tuple[Instance, ...]:
+        return self._services.get(service_name, ())
+
+    def start(self) -> None:
+        if self._registry_url:
+            # A daemon: it may be in the middle of a long poll when the process ends.
+            Thread(target=self._watch, args=[self._registry_url], name="directory", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _watch(self, registry_url: str) -> None:
+        timeout = httpx.Timeout(2.0, read=WATCH_SECONDS + 5)
+        with httpx.Client(base_url=registry_url, timeout=timeout, trust_env=False) as client:
+            while not self._stop.is_set():
+                try:
+                    self.accept(self._poll(client), time.monotonic())
+                except (httpx.HTTPError, ValidationError) as exc:
+                    if self.is_current:
+                        logger.warning("the registry cannot be reached, its last table stays: %r", exc)
+                    self.is_current = False
+                    self._stop.wait(random.uniform(0.2, 1.0))
+
+    def _poll(self, client: httpx.Client) -> Table:
+        remembered = self._known_until - time.monotonic()
+        wait = min(remembered, WATCH_SECONDS) if remembered > 0 else WATCH_SECONDS
+        position = {"epoch": self._epoch, "version": str(self._version), "wait": f"{wait:.1f}"}
+        answer = client.get("/services", params=position if self.is_current else None)
+        return Table.model_validate_json(answer.raise_for_status().content)
+
+    def accept(self, table: Table, now: float) -> None:
+        """Use this table from now on."""
+        if table.epoch != self._epoch:
+            self._known, self._known_until = self._services, now + LEASE_SECONDS
+        services = dict(table.services)
+        if now < self._known_until:
+            for name, instances in self._known.items():
+                services[name] = _with_missing(services.get(name, ()), instances)
+        self._services = services
+        self._epoch, self._version = table.epoch, table.version
+        self.is_current = True
+
+
+def _with_missing(listed: tuple[Instance, ...], known: tuple[Instance, ...]) -> tuple[Instance, ...]:
+    places = {instance.netloc for instance in listed}
+    return listed + tuple(instance for instance in known if instance.netloc not in places)

@@ -1,0 +1,77 @@
+"""Routes that refuse early: first the token, then the body's type and size, then what it says."""
+
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from typing import Any
+
+import pydantic_core
+from fastapi import APIRouter, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from common.auth import Bearer, authenticate, require_subject
+from common.errors import TooLarge, Unauthorized, UnsupportedMediaType
+
+MAX_BODY_BYTES = 64 * 1024
+
+Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class BoundedRequest(Request):
+    """A request whose body has a limit, counted while it is read, and whose JSON is strict."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        received = 0
+        async for chunk in super().stream():
+            received += len(chunk)
+            if received > MAX_BODY_BYTES:
+                raise TooLarge("body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+            yield chunk
+
+    async def json(self) -> Any:
+        # Unlike the standard parser this one refuses bad UTF-8, NaN and a thousand nested lists alike.
+        text = await self.body()
+        try:
+            return pydantic_core.from_json(text, allow_inf_nan=False)
+        except ValueError as exc:
+            raise json.JSONDecodeError(str(exc), "", 0) from exc
+
+
+class EarlyRoute(APIRoute):
+    """A route that looks at the token before the body, and reads only the type of body it takes."""
+
+    def get_route_handler(self) -> Answer:
+        answer = super().get_route_handler()
+        calls = set(_calls(self.dependant))
+        reads_token = any(isinstance(call, Bearer) for call in calls)
+        reads_json = self.body_field is not None
+
+        async def answer_early(request: Request) -> Response:
+            request = BoundedRequest(request.scope, request.receive)
+            if reads_token and authenticate(request) is None and require_subject in calls:
+                raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
+            if reads_json and await request.body():
+                _require_json(request)
+            return await answer(request)
+
+        return answer_early
+
+
+def _calls(dependant: Dependant) -> Iterator[object]:
+    yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from _calls(dependency)
+
+
+def media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _require_json(request: Request) -> None:
+    if media_type(request) != "application/json":
+        raise UnsupportedMediaType("json_only", "Send JSON, with Content-Type: application/json.")
+
+
+def router(*tags: str) -> APIRouter:
+    """A router of early routes."""
+    return APIRouter(route_class=EarlyRoute, tags=list(tags))

@@ -1,0 +1,186 @@
+"""What every service is made of: its life, its errors, its place in the registry."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+import uvicorn
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+
+from common import __version__, errors
+from common.auth import Tokens
+from common.health import Need, check, health_router, live_router
+from common.registry import Registration
+from common.settings import DEFAULT_JWT_SECRET, ServiceSettings, Settings
+from common.telemetry import RequestContext, configure_logging
+
+logger = logging.getLogger(__name__)
+
+# Threads for the endpoints; PostgreSQL's pool has as many connections.
+THREADS = 8
+
+# foreman kills after 5 seconds: in the first one callers learn of it, in the rest their requests end.
+DRAIN_SECONDS = 1
+FINISH_SECONDS = 3
+# Longer than any caller of ours keeps an idle connection, so that the caller is the one who closes it.
+KEEP_ALIVE_SECONDS = 75
+
+EXIT_MISCONFIGURED = 3
+
+
+class Companion(Protocol):
+    """What starts and stops with the service."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def create_service(
+    name: str,
+    description: str,
+    settings: ServiceSettings,
+    routers: Sequence[APIRouter],
+    needs: Sequence[Need] = (),
+    companions: Sequence[Companion] = (),
+    is_registered: bool = True,
+    **options: Any,
+) -> FastAPI:
+    """A FastAPI app with everything that is the same in every service.
+
+    The routers' `/health` comes before the one that every service has.
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        if not logging.root.handlers:
+            configure_logging(settings.log_level, settings.log_format)
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        async with AsyncExitStack() as stack:
+            await _open(stack, needs, companions)
+            if is_registered and settings.registry_url:
+                await stack.enter_async_context(_registered(app, settings))
+            yield
+
+    app = FastAPI(
+        title=f"Microblog: {name}", description=description, version=__version__, lifespan=life, **options
+    )
+    app.state.name = name
+    app.state.needs = needs
+    app.state.registration = None
+    app.state.tokens = tokens(settings)
+    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_middleware(RequestContext)
+    errors.install(app)
+    for need in needs:
+        need.install(app)
+    for router in (*routers, live_router, health_router):
+        app.include_router(router)
+    return app
+
+
+def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return errors.describe(generate())
+
+
+def tokens(settings: Settings) -> Tokens:
+    expires = timedelta(minutes=settings.jwt_expires_minutes)
+    return Tokens(settings.jwt_secret, settings.jwt_alg, expires)
+
+
+async def _open(stack: AsyncExitStack, needs: Sequence[Need], companions: Sequence[Companion]) -> None:
+    for companion in companions:
+        companion.start()
+        stack.callback(companion.stop)
+    for need in needs:
+        await stack.enter_async_context(_prepared(need))
+
+
+@asynccontextmanager
+async def _prepared(need: Need) -> AsyncIterator[None]:
+    need.open()
+    keeper = asyncio.create_task(need.keep_prepared())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        need.store.close()
+
+
+@asynccontextmanager
+async def _registered(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[None]:
+    async def is_well() -> bool:
+        return (await check(app.state.name, app.state.needs)).status == "ok"
+
+    address = (settings.address, settings.port)
+    registration = Registration(
+        str(settings.registry_url), settings.registry_token, app.state.name, address, is_well
+    )
+    app.state.registration = registration
+    registration.start()
+    try:
+        yield
+    finally:
+        await registration.stop()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, except that on a signal it says goodbye before it stops listening.
+
+    By itself it closes its socket first and ends the lifespan last, which
+    leaves callers a while in which they are refused.
+    """
+
+    _leaving: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.started:
+            self._loop.call_soon_threadsafe(self._leave)
+        else:
+            self.should_exit = True
+
+    def _leave(self) -> None:
+        # Under foreman a Ctrl-C arrives twice, from the terminal and from foreman: the first counts.
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        app: Any = self.config.app
+        if app.state.registration is not None:
+            await app.state.registration.drain()
+            await asyncio.sleep(DRAIN_SECONDS)
+        self.should_exit = True
+
+
+def serve(app: FastAPI, settings: ServiceSettings, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    configure_logging(settings.log_level, settings.log_format)
+    if settings.is_exposed and settings.jwt_secret == DEFAULT_JWT_SECRET:
+        logger.error("HOST=%s is reachable by others: set JWT_SECRET to a secret of your own", settings.host)
+        sys.exit(EXIT_MISCONFIGURED)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+        **options,
+    )
+    Server(config).run()

@@ -1,0 +1,136 @@
+"""The loop every background worker runs: reserve jobs, handle them, settle them."""
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+
+from pydantic import ValidationError
+
+from common.queue import Job, JobQueue, QueueDown
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 8
+MAX_DELAY_SECONDS = 30
+RESERVE_SECONDS = 1
+RECONNECT_SECONDS = (0.1, 2.0)
+
+Outages = tuple[type[Exception], ...]
+Handle = Callable[[Sequence[Job]], None]
+
+
+def until_terminated() -> Event:
+    """An event that SIGTERM and SIGINT set; both mean: finish the work in hand."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:
+    """Call `ready` until it meets no outage."""
+    while not stop.is_set():
+        try:
+            ready()
+        except outages as exc:
+            logger.warning("waiting for what this worker needs: %s", exc)
+            stop.wait(random.uniform(*RECONNECT_SECONDS))
+        else:
+            return
+
+
+def work(
+    queue: JobQueue,
+    handle: Handle,
+    outages: Outages,
+    stop: Event,
+    batch: int = 1,
+    chore: Callable[[], None] | None = None,
+) -> None:
+    """Handle up to `batch` jobs at a time until `stop` is set.
+
+    A job that meets an outage is retried, each time later than the last, for
+    as long as the outage lasts. One that fails otherwise is retried a few
+    times and then buried; one that cannot be read is buried at once. Buried
+    jobs are kept, where an operator can look at them and kick them.
+    """
+    while not stop.is_set():
+        try:
+            if chore:
+                chore()
+            jobs = _reserve(queue, batch)
+            if jobs:
+                _handle(queue, jobs, handle, outages)
+        except QueueDown as exc:
+            logger.warning("reconnecting: %s", exc)
+            stop.wait(random.uniform(*RECONNECT_SECONDS))
+
+
+def _reserve(queue: JobQueue, batch: int) -> list[Job]:
+    jobs: list[Job] = []
+    while len(jobs) < batch:
+        job = queue.reserve(timeout=0 if jobs else RESERVE_SECONDS)
+        if job is None:
+            break
+        jobs.append(job)
+    return jobs
+
+
+def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> None:
+    try:
+        handle(jobs)
+    except outages as exc:
+        for job in jobs:
+            _retry(queue, job, exc)
+    except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
+        if len(jobs) > 1:
+            # One by one, so that a bad job harms only itself.
+            for job in jobs:
+                _handle(queue, [job], handle, outages)
+        else:
+            _give_up_or_retry(queue, jobs[0], exc)
+    else:
+        for job in jobs:
+            queue.delete(job)
+
+
+def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
+    is_unreadable = isinstance(reason, ValidationError)
+    attempts = queue.attempts(job)
+    if is_unreadable or attempts >= MAX_ATTEMPTS:
+        # A validation error's own words repeat the input: not for the log.
+        why = "it cannot be read" if is_unreadable else f"attempt {attempts} met {reason!r}"
+        logger.error("job %d buried: %s", job.id, why, exc_info=None if is_unreadable else reason)
+        queue.bury(job)
+    else:
+        _retry(queue, job, reason)
+
+
+def _retry(queue: JobQueue, job: Job, reason: Exception) -> None:
+    attempts = queue.attempts(job)
+    delay = min(2**attempts, MAX_DELAY_SECONDS)
+    delay = random.randint((delay + 1) // 2, delay)
+    logger.warning("job %d: attempt %d met %r, again in %d s", job.id, attempts, reason, delay)
+    queue.release(job, delay)
+
+
+class Every:
+    """Runs a chore at most once in so many seconds; one that meets an outage waits for its next turn."""
+
+    def __init__(self, seconds: float, chore: Callable[[], None], outages: Outages) -> None:
+        self._seconds = seconds
+        self._chore = chore
+        self._outages = outages
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._seconds
+        try:
+            self._chore()
+        except self._outages as exc:
+            logger.warning("a chore waits: %s", exc)

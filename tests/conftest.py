@@ -1,0 +1,90 @@
+"""The world that tests live in: real servers of their own, clean settings, tokens."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import servers
+
+from common.auth import Tokens
+from common.settings import DEFAULT_JWT_SECRET
+
+SETTINGS = (
+    "DB_",
+    "REDIS_",
+    "DYNAMODB_",
+    "AWS_",
+    "BEANSTALKD_",
+    "SMTP_",
+    "JWT_",
+    "REGISTRY_",
+    "LOG_",
+    "RATE_",
+    "PORT",
+)
+
+
+def pytest_configure() -> None:
+    """Whatever this shell has set for the suite that it runs is not for its tests."""
+    for name in list(os.environ):
+        if name.startswith(SETTINGS) or name.endswith(("_DB_NAME", "_DATABASE_URL")):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def data() -> Iterator[Path]:
+    # Not pytest's own folder: PostgreSQL's user, which is not root, has to reach it.
+    folder = Path(tempfile.mkdtemp(prefix="microblog-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(data: Path) -> Iterator[int]:
+    """A PostgreSQL's port; user and password are the defaults."""
+    server = servers.postgres(data / "postgres", servers.free_port(), durable=False)
+    yield server.port
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_port(data: Path) -> Iterator[int]:
+    server = servers.redis(data / "redis", servers.free_port())
+    yield server.port
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def beanstalkd_port(data: Path) -> Iterator[int]:
+    server = servers.beanstalkd(data / "beanstalkd", servers.free_port())
+    yield server.port
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def dynamodb_port(data: Path) -> Iterator[int]:
+    server = servers.dynamodb(data / "dynamodb", servers.free_port())
+    yield server.port
+    server.stop()
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    """What signs and checks tokens in a service with default settings."""
+    return Tokens(DEFAULT_JWT_SECRET, "HS256", timedelta(minutes=5))
+
+
+@pytest.fixture
+def as_user(tokens: Tokens) -> Callable[[str], dict[str, str]]:
+    """The headers of a request by this user: `client.post(path, headers=as_user("alice"))`."""
+    return lambda username: {"Authorization": f"Bearer {tokens.issue(username)}"}
+
+
+@pytest.fixture
+def as_service(tokens: Tokens) -> Callable[[str], dict[str, str]]:
+    return lambda name: {"Authorization": f"Bearer {tokens.issue_for_service(name)}"}

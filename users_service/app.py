@@ -1,0 +1,28 @@
+"""The users service: accounts, sign-in, who follows whom."""
+
+from fastapi import FastAPI
+
+from common.health import Need
+from common.service import create_service, serve
+from users_service.passwords import Passwords
+from users_service.routes import routes
+from users_service.settings import UsersSettings
+from users_service.store import UsersStore
+
+
+def create_app(settings: UsersSettings | None = None) -> FastAPI:
+    settings = settings or UsersSettings()
+    store = UsersStore.connect(settings.database)
+    app = create_service(
+        "users", "Accounts, sign-in, who follows whom.", settings, [routes], [Need("postgres", store)]
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.passwords = Passwords()
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    serve(app, app.state.settings)

@@ -1,0 +1,62 @@
+"""What people say to the users service, and what it says to them."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from common.fields import Request, Text, Username, printable
+
+MAX_FOLLOWEES = 7500
+
+# What browsers take for an address: WHATWG HTML, "valid e-mail address".
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
+
+Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL)]
+Password = Annotated[str, StringConstraints(min_length=8, max_length=128), AfterValidator(printable)]
+
+
+class NewUser(Request):
+    username: Username = Field(examples=["alice"])
+    password: Password = Field(examples=["correct horse battery"])
+    email: Email | None = Field(None, examples=["alice@example.com"])
+    bio: Annotated[Text, StringConstraints(max_length=500)] = Field("", examples=["Reads, cooks, cycles."])
+
+
+class Credentials(Request):
+    username: Username = Field(examples=["alice"])
+    password: Annotated[str, StringConstraints(max_length=128)] = Field(
+        examples=["correct horse battery staple"]
+    )
+
+
+class AccessToken(BaseModel):
+    """An access token (RFC 6749, §5.1)."""
+
+    access_token: str
+    token_type: str = "bearer"  # noqa: S105  a type, not a token
+    expires_in: int = Field(description="Seconds.")
+
+
+class Profile(BaseModel):
+    """What everybody may know of a user."""
+
+    username: str
+    bio: str
+    created_at: datetime
+
+
+class OwnProfile(Profile):
+    """What a user, and the services, know besides."""
+
+    email: str | None
+
+
+class Following(BaseModel):
+    """How it is between two users now, and whether that is new."""
+
+    follower: str
+    followee: str
+    following: bool
+    changed: bool

@@ -1,0 +1,16 @@
+"""The users service's settings."""
+
+from sqlalchemy import URL
+
+from common.postgres import database_url
+from common.settings import PostgresSettings, ServiceSettings
+
+
+class UsersSettings(ServiceSettings, PostgresSettings):
+    port: int = 5100
+    users_db_name: str = "microblog_users"
+    users_database_url: str | None = None
+
+    @property
+    def database(self) -> URL:
+        return database_url(self, self.users_database_url, self.users_db_name)

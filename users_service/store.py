@@ -1,0 +1,167 @@
+"""Users and follows in PostgreSQL."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg2
+from sqlalchemy import URL, BindParameter, Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+
+from common.errors import BadRequest, Conflict, NotFound, Unauthorized
+from common.postgres import Database
+from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile
+from users_service.tables import follows, users
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Built once: making a statement costs more than running it.
+NAME: BindParameter[str] = bindparam("name")
+FOLLOWER: BindParameter[str] = bindparam("by")
+FOLLOWEE: BindParameter[str] = bindparam("of")
+
+PROFILE = select(users.c.username, users.c.email, users.c.bio, users.c.created_at).where(
+    users.c.username == NAME
+)
+PASSWORD_HASH = select(users.c.password_hash).where(users.c.username == NAME)
+REHASH = (
+    update(users)
+    .where(users.c.username == NAME, users.c.password_hash == bindparam("old"))
+    .values(password_hash=bindparam("new"))
+)
+FOLLOW = (
+    postgresql.insert(follows)
+    .values(follower=FOLLOWER, followee=FOLLOWEE)
+    .on_conflict_do_nothing()
+    .returning(follows.c.followee)
+)
+UNFOLLOW = (
+    delete(follows)
+    .where(follows.c.follower == FOLLOWER, follows.c.followee == FOLLOWEE)
+    .returning(follows.c.followee)
+)
+# One row that every change of the list writes: it counts exactly, however many come at once.
+COUNT = (
+    update(users)
+    .where(users.c.username == NAME, users.c.followees + bindparam("change") <= MAX_FOLLOWEES)
+    .values(
+        followees=users.c.followees + bindparam("change"),
+        followees_version=users.c.followees_version + 1,
+    )
+    .returning(users.c.followees)
+)
+VERSION = select(users.c.created_at, users.c.followees_version).where(users.c.username == NAME)
+POSITION = select(follows.c.position).where(follows.c.follower == NAME, follows.c.followee == FOLLOWEE)
+FOLLOWEES = (
+    select(follows.c.followee)
+    .where(follows.c.follower == NAME)
+    .order_by(follows.c.position.desc())
+    .limit(bindparam("limit"))
+)
+FOLLOWEES_BEFORE = FOLLOWEES.where(follows.c.position < bindparam("position"))
+
+
+class UsersStore:
+    outages = Database.outages
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.ping = database.ping
+        self.close = database.close
+
+    @classmethod
+    def connect(cls, url: URL) -> Self:
+        return cls(Database.connect(url))
+
+    def prepare(self) -> None:
+        self._database.prepare(MIGRATIONS)
+
+    def register(self, user: NewUser, password_hash: str) -> OwnProfile:
+        """Raises Conflict if the name or the address is somebody else's already."""
+        profile = OwnProfile(
+            username=user.username, email=user.email, bio=user.bio, created_at=datetime.now(UTC)
+        )
+        try:
+            with self._database.transaction() as connection:
+                connection.execute(insert(users).values(**profile.model_dump(), password_hash=password_hash))
+        except IntegrityError as exc:
+            if _broken(exc) == "users_email_key":
+                raise Conflict("email_taken", "Somebody has registered with this address.") from exc
+            raise Conflict("username_taken", f"The name {user.username} is taken.") from exc
+        return profile
+
+    def password_hash(self, username: str) -> str | None:
+        with self._database.read() as connection:
+            hashed: str | None = connection.execute(PASSWORD_HASH, {"name": username}).scalar()
+            return hashed
+
+    def rehash(self, username: str, old: str, new: str) -> None:
+        """Replace a hash by a better one of the same password."""
+        with self._database.transaction() as connection:
+            connection.execute(REHASH, {"name": username, "old": old, "new": new})
+
+    def profile(self, username: str) -> OwnProfile:
+        return OwnProfile.model_validate(self._one(PROFILE, username), from_attributes=True)
+
+    def follow(self, follower: str, followee: str) -> bool:
+        """Whether this was new. Raises NotFound, BadRequest for oneself, Conflict beyond the limit."""
+        if follower == followee:
+            raise BadRequest("cannot_follow_yourself", "You cannot follow yourself.")
+        try:
+            with self._database.transaction() as connection:
+                is_new = connection.execute(FOLLOW, {"by": follower, "of": followee}).first() is not None
+                if is_new and not _count(connection, follower, +1):
+                    raise Conflict("too_many_followees", f"Nobody follows more than {MAX_FOLLOWEES}.")
+                return is_new
+        except IntegrityError as exc:
+            if _broken(exc) == "follows_followee_fkey":
+                raise _no_such_user(followee) from exc
+            raise Unauthorized("invalid_token", "The token's user does not exist.") from exc
+
+    def unfollow(self, follower: str, followee: str) -> bool:
+        """Whether there was something to end. Raises NotFound."""
+        with self._database.transaction() as connection:
+            was = connection.execute(UNFOLLOW, {"by": follower, "of": followee}).first() is not None
+            if was:
+                _count(connection, follower, -1)
+        if not was:
+            self._one(VERSION, followee)
+        return was
+
+    def followees_version(self, username: str) -> str:
+        """Another one whenever the list of followees is another. Raises NotFound."""
+        row = self._one(VERSION, username)
+        return f"{row.created_at.timestamp():.6f}-{row.followees_version}"
+
+    def followees(self, username: str, limit: int, before: str | None) -> list[str]:
+        """Newest follow first. Raises BadRequest when `before` is not one of them."""
+        with self._database.read() as connection:
+            if before is None:
+                return list(connection.execute(FOLLOWEES, {"name": username, "limit": limit}).scalars())
+            position = connection.execute(POSITION, {"name": username, "of": before}).scalar()
+            if position is None:
+                raise BadRequest("unknown_cursor", f"{username} does not follow {before} any more.")
+            values = {"name": username, "limit": limit, "position": position}
+            return list(connection.execute(FOLLOWEES_BEFORE, values).scalars())
+
+    def _one(self, statement: Any, username: str) -> Row[Any]:
+        with self._database.read() as connection:
+            row = connection.execute(statement, {"name": username}).first()
+        if row is None:
+            raise _no_such_user(username)
+        return row
+
+
+def _count(connection: Connection, follower: str, change: int) -> bool:
+    return connection.execute(COUNT, {"name": follower, "change": change}).first() is not None
+
+
+def _no_such_user(username: str) -> NotFound:
+    return NotFound("user_not_found", f"There is no user {username}.")
+
+
+def _broken(exc: IntegrityError) -> str | None:
+    """The name of the constraint that said no."""
+    assert isinstance(exc.orig, psycopg2.IntegrityError)
+    return exc.orig.diag.constraint_name

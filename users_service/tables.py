@@ -1,0 +1,41 @@
+"""The users service's tables; Alembic's migrations make them."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
+
+metadata = MetaData()
+
+users = Table(
+    "users",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("email", Text),
+    Column("bio", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("followees", Integer, nullable=False, server_default="0"),
+    # Counts the changes of the list of followees, so that an unchanged one can be told without reading it.
+    Column("followees_version", BigInteger, nullable=False, server_default="0"),
+)
+Index("users_email_key", func.lower(users.c.email), unique=True)
+
+follows = Table(
+    "follows",
+    metadata,
+    Column("follower", Text, ForeignKey("users.username", name="follows_follower_fkey"), primary_key=True),
+    Column("followee", Text, ForeignKey("users.username", name="follows_followee_fkey"), primary_key=True),
+    Column("position", BigInteger, Identity(always=True), nullable=False),
+)
+# The list of followees, newest first, without a look at the table.
+Index("follows_newest", follows.c.follower, follows.c.position.desc(), postgresql_include=["followee"])
