@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from types import FrameType
@@ -14,7 +14,7 @@ import uvicorn
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 
-from common import __version__, errors
+from common import __version__, docs, errors
 from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
 from common.registry import Registration
@@ -49,13 +49,12 @@ def create_service(
     routers: Sequence[APIRouter],
     needs: Sequence[Need] = (),
     companions: Sequence[Companion] = (),
+    resources: Sequence[AbstractAsyncContextManager[object]] = (),
     is_registered: bool = True,
-    **options: Any,
+    openapi_url: str | None = "/openapi.json",
+    health: APIRouter = health_router,
 ) -> FastAPI:
-    """A FastAPI app with everything that is the same in every service.
-
-    The routers' `/health` comes before the one that every service has.
-    """
+    """A FastAPI app with everything that is the same in every service."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -63,13 +62,21 @@ def create_service(
             configure_logging(settings.log_level, settings.log_format)
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         async with AsyncExitStack() as stack:
+            for resource in resources:
+                await stack.enter_async_context(resource)
             await _open(stack, needs, companions)
             if is_registered and settings.registry_url:
                 await stack.enter_async_context(_registered(app, settings))
             yield
 
     app = FastAPI(
-        title=f"Microblog: {name}", description=description, version=__version__, lifespan=life, **options
+        title=f"Microblog: {name}",
+        description=description,
+        version=__version__,
+        lifespan=life,
+        openapi_url=openapi_url,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.name = name
     app.state.needs = needs
@@ -78,9 +85,10 @@ def create_service(
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(RequestContext)
     errors.install(app)
+    docs.install(app)
     for need in needs:
         need.install(app)
-    for router in (*routers, live_router, health_router):
+    for router in (*routers, live_router, health):
         app.include_router(router)
     return app
 
@@ -163,7 +171,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: FastAPI, settings: ServiceSettings, **options: Any) -> None:
+def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     configure_logging(settings.log_level, settings.log_format)
     if settings.is_exposed and settings.jwt_secret == DEFAULT_JWT_SECRET:
@@ -181,6 +189,5 @@ def serve(app: FastAPI, settings: ServiceSettings, **options: Any) -> None:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
-        **options,
     )
     Server(config).run()

@@ -14,17 +14,17 @@ from common.auth import Tokens
 from common.settings import DEFAULT_JWT_SECRET
 
 SETTINGS = (
-    "DB_",
-    "REDIS_",
-    "DYNAMODB_",
     "AWS_",
     "BEANSTALKD_",
-    "SMTP_",
+    "DB_",
+    "DYNAMODB_",
     "JWT_",
-    "REGISTRY_",
     "LOG_",
-    "RATE_",
     "PORT",
+    "RATE_",
+    "REDIS_",
+    "REGISTRY_",
+    "SMTP_",
 )
 
 

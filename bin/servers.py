@@ -1,0 +1,246 @@
+"""The backing servers: found, started on loopback with their data in a folder, stopped cleanly."""
+
+import ctypes
+import hashlib
+import mailbox
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import boto3
+import greenstalk
+import psycopg2
+import redis as redis_client
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+HOST = "127.0.0.1"
+VENV = Path(sys.prefix)
+START_SECONDS = 30
+STOP_SECONDS = 10
+PR_SET_PDEATHSIG = 1
+
+
+class NotStarted(Exception):
+    """A server cannot be started, or did not answer in time."""
+
+
+class Server:
+    """A backing server that this process has started."""
+
+    def __init__(
+        self, name: str, port: int, process: subprocess.Popen[bytes], stop_signal: signal.Signals
+    ) -> None:
+        self.name = name
+        self.port = port
+        self._process = process
+        self._stop_signal = stop_signal
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Stop it as it likes to be stopped, and wait; safe to call twice."""
+        if self.is_running():
+            self._process.send_signal(self._stop_signal)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def postgres(
+    data: Path, port: int, user: str = "postgres", password: str = "postgres", durable: bool = True
+) -> Server:
+    """PostgreSQL, which refuses to run as root: then it runs as `postgres` or `nobody`."""
+    initdb, server = _binary("initdb"), _binary("postgres")
+    account = _unprivileged() if os.geteuid() == 0 else None
+    if account:
+        data = _reachable(data, account)
+        data.mkdir(parents=True, exist_ok=True)
+        os.chown(data, account.pw_uid, account.pw_gid)
+    cluster = data / "cluster"
+    if not (cluster / "PG_VERSION").exists():
+        _initdb(initdb, cluster, user, password, account)
+    options = ["-p", str(port), "-h", HOST, "-k", str(data)]
+    if not durable:
+        options += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+    return _start(
+        "postgres",
+        port,
+        [*_as(account), server, "-D", str(cluster), *options],
+        data,
+        lambda: psycopg2.connect(
+            host=HOST, port=port, user=user, password=password, dbname="postgres", connect_timeout=2
+        ).close(),
+        signal.SIGINT,  # a fast shutdown; SIGTERM would wait for every client to leave
+    )
+
+
+def redis(data: Path, port: int) -> Server:
+    options = ["--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
+    durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
+
+    def answers() -> None:
+        with redis_client.Redis(host=HOST, port=port, socket_timeout=1) as client:
+            client.ping()
+
+    return _start("redis", port, [_binary("redis-server"), *options, *durable], data, answers)
+
+
+def beanstalkd(data: Path, port: int) -> Server:
+    # -f 0: a job that was accepted is on the disk.
+    command = [_binary("beanstalkd"), "-l", HOST, "-p", str(port), "-b", str(data), "-f", "0"]
+    return _start("beanstalkd", port, command, data, lambda: greenstalk.Client((HOST, port)).close())
+
+
+def dynamodb(data: Path, port: int) -> Server:
+    """ministack, from a virtual environment of its own; what it holds survives a stop, not a kill."""
+    environment = {
+        "BIND_HOST": HOST,
+        "GATEWAY_PORT": str(port),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(data),
+        "SERVICES": "dynamodb",
+    }
+    command = [str(VENV / "ministack" / "bin" / "ministack")]
+    return _start(
+        "dynamodb", port, command, data, lambda: list_tables(f"http://{HOST}:{port}"), environment=environment
+    )
+
+
+def mail(data: Path, port: int) -> Server:
+    """Catches every mail into a Maildir: a file each, below `new`."""
+    mailbox.Maildir(data)
+    command = [sys.executable, "-m", "aiosmtpd", "-n", "-l", f"{HOST}:{port}"]
+    command += ["-c", "aiosmtpd.handlers.Mailbox", str(data)]
+    return _start("mail", port, command, data, lambda: socket.create_connection((HOST, port), 1).close())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def list_tables(url: str) -> None:
+    """Raises unless a DynamoDB answers there."""
+    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+    boto3.client(
+        "dynamodb",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="dummy",
+        aws_secret_access_key="dummy",
+        config=config,
+    ).list_tables()
+
+
+NOT_YET = (OSError, psycopg2.OperationalError, redis_client.RedisError, BotoCoreError, ClientError)
+
+
+def _start(
+    name: str,
+    port: int,
+    command: Sequence[str],
+    data: Path,
+    answers: Callable[[], object],
+    stop_signal: signal.Signals = signal.SIGTERM,
+    environment: Mapping[str, str] | None = None,
+) -> Server:
+    if not is_free(port):
+        raise NotStarted(f"port {port}, meant for {name}, is taken by something else")
+    data.mkdir(parents=True, exist_ok=True)
+    log = data.parent / f"{name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C is for whoever started us, who stops everything in order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads run yet where this is called
+        )
+    server = Server(name, port, process, stop_signal)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            answers()
+        except NOT_YET as exc:
+            if not server.is_running() or time.monotonic() > deadline:
+                server.stop()
+                raise NotStarted(f"{name} does not answer on port {port}: see {log}") from exc
+            time.sleep(0.05)
+        else:
+            return server
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _binary(name: str) -> str:
+    """Where a server's program is: installed, else what bin/setup has put into the virtual environment."""
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/opt/homebrew/bin"]
+    debians = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    ours = (VENV / "servers").glob("*/bin")
+    for folder in (*map(str, reversed(debians)), *folders, *map(str, ours)):
+        if found := shutil.which(name, path=folder):
+            return found
+    raise NotStarted(f"{name} is not installed: bin/setup installs it")
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _as(account: pwd.struct_passwd | None) -> list[str]:
+    if account is None:
+        return []
+    # Changing the user clears the wish to end with the parent, so it is repeated here.
+    ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return ["setpriv", *ids, "--pdeathsig=INT", "--"]
+
+
+def _reachable(data: Path, account: pwd.struct_passwd) -> Path:
+    """The folder itself, or one elsewhere if that user cannot get to it: below /root, say."""
+    closest = next(path for path in (data, *data.parents) if path.exists())
+    if subprocess.run([*_as(account), "test", "-x", str(closest)], check=False).returncode == 0:
+        return data
+    place = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]
+    return Path("/var/lib/microblog") / f"{data.name}-{place}"
+
+
+def _initdb(initdb: str, cluster: Path, user: str, password: str, account: pwd.struct_passwd | None) -> None:
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write(password)
+        secret.flush()
+        if account:
+            os.chown(secret.name, account.pw_uid, account.pw_gid)
+        command = [*_as(account), initdb, "-D", str(cluster), "-U", user, f"--pwfile={secret.name}"]
+        command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
+        made = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    if made.returncode != 0:
+        shutil.rmtree(cluster, ignore_errors=True)
+        raise NotStarted(f"initdb failed: {made.stderr.strip()}")

@@ -1,0 +1,214 @@
+"""The gateway: one front door to all services, and one page on which all of them can be tried."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import httpx
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.routing import Route
+
+from common import __version__, openapi
+from common.errors import problems
+from common.forwarder import READ_SECONDS, Destination, Forwarder
+from common.registry import Directory, Instance, Status
+from common.service import create_service, serve
+from common.settings import ServiceSettings
+from common.transport import AiohttpTransport
+
+SERVICES = ("users", "timelines", "likes", "polls")
+
+# Which path goes where. The first that fits wins, so what is literal stands before what is not.
+ROUTES = {
+    "/register": "users",
+    "/login": "users",
+    "/users/follow/{username}": "users",
+    "/users/unfollow/{username}": "users",
+    "/users/{username}": "users",
+    "/users/{username}/followees": "users",
+    "/users/{username}/likes": "likes",
+    "/posts": "timelines",
+    "/posts/async": "timelines",
+    "/posts/id/{post_id}": "timelines",
+    "/posts/home/{username}": "timelines",
+    "/posts/{username}": "timelines",
+    "/likes/popular": "likes",
+    "/likes/{post_id}": "likes",
+    "/likes/{post_id}/count": "likes",
+    "/polls": "polls",
+    "/polls/{poll_id}": "polls",
+    "/polls/{poll_id}/vote": "polls",
+    "/polls/{poll_id}/results": "polls",
+}
+
+# The paths whose POST may be sent again under the same Idempotency-Key.
+KEYED = {"/posts"}
+
+
+class GatewaySettings(ServiceSettings):
+    port: int = 8080
+
+
+class ServiceStatus(BaseModel):
+    status: Status | Literal["down"]
+    instances: int
+
+
+class Overview(BaseModel):
+    name: str = "microblog"
+    version: str = __version__
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    services: dict[str, ServiceStatus]
+
+
+class GatewayHealth(BaseModel):
+    """`degraded`: some service has no instance that is up; `unavailable`: nothing can be routed to."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    service: Literal["gateway"] = "gateway"
+    version: str = __version__
+    checks: dict[str, Status | Literal["ok", "down"]]
+    registry: Literal["ok", "unreachable"]
+
+
+routes = APIRouter(tags=["gateway"])
+health_routes = APIRouter(tags=["health"])
+
+
+async def get_directory(request: Request) -> Directory:
+    directory: Directory = request.app.state.directory
+    return directory
+
+
+Services = Annotated[Directory, Depends(get_directory)]
+
+
+@routes.get("/")
+async def overview(directory: Services) -> Overview:
+    """What this is, where the documentation is, and how the services are."""
+    return Overview(services={name: _service_status(directory, name) for name in SERVICES})
+
+
+@health_routes.get("/health", responses={503: {"model": GatewayHealth, "description": "Unavailable"}})
+async def health(directory: Services, response: Response) -> GatewayHealth:
+    """Whether every service has an instance that is up; asks nobody, so it is always quick."""
+    found = {name: _service_status(directory, name).status for name in SERVICES}
+    is_routable = any(status not in ("down", Status.DRAINING) for status in found.values())
+    is_whole = all(status is Status.UP for status in found.values())
+    response.status_code = 200 if is_routable else 503
+    return GatewayHealth(
+        status="ok" if is_whole else "degraded" if is_routable else "unavailable",
+        checks={name: "ok" if status is Status.UP else status for name, status in found.items()},
+        registry="ok" if directory.is_current else "unreachable",
+    )
+
+
+def _service_status(directory: Directory, name: str) -> ServiceStatus:
+    """A service is as well as the best of its instances."""
+    instances = directory.instances(name)
+    statuses = {instance.status for instance in instances}
+    best = next((status for status in Status if status in statuses), "down")
+    return ServiceStatus(status=best, instances=len(instances))
+
+
+def resolver(paths: Mapping[str, str]) -> Callable[[bytes], Destination | None]:
+    """All templates as one pattern, so that a path is looked at once."""
+    destinations = [Destination(service, path in KEYED) for path, service in paths.items()]
+    groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in paths)
+    pattern = re.compile("|".join(groups).encode())
+
+    def resolve(path: bytes) -> Destination | None:
+        match = pattern.fullmatch(path)
+        return destinations[match.lastindex - 1] if match and match.lastindex else None
+
+    return resolve
+
+
+class ApiDocument:
+    """The services' documents, merged; a service that is away keeps its last one."""
+
+    SIGN_IN: ClassVar[dict[str, Any]] = {
+        "type": "oauth2",
+        "description": "Sign in with name and password.",
+        "flows": {"password": {"tokenUrl": "/login", "scopes": {}}},
+    }
+
+    def __init__(self, directory: Directory, transport: httpx.AsyncBaseTransport) -> None:
+        self._directory = directory
+        self._transport = transport
+        self._last: dict[str, openapi.Document] = {}
+
+    async def merged_with(self, base: openapi.Document) -> openapi.Document:
+        await asyncio.gather(*(self._refresh(name) for name in SERVICES))
+        merged = openapi.merge(base, self._last)
+        merged["components"]["securitySchemes"]["login"] = self.SIGN_IN
+        for operation in openapi.operations(merged):
+            _offer_sign_in(operation)
+            if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
+                operation["responses"] = problems(502, 503, 504) | operation["responses"]
+        return merged
+
+    async def _refresh(self, name: str) -> None:
+        for instance in self._directory.instances(name):
+            try:
+                document = await self._fetch(instance)
+            except (httpx.HTTPError, ValueError):
+                continue
+            offered = {path for path, service in ROUTES.items() if service == name}
+            document["paths"] = {path: item for path, item in document["paths"].items() if path in offered}
+            self._last[name] = document
+            return
+
+    async def _fetch(self, instance: Instance) -> openapi.Document:
+        url = f"http://{instance.netloc}/openapi.json"
+        request = httpx.Request("GET", url, extensions={"target": b"/openapi.json"})
+        answer = await self._transport.handle_async_request(request)
+        document: openapi.Document = json.loads(await answer.aread())
+        await answer.aclose()
+        return document
+
+
+def _offer_sign_in(operation: openapi.Document) -> None:
+    """Wherever a token is taken, let Swagger get one by name and password: only here is there a /login."""
+    security = operation.get("security", [])
+    if {"bearer": []} in security:
+        security.insert(security.index({"bearer": []}) + 1, {"login": []})
+
+
+@routes.get("/openapi.json", include_in_schema=False)
+async def document(request: Request) -> JSONResponse:
+    app: FastAPI = request.app
+    api: ApiDocument = app.state.api_document
+    return JSONResponse(await api.merged_with(app.openapi()))
+
+
+def create_app(settings: GatewaySettings | None = None) -> FastAPI:
+    settings = settings or GatewaySettings()
+    directory = Directory(settings.registry_url)
+    transport = AiohttpTransport(READ_SECONDS)
+    app = create_service(
+        "gateway",
+        "One front door to all services. Sign in with the Authorize button, then try any of them.",
+        settings,
+        [routes],
+        companions=[directory],
+        resources=[transport],
+        openapi_url=None,
+        health=health_routes,
+    )
+    app.state.settings = settings
+    app.state.directory = directory
+    app.state.api_document = ApiDocument(directory, transport)
+    app.router.routes.append(Route("/{path:path}", Forwarder(directory, transport, resolver(ROUTES))))
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    serve(app, app.state.settings)

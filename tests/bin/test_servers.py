@@ -1,0 +1,112 @@
+"""Facts about the backing servers that bin/dev and these tests start."""
+
+import smtplib
+from pathlib import Path
+
+import boto3
+import greenstalk
+import psycopg2
+import pytest
+import redis
+import servers
+
+from tests.waiting import eventually
+
+
+def test_postgres_keeps_its_data_over_a_restart(data: Path) -> None:
+    port = servers.free_port()
+    for statement in ("CREATE TABLE kept AS SELECT 1", "SELECT * FROM kept"):
+        server = servers.postgres(data / "kept-postgres", port)
+        try:
+            with psycopg2.connect(
+                host="127.0.0.1", port=port, user="postgres", password="postgres"
+            ) as connection:
+                connection.cursor().execute(statement)
+            connection.close()
+        finally:
+            server.stop()
+
+
+def test_postgres_asks_for_the_password(postgres: int) -> None:
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(host="127.0.0.1", port=postgres, user="postgres", password="wrong")
+
+
+def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
+    port = servers.free_port()
+    server = servers.redis(tmp_path / "redis", port)
+    with redis.Redis(port=port) as client:
+        client.set("kept", "yes")
+    server.stop()
+
+    server = servers.redis(tmp_path / "redis", port)
+    with redis.Redis(port=port) as client:
+        kept = client.get("kept")
+    server.stop()
+
+    assert kept == b"yes"
+
+
+def test_beanstalkd_keeps_its_jobs_over_a_restart(tmp_path: Path) -> None:
+    port = servers.free_port()
+    server = servers.beanstalkd(tmp_path / "beanstalkd", port)
+    with greenstalk.Client(("127.0.0.1", port)) as client:
+        client.put("kept")
+    server.stop()
+
+    server = servers.beanstalkd(tmp_path / "beanstalkd", port)
+    with greenstalk.Client(("127.0.0.1", port)) as client:
+        kept = client.reserve(timeout=1).body
+    server.stop()
+
+    assert kept == "kept"
+
+
+def test_dynamodb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
+    port = servers.free_port()
+    server = servers.dynamodb(tmp_path / "dynamodb", port)
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="dummy",
+        aws_secret_access_key="dummy",
+    )
+    client.create_table(
+        TableName="Kept",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    server.stop()
+
+    server = servers.dynamodb(tmp_path / "dynamodb", port)
+    tables = client.list_tables()["TableNames"]
+    server.stop()
+    client.close()
+
+    assert tables == ["Kept"]
+
+
+def test_a_mail_becomes_a_file(tmp_path: Path) -> None:
+    server = servers.mail(tmp_path / "mail", servers.free_port())
+    with smtplib.SMTP("127.0.0.1", server.port) as client:
+        client.sendmail("a@example.com", ["b@example.com"], "Subject: hello\n\nworld")
+
+    [mail] = eventually(lambda: list((tmp_path / "mail" / "new").glob("*")))
+    server.stop()
+
+    assert "Subject: hello" in mail.read_text()
+
+
+def test_a_taken_port_is_named(tmp_path: Path, redis_port: int) -> None:
+    with pytest.raises(servers.NotStarted, match=f"port {redis_port}, meant for beanstalkd, is taken"):
+        servers.beanstalkd(tmp_path / "beanstalkd", redis_port)
+
+
+def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
+    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
+    (tmp_path / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("junk")
+
+    with pytest.raises(servers.NotStarted, match=r"redis\.log"):
+        servers.redis(tmp_path / "redis", servers.free_port())
