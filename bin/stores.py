@@ -1,0 +1,164 @@
+"""The backing servers as the environment wants them: those that run already are used, the others started."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Self
+from urllib.parse import urlsplit
+
+import greenstalk
+import psycopg2
+import redis
+import servers
+from botocore.exceptions import BotoCoreError, ClientError
+from dotenv import dotenv_values
+
+DATA = Path(".data")
+LOCAL = {"localhost", "127.0.0.1", "::1"}
+MAIL_PORT = 1025
+
+# What the drivers raise when something else, or nothing, answers.
+STRANGE = (
+    OSError, AssertionError, greenstalk.Error, psycopg2.Error, redis.RedisError, BotoCoreError, ClientError,
+)  # fmt: skip
+
+Environment = Mapping[str, str]
+
+
+class Misplaced(Exception):
+    """A port is taken by something else than what belongs there."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A server that should be somewhere: the variable that says where, how to ask it, how to start it."""
+
+    name: str
+    host: str
+    port: int
+    variable: str
+    ask: Callable[[], object]
+    start: Callable[[Path, int], servers.Server]
+
+
+def environment() -> dict[str, str]:
+    """What is set in the environment wins over `.env`."""
+    return {name: value for name, value in dotenv_values(".env").items() if value is not None} | dict(
+        os.environ
+    )
+
+
+def expected(variables: Environment) -> list[Expected]:
+    """Every backing server that these variables ask for, but AWS's own DynamoDB."""
+    needed = [_postgres(variables), _redis(variables), _beanstalkd(variables)]
+    if url := variables.get("DYNAMODB_URL", "http://127.0.0.1:8000"):
+        needed.append(_dynamodb(url))
+    if "SMTP_HOST" not in variables:
+        needed.append(Expected("mail", servers.HOST, MAIL_PORT, "SMTP_HOST", lambda: None, servers.mail))
+    return needed
+
+
+def _postgres(variables: Environment) -> Expected:
+    host, port = variables.get("DB_HOST", "localhost"), int(variables.get("DB_PORT", "5432"))
+    user, password = variables.get("DB_USER", "postgres"), variables.get("DB_PASSWORD", "postgres")
+
+    def ask() -> None:
+        psycopg2.connect(
+            host=host, port=port, user=user, password=password, dbname="postgres", connect_timeout=2
+        ).close()
+
+    def start(data: Path, port: int) -> servers.Server:
+        return servers.postgres(data, port, user, password)
+
+    return Expected("postgres", host, port, "DB_PORT", ask, start)
+
+
+def _redis(variables: Environment) -> Expected:
+    url = variables.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+    place = urlsplit(url)
+
+    def ask() -> None:
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+            client.ping()
+
+    return Expected(
+        "redis", place.hostname or "localhost", place.port or 6379, "REDIS_URL", ask, servers.redis
+    )
+
+
+def _beanstalkd(variables: Environment) -> Expected:
+    host, port = (
+        variables.get("BEANSTALKD_HOST", servers.HOST),
+        int(variables.get("BEANSTALKD_PORT", "11300")),
+    )
+
+    def ask() -> None:
+        with greenstalk.Client((host, port)) as client:
+            client.stats()
+
+    return Expected("beanstalkd", host, port, "BEANSTALKD_PORT", ask, servers.beanstalkd)
+
+
+def _dynamodb(url: str) -> Expected:
+    place = urlsplit(url)
+    ask = lambda: servers.list_tables(url)  # noqa: E731  shorter than a def, and as clear
+    return Expected("dynamodb", place.hostname or "", place.port or 80, "DYNAMODB_URL", ask, servers.dynamodb)
+
+
+class Stores:
+    """The servers started here. What runs elsewhere, or ran before, is used and left alone."""
+
+    def __init__(self, needed: list[Expected]) -> None:
+        self._needed = needed
+        self._stack = contextlib.ExitStack()
+        self.started: list[servers.Server] = []
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for one in self._needed:
+                self._use_or_start(one, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _use_or_start(self, one: Expected, stack: contextlib.ExitStack) -> None:
+        where = f"{one.name:10} {one.host}:{one.port}"
+        if one.host not in LOCAL:
+            say(f"{where}  elsewhere")
+        elif servers.is_free(one.port):
+            server = one.start(DATA.resolve() / one.name, one.port)
+            stack.callback(server.stop)
+            self.started.append(server)
+            say(f"{where}  started, data in {DATA}/{one.name}")
+        else:
+            self._require(one)
+            say(f"{where}  running already")
+
+    def _require(self, one: Expected) -> None:
+        try:
+            one.ask()
+        except STRANGE as exc:
+            reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+            raise Misplaced(
+                f"Port {one.port} is taken, and not by the {one.name} that is expected there ({reason}).\n"
+                f"Stop what runs there, or set {one.variable} to where {one.name} is or may be started."
+            ) from exc
+
+
+def until_stopped() -> Event:
+    """An event that Ctrl-C, SIGTERM and the end of the terminal set."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
