@@ -84,6 +84,8 @@ class Forwarder:
                 await self._forward(exchange, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
+        except ClientGone:
+            return
 
     def _destination(self, path: bytes) -> Destination:
         if _has_dot_segment(path):
@@ -115,6 +117,8 @@ class Forwarder:
                 # Nothing was sent, so anything may be sent elsewhere.
                 self._balancer.failed(instance, connected=False)
             except httpx.TransportError as exc:
+                if exchange.failure:
+                    raise exchange.failure from exc
                 self._balancer.failed(instance, connected=True)
                 problem = _timeout(exchange) if isinstance(exc, httpx.ReadTimeout) else _broken_off(exchange)
                 if not exchange.is_repeatable:
@@ -141,6 +145,8 @@ class Exchange:
         self._body: bytes | AsyncIterator[bytes] = b""
         self.receive = receive
         self.destination = destination
+        # What went wrong on the client's side while its body was passed on.
+        self.failure: Exception | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -172,11 +178,13 @@ class Exchange:
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                self.failure = ClientGone()
+                raise self.failure
             chunk: bytes = message.get("body", b"")
             received += len(chunk)
             if received > LARGEST_BODY_BYTES:
-                raise _too_large()
+                self.failure = _too_large()
+                raise self.failure
             yield chunk
             if not message.get("more_body", False):
                 return

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 Document = dict[str, Any]
@@ -13,9 +14,9 @@ def merge(base: Document, documents: Mapping[str, Document]) -> Document:
     A component whose name means something else elsewhere gets its
     document's name in front.
     """
-    merged: Document = json.loads(json.dumps(base))
+    merged = deepcopy(base)
     for name, document in documents.items():
-        _add(merged, name, document)
+        _add(merged, name, deepcopy(document))
     return merged
 
 

@@ -36,7 +36,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         target = request.extensions["target"].decode("ascii")
         host = request.url.netloc.decode("ascii")
-        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
+        headers = [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in request.headers.raw
+            if name != b"Transfer-Encoding"  # httpx's way with a body of unknown length; aiohttp has its own
+        ]
         try:
             answer = await self._open_session().request(
                 request.method,

@@ -1,0 +1,148 @@
+"""A gateway in front of real servers that do as they are told."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+import gateway
+from common.registry import Instance, Status, Table
+
+Behaviour = Callable[["Answer"], None]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One request at an upstream, and what it answers."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Upstream"
+
+    def do(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = self.rfile.read(length) if length else self._chunks()
+        self.server.requests.append(self)
+        self.server.behaviour(self)
+
+    do_GET = do_POST = do  # noqa: N815  http.server's names
+
+    def _chunks(self) -> bytes:
+        body = b""
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        return body
+
+    def reply(
+        self, status: int = 200, body: bytes = b"{}", headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def hang(self) -> None:
+        self.server.end.wait()
+        self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # the gateway has hung up, or we have
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+
+
+class Upstream(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, service_name: str) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.service_name = service_name
+        self.requests: list[Answer] = []
+        self.behaviour: Behaviour = Answer.reply
+        self.end = threading.Event()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
+
+    def close(self) -> None:
+        self.end.set()
+        self.shutdown()
+        self.server_close()
+
+    def as_instance(self, status: Status = Status.UP) -> Instance:
+        now = datetime.now(UTC)
+        return Instance(
+            instance_id=f"{self.service_name}-{self.server_port}",
+            service_name=self.service_name,
+            host="127.0.0.1",
+            port=self.server_port,
+            version="1",
+            status=status,
+            registered_at=now,
+            last_heartbeat=now,
+        )
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return gateway.create_app(gateway.GatewaySettings(_env_file=None, registry_url=None))
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def listed(app: FastAPI) -> Callable[..., None]:
+    """Tell the gateway of these instances, and of no others."""
+
+    def tell(*instances: Instance) -> None:
+        services: dict[str, list[Instance]] = {}
+        for instance in instances:
+            services.setdefault(instance.service_name, []).append(instance)
+        app.state.directory.accept(Table(epoch="", version=1, services=services), now=0)
+
+    return tell
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], Upstream]]:
+    """Start an upstream of that name."""
+    upstreams: list[Upstream] = []
+
+    def start(service_name: str) -> Upstream:
+        upstreams.append(Upstream(service_name))
+        return upstreams[-1]
+
+    yield start
+    for upstream in upstreams:
+        upstream.close()
+
+
+@pytest.fixture
+def timelines(start: Callable[[str], Upstream], listed: Callable[..., None]) -> Upstream:
+    """The one instance that there is."""
+    upstream = start("timelines")
+    listed(upstream.as_instance())
+    return upstream

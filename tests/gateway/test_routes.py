@@ -1,0 +1,141 @@
+"""The gateway's own endpoints, and its route table."""
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+from openapi_spec_validator import validate
+
+import gateway
+from common.registry import Status
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("/register", "users"),
+        ("/users/alice", "users"),
+        ("/users/alice/likes", "likes"),
+        ("/users/alice/followees", "users"),
+        ("/users/follow/likes", "users"),
+        ("/posts/async", "timelines"),
+        ("/posts/home/alice", "timelines"),
+        ("/likes/popular", "likes"),
+        ("/polls/1/results", "polls"),
+    ],
+)
+def test_a_path_leads_to_its_service(path: str, service: str) -> None:
+    destination = gateway.resolver(gateway.ROUTES)(path.encode())
+
+    assert destination is not None
+    assert destination.service_name == service
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/users", "/users/", "/posts/", "/likes", "/polls/1/vote/2", "/registerx"]
+)
+def test_other_paths_lead_nowhere(path: str) -> None:
+    assert gateway.resolver(gateway.ROUTES)(path.encode()) is None
+
+
+def test_the_front_page_tells_how_the_services_are(client: TestClient, timelines) -> None:
+    overview = client.get("/").json()
+
+    assert overview["services"]["timelines"] == {"status": "up", "instances": 1}
+    assert overview["services"]["users"] == {"status": "down", "instances": 0}
+
+
+def test_health_is_ok_when_every_service_has_an_instance_that_is_up(
+    client: TestClient, start, listed
+) -> None:
+    listed(*(start(name).as_instance() for name in gateway.SERVICES))
+
+    answer = client.get("/health")
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+def test_health_names_the_services_that_are_missing(client: TestClient, timelines) -> None:
+    health = client.get("/health").json()
+
+    assert health["status"] == "degraded"
+    assert health["checks"] == {"users": "down", "timelines": "ok", "likes": "down", "polls": "down"}
+
+
+def test_health_is_503_when_nothing_can_be_routed_to(client: TestClient, start, listed) -> None:
+    listed(start("polls").as_instance(Status.DRAINING))
+
+    assert client.get("/health").status_code == 503
+
+
+def _document(path: str, component: str) -> bytes:
+    answer = {"$ref": f"#/components/schemas/{component}"}
+    content = {"application/json": {"schema": answer}}
+    operation = {
+        "tags": ["x"],
+        "security": [{"bearer": []}, {}],
+        "responses": {"200": {"description": "", "content": content}},
+    }
+    schema = {"type": "object", "title": f"{component} of {path}"}
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "x", "version": "1"},
+        "paths": {path: {"get": operation}, "/health": {"get": operation}},
+        "components": {
+            "schemas": {component: schema},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+    return json.dumps(document).encode()
+
+
+@pytest.fixture
+def documented(start, listed) -> dict:
+    """Two services whose documents use one name for two things."""
+    upstreams = {}
+    for name, path in (("timelines", "/posts"), ("polls", "/polls")):
+        upstreams[name] = start(name)
+        document = _document(path, "Thing")
+        upstreams[name].behaviour = lambda answer, document=document: answer.reply(body=document)
+    listed(*(upstream.as_instance() for upstream in upstreams.values()))
+    return upstreams
+
+
+def test_the_merged_document_is_valid(client: TestClient, documented) -> None:
+    validate(client.get("/openapi.json").json())
+
+
+def test_the_merged_document_has_the_paths_that_are_routed(client: TestClient, documented) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    assert set(paths) == {"/", "/livez", "/health", "/posts", "/polls"}
+
+
+def test_a_name_for_two_things_becomes_two_names(client: TestClient, documented) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+
+    assert {schemas["Thing"]["title"], schemas["polls_Thing"]["title"]} == {
+        "Thing of /posts",
+        "Thing of /polls",
+    }
+
+
+def test_where_a_token_is_taken_one_can_sign_in(client: TestClient, documented) -> None:
+    document = client.get("/openapi.json").json()
+
+    assert document["paths"]["/posts"]["get"]["security"] == [{"bearer": []}, {"login": []}, {}]
+    assert document["components"]["securitySchemes"]["login"]["flows"]["password"]["tokenUrl"] == "/login"
+
+
+def test_a_service_that_went_away_keeps_its_document(client: TestClient, documented, listed) -> None:
+    client.get("/openapi.json")
+    listed()
+
+    assert "/polls" in client.get("/openapi.json").json()["paths"]
+
+
+def test_the_swagger_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+
+    assert "https://" not in page
+    assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
