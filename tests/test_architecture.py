@@ -1,0 +1,74 @@
+"""What the import linter cannot see."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SERVICES = ["registry_service", "users_service", "timelines_service", "likes_service", "polls_service"]
+ENTRY_POINTS = {"app", "workers"}
+
+
+def _sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def _imports(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_the_gateway_knows_no_service() -> None:
+    packages = {name.partition(".")[0] for name in _imports(ROOT / "gateway.py")}
+
+    assert packages.isdisjoint(SERVICES)
+
+
+@pytest.mark.parametrize("source", _sources("common"), ids=lambda path: path.name)
+def test_common_names_no_service(source: Path) -> None:
+    assert not re.search("|".join(SERVICES), source.read_text())
+
+
+@pytest.mark.parametrize(
+    "source", _sources(*SERVICES, "common"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_only_settings_read_the_environment(source: Path) -> None:
+    assert not re.search(r"environ\b|getenv", source.read_text())
+
+
+@pytest.mark.parametrize(
+    "source", _sources(*SERVICES, "common"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_module_is_a_grab_bag(source: Path) -> None:
+    assert source.stem not in {"utils", "helpers", "misc", "base", "manager"}
+
+
+def test_importing_does_no_work() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in _sources(*SERVICES, "common")
+        if path.stem not in ENTRY_POINTS | {"__init__"} and "migrations" not in path.parts
+    ]
+    program = f"""
+import importlib, logging, sys, threading
+def audit(event, args):
+    if event in {{"socket.connect", "socket.bind", "subprocess.Popen"}}:
+        raise RuntimeError(event)
+sys.addaudithook(audit)
+for name in {modules!r}:
+    importlib.import_module(name)
+assert threading.active_count() == 1 and not logging.root.handlers
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,109 @@
+"""README's tables against the code."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings
+
+import gateway
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+SETTINGS = {
+    "gateway": "gateway:GatewaySettings",
+    "registry": "registry_service.settings:RegistrySettings",
+    "users": "users_service.settings:UsersSettings",
+    "timelines": "timelines_service.settings:TimelinesSettings",
+    "likes": "likes_service.settings:LikesSettings",
+    "polls": "polls_service.settings:PollsSettings",
+}
+# Said in the section "Everywhere".
+EVERYWHERE = {"GET /livez", "GET /health", "GET /"}
+
+
+def _settings(service: str) -> type[BaseSettings]:
+    module, name = SETTINGS[service].split(":")
+    found: type[BaseSettings] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _section(title: str) -> str:
+    [section] = re.findall(rf"^##+ {title}\n(.*?)(?=^##|\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    return section
+
+
+def _documented_variables() -> dict[str, str]:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", _section("Environment"), flags=re.MULTILINE)
+    return {name: default.strip("` ") for name, default in rows}
+
+
+def _known_variables() -> set[str]:
+    return {name.upper() for service in SETTINGS for name in _settings(service).model_fields}
+
+
+def test_every_variable_is_documented() -> None:
+    assert _known_variables() == set(_documented_variables())
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_documented_defaults_are_the_real_ones(service: str) -> None:
+    documented = _documented_variables()
+    for name, field in _settings(service).model_fields.items():
+        if name not in {"port", "advertised_host"}:
+            default = "" if field.default is None else str(field.default)
+            assert documented[name.upper()] == (default.lower() if field.annotation is bool else default)
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_documented_ports_are_the_real_ones(service: str) -> None:
+    port = _settings(service).model_fields["port"].default
+
+    assert re.search(rf"\| \[{service}\]\(\S+\) \| {port} \|", README)
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_the_procfile_starts_each_service_on_its_port(service: str) -> None:
+    port = _settings(service).model_fields["port"].default
+
+    assert f"{service}: PORT=$(({port} + PORT % 100 * 10)) exec python" in (ROOT / "Procfile").read_text()
+
+
+def test_the_procfile_has_the_nine_lines() -> None:
+    names = [line.partition(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()]
+
+    assert names == [
+        "registry",
+        "users",
+        "timelines",
+        "likes",
+        "polls",
+        "gateway",
+        "timelines_worker",
+        "likes_validation_worker",
+        "likes_notification_worker",
+    ]
+
+
+def _calls(service: str) -> set[str]:
+    app = importlib.import_module(f"{service}_service.app").app
+    paths = app.openapi()["paths"].items()
+    return {f"{method.upper()} {path}" for path, methods in paths for method in methods}
+
+
+@pytest.mark.parametrize("service", ["registry", "users", "timelines", "likes", "polls"])
+def test_every_endpoint_is_documented(service: str) -> None:
+    documented = set(
+        re.findall(r"^\| `((?:GET|POST|DELETE) \S+)`", _section(service.title()), flags=re.MULTILINE)
+    )
+
+    assert _calls(service) - EVERYWHERE == documented
+
+
+@pytest.mark.parametrize("service", ["users", "timelines", "likes", "polls"])
+def test_every_endpoint_goes_through_the_gateway(service: str) -> None:
+    paths = {call.partition(" ")[2] for call in _calls(service) - EVERYWHERE}
+
+    assert paths == {path for path, name in gateway.ROUTES.items() if name == service}
