@@ -10,7 +10,6 @@ import httpx
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.routing import Route
 
 from common import __version__, openapi
 from common.errors import problems
@@ -145,7 +144,7 @@ class ApiDocument:
 
     async def merged_with(self, base: openapi.Document) -> openapi.Document:
         await asyncio.gather(*(self._refresh(name) for name in SERVICES))
-        merged = openapi.merge(base, self._last)
+        merged = openapi.merge(base, {name: self._last[name] for name in SERVICES if name in self._last})
         merged["components"]["securitySchemes"]["login"] = self.SIGN_IN
         for operation in openapi.operations(merged):
             _offer_sign_in(operation)
@@ -204,7 +203,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.directory = directory
     app.state.api_document = ApiDocument(directory, transport)
-    app.router.routes.append(Route("/{path:path}", Forwarder(directory, transport, resolver(ROUTES))))
+    app.router.routes.insert(0, Forwarder(directory, transport, resolver(ROUTES)))
     return app
 
 

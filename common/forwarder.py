@@ -4,11 +4,14 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import httpx
+from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from common import telemetry
@@ -17,7 +20,6 @@ from common.errors import (
     BadGateway,
     BadRequest,
     GatewayTimeout,
-    NotFound,
     Problem,
     TooLarge,
     Unavailable,
@@ -49,8 +51,9 @@ OURS = {
     b"x-request-id", b"traceparent",
 }  # fmt: skip
 
+NOT_FORWARDED = HOP_BY_HOP | OURS
 # What this server says in every answer itself.
-SAID_HERE = {b"date", b"x-request-id"}
+NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id"}
 
 LENGTHS = {b"content-length", b"transfer-encoding"}
 
@@ -68,41 +71,33 @@ class Destination:
 Resolve = Callable[[bytes], Destination | None]
 
 
-class Forwarder:
-    """An ASGI endpoint in front of all that `resolve` knows a way to."""
+class Forwarder(BaseRoute):
+    """A route to all that `resolve` knows a way to. It comes first: nearly every request is for it."""
 
     def __init__(self, directory: Directory, transport: httpx.AsyncBaseTransport, resolve: Resolve) -> None:
         self._balancer = Balancer(directory)
         self._transport = transport
         self._resolve = resolve
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and (destination := self._resolve(scope["raw_path"])):
+            return Match.FULL, {"destination": destination}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            exchange = Exchange(scope, receive, self._destination(scope["raw_path"]))
+            _require_plain(scope["raw_path"])
+            exchange = Exchange(scope, receive)
             await exchange.read_body()
-            with _until_gone(exchange):
-                await self._forward(exchange, send)
+            async with Lookout(exchange):
+                instance, answer = await self._answer(exchange)
+                exchange.is_answered = True
+                with self._balancer.busy(instance):
+                    await _pass_on(answer, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
         except ClientGone:
             return
-
-    def _destination(self, path: bytes) -> Destination:
-        if _has_dot_segment(path):
-            raise BadRequest("dot_segment", "A path has no segments . and .. here.")
-        destination = self._resolve(path)
-        if destination is None:
-            raise NotFound("not_found", "There is nothing at this path.")
-        return destination
-
-    async def _forward(self, exchange: "Exchange", send: Send) -> None:
-        try:
-            async with asyncio.timeout(TOTAL_SECONDS):
-                instance, answer = await self._answer(exchange)
-        except TimeoutError as exc:
-            raise _timeout(exchange) from exc
-        with self._balancer.busy(instance):
-            await _pass_on(answer, send)
 
     async def _answer(self, exchange: "Exchange") -> tuple[Instance, httpx.Response]:
         """The first answer that is one; the last problem met, if there is none."""
@@ -139,12 +134,13 @@ class Forwarder:
 class Exchange:
     """One client's request, as it is sent on to an instance: or to several, one after the other."""
 
-    def __init__(self, scope: Scope, receive: Receive, destination: Destination) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self._body: bytes | AsyncIterator[bytes] = b""
         self.receive = receive
-        self.destination = destination
+        self.destination: Destination = scope["destination"]
+        self.is_answered = False
         # What went wrong on the client's side while its body was passed on.
         self.failure: Exception | None = None
 
@@ -157,9 +153,12 @@ class Exchange:
             return True
         return self.destination.honours_key and any(name == b"idempotency-key" for name, _ in self._headers)
 
-    @property
-    def is_held(self) -> bool:
-        return isinstance(self._body, bytes)
+    async def until_gone(self) -> None:
+        """Wait for the client to hang up; for ever while its body is still to be read."""
+        if not isinstance(self._body, bytes):
+            await asyncio.Event().wait()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     async def read_body(self) -> None:
         """Hold a small body, so that it can be sent again; others stream."""
@@ -193,7 +192,7 @@ class Exchange:
         path, query = self._scope["raw_path"], self._scope["query_string"]
         return httpx.Request(
             self._scope["method"],
-            f"http://{instance.netloc}/",
+            _url(instance.netloc),
             headers=[(b"host", instance.netloc.encode()), *self._forwarded_headers()],
             content=self._body,
             # The bytes that the client sent, not what a URL parser makes of them.
@@ -201,11 +200,11 @@ class Exchange:
         )
 
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
-        dropped = HOP_BY_HOP | OURS | _named_by_connection(self._headers)
+        dropped = NOT_FORWARDED | _named_by_connection(self._headers)
         for name, value in self._headers:
             if name not in dropped:
                 yield name, value
-            if name == b"host":
+            elif name == b"host":
                 yield b"x-forwarded-host", value
         client, _ = self._scope["client"] or ("unknown", 0)
         yield b"x-forwarded-for", client.encode()
@@ -218,46 +217,75 @@ class ClientGone(Exception):
     """There is nobody left to answer."""
 
 
-@contextmanager
-def _until_gone(exchange: Exchange) -> Iterator[None]:
-    """Stop what is being done for a client that goes away.
+class Lookout:
+    """Ends an exchange whose client has gone, or whose answer does not come in time.
 
-    A client is looked after only when its answer takes a while: most are
-    answered before, and looking costs a task.
+    Only one that takes a while is looked after: most are over before, and a
+    task for each would cost more than all else here.
     """
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    lookouts: list[asyncio.Task[None]] = []
 
-    async def look_out() -> None:
-        while (await exchange.receive())["type"] != "http.disconnect":
-            pass
-        assert task is not None
-        task.cancel(ClientGone)
+    def __init__(self, exchange: "Exchange") -> None:
+        self._exchange = exchange
+        self._looking: asyncio.Task[None] | None = None
+        self._reason: Exception | None = None
 
-    timer = loop.call_later(PATIENCE_SECONDS, lambda: lookouts.append(loop.create_task(look_out())))
-    if not exchange.is_held:
-        timer.cancel()  # its body is still being read
-    try:
-        yield
-    except asyncio.CancelledError as exc:
-        if exc.args != (ClientGone,):
-            raise
-    finally:
-        timer.cancel()
-        for lookout in lookouts:
-            lookout.cancel()
+    async def __aenter__(self) -> Self:
+        self._exchanging = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._begin)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._looking:
+            self._looking.cancel()
+        if self._reason and kind is asyncio.CancelledError:
+            assert self._exchanging
+            self._exchanging.uncancel()
+            raise self._reason from exc
+
+    def _begin(self) -> None:
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(TOTAL_SECONDS - PATIENCE_SECONDS):
+                await self._exchange.until_gone()
+        except TimeoutError:
+            if not self._exchange.is_answered:
+                self._end(_timeout(self._exchange))
+                return
+            await self._exchange.until_gone()
+        self._end(ClientGone())
+
+    def _end(self, reason: Exception) -> None:
+        assert self._exchanging
+        self._reason = reason
+        self._exchanging.cancel()
 
 
 async def _pass_on(answer: httpx.Response, send: Send) -> None:
-    dropped = HOP_BY_HOP | _named_by_connection(answer.headers.raw) | SAID_HERE
-    headers = [(name, value) for name, value in answer.headers.raw if name.lower() not in dropped]
+    raw = answer.headers.raw
+    dropped = NOT_RETURNED | _named_by_connection(raw)
+    headers = [(name, value) for name, value in raw if name.lower() not in dropped]
+    missing = int(answer.headers.get("content-length", -1))
+    is_over = False
     try:
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
         async for chunk in answer.aiter_raw():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            missing -= len(chunk)
+            is_over = missing == 0
+            await send({"type": "http.response.body", "body": chunk, "more_body": not is_over})
+        if not is_over:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         await answer.aclose()
+
+
+@lru_cache(1000)
+def _url(netloc: str) -> httpx.URL:
+    return httpx.URL(f"http://{netloc}/")
 
 
 def _named_by_connection(headers: RawHeaders) -> set[bytes]:
@@ -265,10 +293,11 @@ def _named_by_connection(headers: RawHeaders) -> set[bytes]:
     return {token.strip().lower() for value in values for token in value.split(b",")}
 
 
-def _has_dot_segment(path: bytes) -> bool:
+def _require_plain(path: bytes) -> None:
     if b"." not in path and b"%2" not in path:
-        return False
-    return any(segment in {b".", b".."} for segment in re.split(rb"[/\\]", unquote_to_bytes(path)))
+        return
+    if not {b".", b".."}.isdisjoint(re.split(rb"[/\\]", unquote_to_bytes(path))):
+        raise BadRequest("dot_segment", "A path has no segments . and .. here.")
 
 
 def _too_large() -> TooLarge:

@@ -3,13 +3,12 @@
 import json
 import logging
 import re
-import secrets
 import sys
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from uuid import uuid4
+from random import getrandbits
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,9 +26,9 @@ QUIET_PATHS = {"/livez", "/health"}
 
 def begin(request: str | None = None, trace: str | None = None) -> str:
     """Begin work under this request id and trace, or under new ones; returns the id."""
-    request = request or str(uuid4())
+    request = request or f"{getrandbits(128):032x}"
     request_id.set(request)
-    traceparent.set(trace or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01")
+    traceparent.set(trace or f"00-{getrandbits(128):032x}-{getrandbits(64):016x}-01")
     return request
 
 

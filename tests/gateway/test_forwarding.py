@@ -107,7 +107,7 @@ def test_a_body_over_the_limit_is_413(client: TestClient, timelines, chunked: bo
     assert answer.status_code == 413
 
 
-@pytest.mark.parametrize("path", ["/posts/%2e%2e", "/posts/..%2Fregister", "/posts/%2E/x"])
+@pytest.mark.parametrize("path", ["/posts/%2e%2e", "/posts/..%2Fregister", "/posts/%2E"])
 def test_dot_segments_are_refused(client: TestClient, timelines, path: str) -> None:
     assert client.get(path).json()["code"] == "dot_segment"
 
