@@ -55,6 +55,10 @@ class Need:
                 await to_thread.run_sync(self.store.prepare, abandon_on_cancel=True)
             except self.store.outages as exc:
                 logger.warning("waiting for %s: %s", self.name, exc)
+            except (
+                Exception
+            ):  # a missing privilege, say: it is told, and tried again when somebody has mended it
+                logger.exception("%s cannot be prepared", self.name)
             else:
                 self.is_prepared = True
                 await self._doubt.wait()

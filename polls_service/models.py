@@ -1,0 +1,63 @@
+"""What people say to the polls service, and what it says to them."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from common.fields import Request, Text
+
+Option = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
+
+
+def _all_different(options: list[str]) -> list[str]:
+    if len(set(options)) < len(options):
+        raise PydanticCustomError("repeated_option", "The options must be different")
+    return options
+
+
+class NewPoll(Request):
+    question: Annotated[Text, StringConstraints(min_length=1, max_length=280)] = Field(
+        examples=["Tea or coffee?"]
+    )
+    options: Annotated[list[Option], AfterValidator(_all_different)] = Field(
+        min_length=2, max_length=10, examples=[["Tea", "Coffee"]]
+    )
+
+
+class NewVote(Request):
+    option: int = Field(ge=0, lt=2**31, strict=True, description="The option's index, from 0.", examples=[0])
+
+
+class Poll(BaseModel):
+    id: UUID
+    question: str
+    options: list[str]
+    created_by: str
+    created_at: datetime
+
+
+class PollSeen(Poll):
+    """A poll as somebody who is signed in sees it."""
+
+    voted: int | None = Field(description="The index of the option that you voted for.")
+
+
+class Vote(BaseModel):
+    poll_id: UUID
+    option: int
+
+
+class OptionResult(BaseModel):
+    option: int
+    text: str
+    votes: int
+
+
+class Results(BaseModel):
+    poll_id: UUID
+    question: str
+    total_votes: int
+    results: list[OptionResult]
