@@ -70,14 +70,20 @@ def authenticate(request: Request) -> str | None:
 
 
 def _subject(request: Request) -> str | None:
+    token = bearer_token(request)
+    tokens: Tokens = request.app.state.tokens
+    return None if token is None else tokens.subject(token)
+
+
+def bearer_token(request: Request) -> str | None:
+    """What stands after `Authorization: Bearer`; Unauthorized if something else stands there."""
     header = request.headers.get("authorization")
     if header is None:
         return None
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized("invalid_token", "The Authorization header must be: Bearer <token>.")
-    tokens: Tokens = request.app.state.tokens
-    return tokens.subject(token.strip())
+    return token.strip()
 
 
 class Bearer(SecurityBase):

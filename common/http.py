@@ -1,6 +1,8 @@
 """Asking another service: found in the directory, signed as this one, tried again where that is safe."""
 
+import time
 from collections.abc import Mapping
+from contextlib import closing
 
 import httpx
 
@@ -11,11 +13,13 @@ from common.errors import Unavailable
 from common.registry import Directory, Instance
 
 ATTEMPTS = 3
-TIMEOUT = {"connect": 1.0, "read": 2.0, "write": 2.0, "pool": 1.0}
+# All attempts together: who waits for the answer learns within two seconds that there is none.
+DEADLINE_SECONDS = 1.9
+TIMEOUT = {"connect": 1.0, "read": 1.5, "write": 1.5, "pool": 1.0}
 POOL = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=30)
 
-# What says nothing about the thing asked for, only about the moment.
-NOT_AN_ANSWER = {429, 500, 502, 503, 504}
+# What an instance says when it is another one, behind it, that failed.
+BROKEN = {502, 504}
 
 
 class ServiceClient:
@@ -44,39 +48,53 @@ class ServiceClient:
     ) -> httpx.Response:
         """The answer of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
         tried: list[Instance] = []
-        while len(tried) < ATTEMPTS and (instance := self._balancer.choose(self._service_name, tried)):
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(tried) < ATTEMPTS and (left := deadline - time.monotonic()) > 0:
+            instance = self._balancer.choose(self._service_name, tried)
+            if instance is None:
+                break
             tried.append(instance)
-            answer = self._get_from(instance, path, params, headers)
+            answer = self._get_from(instance, self._request(instance, path, params, headers, left))
             if answer is not None:
                 return answer
         raise Unavailable(
             f"{self._service_name}_unavailable", f"The {self._service_name} service cannot be asked now."
         )
 
-    def _get_from(
+    def _request(
         self,
         instance: Instance,
         path: str,
         params: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
-    ) -> httpx.Response | None:
-        request = httpx.Request(
+        seconds: float,
+    ) -> httpx.Request:
+        return httpx.Request(
             "GET",
             f"http://{instance.netloc}{path}",
             params=params,
             headers=telemetry.outgoing() | self._credentials() | dict(headers or {}),
-            extensions={"timeout": TIMEOUT},
+            extensions={"timeout": {step: min(limit, seconds) for step, limit in TIMEOUT.items()}},
         )
+
+    def _get_from(self, instance: Instance, request: httpx.Request) -> httpx.Response | None:
         try:
-            with self._balancer.busy(instance):
-                answer = self._transport.handle_request(request)
+            with (
+                self._balancer.busy(instance),
+                closing(self._transport.handle_request(request)) as answer,
+            ):
+                answer.request = request
                 answer.read()
-        except httpx.TransportError as exc:
+        except httpx.RequestError as exc:
             connected = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
             self._balancer.failed(instance, connected)
             return None
-        self._balancer.succeeded(instance)
-        return None if answer.status_code in NOT_AN_ANSWER else answer
+        if answer.status_code in BROKEN:
+            self._balancer.failed(instance, connected=True)
+        else:
+            self._balancer.succeeded(instance)
+        # The rest says nothing about the thing asked for, only about the moment.
+        return None if answer.is_server_error or answer.status_code == 429 else answer
 
     def _credentials(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens.issue_for_service(self._asking_service)}"}

@@ -1,14 +1,20 @@
 """PostgreSQL through SQLAlchemy: one pool per process, one transaction per change."""
 
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import psycopg2
 from alembic import command, context
 from alembic.config import Config
+from alembic.util import CommandError
+from psycopg2 import extensions
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from common.settings import PostgresSettings
@@ -16,14 +22,20 @@ from common.settings import PostgresSettings
 # Three instances of each of two services, and what is left over, fit into PostgreSQL's default of 100.
 POOL_SIZE = 8
 CONNECT_SECONDS = 2
-STATEMENT_SECONDS = 5
+STATEMENT_SECONDS = 2
+# A server that hangs cannot keep the limit above, so there is one on this side too.
+ANSWER_SECONDS = 3.0
 
 # Any number will do, as long as nothing else in the database takes it.
 MIGRATION_LOCK = 0x6D6963726F
 
+EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+
+_patience: ContextVar[float | None] = ContextVar("patience", default=ANSWER_SECONDS)
+
 
 class NotPrepared(Exception):
-    """The server was not there yet, so neither is the schema."""
+    """The schema is not there: the server was not, or did not let us make it."""
 
 
 class Database:
@@ -40,9 +52,11 @@ class Database:
     @classmethod
     def connect(cls, url: URL) -> Self:
         """Build the pool, without network activity."""
+        extensions.set_wait_callback(_wait)
         return cls(
             create_engine(
                 url,
+                hide_parameters=True,  # an error's text goes to the log
                 pool_size=POOL_SIZE,
                 max_overflow=0,
                 pool_timeout=CONNECT_SECONDS,
@@ -81,7 +95,16 @@ class Database:
 
     def prepare(self, migrations: Path) -> None:
         """Create the database and apply the migrations that are missing; several processes may at once."""
-        self._create_if_missing()
+        try:
+            self._create_if_missing()
+            with _unhurried():
+                self._migrate(migrations)
+        except (DBAPIError, CommandError) as exc:
+            # Also when it is forbidden, or of a newer version: an operator can change that while we wait.
+            raise NotPrepared(f"cannot prepare the database: {exc}") from exc
+        self._is_prepared = True
+
+    def _migrate(self, migrations: Path) -> None:
         config = Config()
         config.set_main_option("script_location", str(migrations).replace("%", "%%"))
         with self._engine.begin() as connection:
@@ -89,7 +112,6 @@ class Database:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             config.attributes.update(connection=connection, version_table=f"{migrations.parent.name}_version")
             command.upgrade(config, "head")
-        self._is_prepared = True
 
     def _create_if_missing(self) -> None:
         try:
@@ -98,8 +120,33 @@ class Database:
             # The server is away, or only the database is: the one that every server has tells.
             url = self._engine.url.set(database="postgres")
             server = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-            with server.connect() as connection:
+            with _unhurried(), server.connect() as connection:
                 _create(connection, str(self._engine.url.database))
+
+
+@contextmanager
+def _unhurried() -> Iterator[None]:
+    """What is done inside takes the time that it needs."""
+    token = _patience.set(None)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def _wait(connection: Any) -> None:
+    """psycopg2's own waiting has no end when the server hangs; this is its way to replace it."""
+    is_connecting = connection.status == extensions.STATUS_SETUP
+    seconds = CONNECT_SECONDS if is_connecting else _patience.get()
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while (state := connection.poll()) != extensions.POLL_OK:
+        if state not in EVENTS:
+            raise psycopg2.OperationalError("the connection is lost")
+        socket = select.poll()
+        socket.register(connection.fileno(), EVENTS[state])
+        left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
+        if not socket.poll(left):
+            raise psycopg2.OperationalError(f"the server did not answer within {seconds} s")
 
 
 def _create(connection: Connection, name: str) -> None:
@@ -123,7 +170,8 @@ def run_migrations() -> None:
 def database_url(settings: PostgresSettings, override: str | None, name: str) -> URL:
     """The URL given whole, else the one made of its parts."""
     if override:
-        return make_url(override).set(drivername="postgresql+psycopg2")
+        url = make_url(override)
+        return url.set(drivername="postgresql+psycopg2", database=url.database or name)
     return URL.create(
         "postgresql+psycopg2",
         settings.db_user,

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,21 +10,25 @@ from threading import Lock
 from typing import Any, Literal, Self
 
 import greenstalk
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from common import telemetry
 
 logger = logging.getLogger(__name__)
 
-# A put fails within this, whatever the server does; a reserve may wait its own time longer.
-SOCKET_SECONDS = 1.5
+# Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
+PATIENCE_SECONDS = 1.5
+# While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
+IMPATIENCE_SECONDS = 0.1
 TTR_SECONDS = 60
 
 # Retrying these later may help; JOB_TOO_BIG and the like never get better.
 NOT_NOW = (
     OSError,
-    # What greenstalk says of an answer that was cut off.
+    # What greenstalk says of an answer that was cut off, or is not beanstalkd's.
     AssertionError,
+    ValueError,
+    greenstalk.UnknownResponseError,
     greenstalk.DrainingError,
     greenstalk.OutOfMemoryError,
     greenstalk.BuriedError,
@@ -41,8 +46,9 @@ class Envelope(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
-    request_id: str
-    traceparent: str
+    # Both go into headers again.
+    request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    traceparent: str = Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")
     payload: dict[str, Any]
 
 
@@ -70,6 +76,7 @@ class JobQueue:
         self._tube = tube
         self._lock = Lock()
         self._client: greenstalk.Client[bytes] | None = None
+        self._is_away = False
 
     @classmethod
     def connect(cls, host: str, port: int, tube: str) -> Self:
@@ -135,25 +142,41 @@ class JobQueue:
 
     @contextmanager
     def _connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
-        if not self._lock.acquire(timeout=SOCKET_SECONDS + extra_seconds):
+        deadline = time.monotonic() + PATIENCE_SECONDS + extra_seconds
+        if not self._lock.acquire(timeout=IMPATIENCE_SECONDS if self._is_away else _left(deadline)):
             raise QueueDown("the connection to beanstalkd is busy")
         try:
-            client = self._client = self._client or self._open()
-            self._socket.settimeout(SOCKET_SECONDS + extra_seconds)
+            client = self._client or self._open(deadline)
+            self._socket.settimeout(_left(deadline))
             yield client
+            self._is_away = False
         except NOT_NOW as exc:
+            self._is_away = True
             # After a time-out the next answer would be the one to the last question.
             self._disconnect()
             raise QueueDown(f"beanstalkd at {self._address}: {exc!r}") from exc
         finally:
             self._lock.release()
 
-    def _open(self) -> greenstalk.Client[bytes]:
-        self._socket = socket.create_connection(self._address, timeout=SOCKET_SECONDS)
+    def _open(self, deadline: float) -> greenstalk.Client[bytes]:
+        self._socket = socket.create_connection(self._address, timeout=_left(deadline))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return greenstalk.Client(self._socket, encoding=None, use=self._tube, watch=self._tube)
+        client = self._client = greenstalk.Client(self._socket, encoding=None)
+        for verb, tube in (
+            (client.use, self._tube),
+            (client.watch, self._tube),
+            (client.ignore, greenstalk.DEFAULT_TUBE),
+        ):
+            self._socket.settimeout(_left(deadline))
+            verb(tube)
+        return client
 
     def _disconnect(self) -> None:
         if self._client is not None:
             self._client.close()
         self._client = None
+
+
+def _left(deadline: float) -> float:
+    """The seconds until then, and never none: a socket would take that for "do not wait at all"."""
+    return max(deadline - time.monotonic(), 0.01)

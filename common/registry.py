@@ -66,6 +66,14 @@ def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class Lease(BaseModel):
+    """What a registered instance has to know: who it is, and how to stay."""
+
+    instance_id: str
+    lease_seconds: int = LEASE_SECONDS
+    heartbeat_seconds: int = HEARTBEAT_SECONDS
+
+
 class Registration:
     """Keeps one instance registered. Nothing that happens to the registry stops or slows the service."""
 
@@ -151,7 +159,7 @@ class Registration:
         registered = await self._ask("POST", "/register", instance | {"version": __version__})
         if registered is None or not registered.is_success:
             return False
-        self._instance_id = registered.json()["instance_id"]
+        self._instance_id = Lease.model_validate_json(registered.content).instance_id
         logger.info("registered as an instance of %s", self._service_name)
         return True
 

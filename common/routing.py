@@ -8,9 +8,10 @@ import pydantic_core
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 
-from common.auth import Bearer, authenticate, require_subject
-from common.errors import TooLarge, Unauthorized, UnsupportedMediaType
+from common.auth import authenticate, require_subject
+from common.errors import TooLarge, UnsupportedMediaType
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -43,13 +44,15 @@ class EarlyRoute(APIRoute):
     def get_route_handler(self) -> Answer:
         answer = super().get_route_handler()
         calls = set(_calls(self.dependant))
-        reads_token = any(isinstance(call, Bearer) for call in calls)
+        guards = [call for call in calls if isinstance(call, SecurityBase) and callable(call)]
         reads_json = self.body_field is not None
 
         async def answer_early(request: Request) -> Response:
             request = BoundedRequest(request.scope, request.receive)
-            if reads_token and authenticate(request) is None and require_subject in calls:
-                raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
+            for guard in guards:
+                await guard(request)
+            if require_subject in calls:
+                await require_subject(authenticate(request))
             if reads_json and await request.body():
                 _require_json(request)
             return await answer(request)

@@ -53,8 +53,12 @@ def create_service(
     is_registered: bool = True,
     openapi_url: str | None = "/openapi.json",
     health: APIRouter = health_router,
+    leave: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A FastAPI app with everything that is the same in every service."""
+    """A FastAPI app with everything that is the same in every service.
+
+    `leave` is called when the process is about to stop listening.
+    """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +85,7 @@ def create_service(
     app.state.name = name
     app.state.needs = needs
     app.state.registration = None
+    app.state.leave = leave
     app.state.tokens = tokens(settings)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(RequestContext)
@@ -168,6 +173,7 @@ class Server(uvicorn.Server):
         if app.state.registration is not None:
             await app.state.registration.drain()
             await asyncio.sleep(DRAIN_SECONDS)
+        app.state.leave()
         self.should_exit = True
 
 

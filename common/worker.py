@@ -5,7 +5,8 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Thread
 
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ MAX_ATTEMPTS = 8
 MAX_DELAY_SECONDS = 30
 RESERVE_SECONDS = 1
 RECONNECT_SECONDS = (0.1, 2.0)
+OUTAGE_SECONDS = (0.1, 1.0)
 
 Outages = tuple[type[Exception], ...]
 Handle = Callable[[Sequence[Job]], None]
@@ -25,8 +27,17 @@ Handle = Callable[[Sequence[Job]], None]
 def until_terminated() -> Event:
     """An event that SIGTERM and SIGINT set; both mean: finish the work in hand."""
     stop = Event()
+    received: SimpleQueue[int] = SimpleQueue()
+
+    def wait() -> None:
+        received.get()
+        stop.set()
+
+    # A signal's handler runs in the middle of anything, even of another one: it must not take the lock that
+    # is in an event, which its own thread may be holding. A SimpleQueue may be put into from anywhere.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: received.put(number))
+    Thread(target=wait, name="signals", daemon=True).start()
     return stop
 
 
@@ -62,8 +73,9 @@ def work(
             if chore:
                 chore()
             jobs = _reserve(queue, batch)
-            if jobs:
-                _handle(queue, jobs, handle, outages)
+            if jobs and not _handle(queue, jobs, handle, outages):
+                # The next ones would meet the same outage: they are better off waiting, untried.
+                stop.wait(random.uniform(*OUTAGE_SECONDS))
         except QueueDown as exc:
             logger.warning("reconnecting: %s", exc)
             stop.wait(random.uniform(*RECONNECT_SECONDS))
@@ -79,22 +91,32 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
     return jobs
 
 
-def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> None:
+def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> bool:
+    """Handle and settle these jobs; False when they met an outage."""
     try:
         handle(jobs)
     except outages as exc:
         for job in jobs:
             _retry(queue, job, exc)
+        return False
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
-            # One by one, so that a bad job harms only itself.
-            for job in jobs:
-                _handle(queue, [job], handle, outages)
-        else:
-            _give_up_or_retry(queue, jobs[0], exc)
+            return _handle_one_by_one(queue, jobs, handle, outages)
+        _give_up_or_retry(queue, jobs[0], exc)
     else:
         for job in jobs:
             queue.delete(job)
+    return True
+
+
+def _handle_one_by_one(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> bool:
+    """Handle these jobs so that a bad one harms only itself; False when one met an outage."""
+    for position, job in enumerate(jobs, start=1):
+        if not _handle(queue, [job], handle, outages):
+            for untried in jobs[position:]:
+                queue.release(untried, delay=0)
+            return False
+    return True
 
 
 def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:

@@ -1,0 +1,32 @@
+"""The likes service: who likes which post, and which posts are liked most."""
+
+from fastapi import FastAPI
+
+from common.health import Need
+from common.queue import JobQueue
+from common.service import THREADS, create_service, serve
+from likes_service.models import VALIDATE_TUBE
+from likes_service.routes import routes
+from likes_service.service import Likes
+from likes_service.settings import LikesSettings
+from likes_service.store import LikesStore
+
+
+def create_app(settings: LikesSettings | None = None) -> FastAPI:
+    settings = settings or LikesSettings()
+    store = LikesStore.connect(settings.redis_url, THREADS)
+    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
+    needs = [Need("redis", store), Need("beanstalkd", queue, is_vital=False)]
+    app = create_service(
+        "likes", "Who likes which post, and which posts are liked most.", settings, [routes], needs
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.likes = Likes(store, queue)
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    serve(app, app.state.settings)

@@ -1,0 +1,100 @@
+"""The likes service's workers: one validates likes, the other mails those whom they concern."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from threading import Event
+
+from common.errors import Unavailable
+from common.http import ServiceClient
+from common.queue import Job, JobQueue, QueueDown
+from common.registry import Directory
+from common.service import tokens
+from common.telemetry import configure_logging
+from common.worker import Every, until_terminated, work
+from likes_service.clients import TimelinesClient, UsersClient
+from likes_service.mailer import MailServer, MailServerAway
+from likes_service.models import NOTICE, NOTIFY_TUBE, VALIDATE_TUBE, LikeRecorded
+from likes_service.service import Notification, Validation
+from likes_service.settings import LikesSettings
+from likes_service.store import LikesStore
+
+SWEEP_SECONDS = 5
+OUTAGES = (Unavailable, QueueDown, MailServerAway, *LikesStore.outages)
+
+
+class Surroundings:
+    """What the workers work with. Opening it touches no network but the registry, in the background."""
+
+    def __init__(self, settings: LikesSettings, stack: ExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._tokens = tokens(settings)
+        self._directory = Directory(settings.registry_url)
+        self._directory.start()
+        stack.callback(self._directory.stop)
+        self.store = LikesStore.connect(settings.redis_url)
+        stack.callback(self.store.close)
+
+    def queue(self, tube: str) -> JobQueue:
+        queue = JobQueue.connect(self._settings.beanstalkd_host, self._settings.beanstalkd_port, tube)
+        self._stack.callback(queue.close)
+        return queue
+
+    def service(self, name: str) -> ServiceClient:
+        client = ServiceClient(name, self._directory, self._tokens, "likes")
+        self._stack.callback(client.close)
+        return client
+
+
+def validate(settings: LikesSettings, stop: Event) -> None:
+    """Validate likes until `stop` is set."""
+    with ExitStack() as stack:
+        around = Surroundings(settings, stack)
+        queue = around.queue(VALIDATE_TUBE)
+        timelines = TimelinesClient(around.service("timelines"))
+        validation = Validation(around.store, timelines, queue, around.queue(NOTIFY_TUBE))
+
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                validation.validate(LikeRecorded.model_validate(job.open()))
+
+        work(queue, handle, OUTAGES, stop, chore=Every(SWEEP_SECONDS, validation.sweep, OUTAGES))
+
+
+def notify(settings: LikesSettings, stop: Event) -> None:
+    """Mail those whom likes concern until `stop` is set."""
+    with ExitStack() as stack:
+        around = Surroundings(settings, stack)
+        users = UsersClient(around.service("users"))
+        notification = Notification(around.store, users, mail_server(settings))
+
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                notification.notify(NOTICE.validate_python(job.open()))
+
+        work(around.queue(NOTIFY_TUBE), handle, OUTAGES, stop)
+
+
+def mail_server(settings: LikesSettings) -> MailServer:
+    return MailServer(
+        settings.smtp_host,
+        settings.smtp_port,
+        settings.smtp_from,
+        settings.smtp_user,
+        settings.smtp_password,
+        settings.smtp_starttls,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m likes_service.workers", description=__doc__)
+    parser.add_argument("worker", nargs="?", choices=["validation", "notification"], default="validation")
+    is_validation = parser.parse_args().worker == "validation"
+    settings = LikesSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    (validate if is_validation else notify)(settings, until_terminated())
+
+
+if __name__ == "__main__":
+    main()

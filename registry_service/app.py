@@ -1,0 +1,36 @@
+"""The registry: who is there, and how the others learn of it."""
+
+from fastapi import FastAPI
+
+from common.service import create_service, serve
+from registry_service.clock import LivedTime
+from registry_service.routes import routes
+from registry_service.settings import RegistrySettings
+from registry_service.store import RegistryStore
+from registry_service.watch import Watch
+
+
+def create_app(settings: RegistrySettings | None = None) -> FastAPI:
+    settings = settings or RegistrySettings()
+    store = RegistryStore(LivedTime())
+    watch = Watch(store)
+    app = create_service(
+        "registry",
+        "Who is there: services register here, and find each other.",
+        settings,
+        [routes],
+        resources=[watch],
+        is_registered=False,
+        leave=watch.leave,
+    )
+    app.state.settings = settings
+    app.state.registry_token = settings.registry_token
+    app.state.store = store
+    app.state.watch = watch
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    serve(app, app.state.settings)

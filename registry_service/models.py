@@ -1,0 +1,97 @@
+"""What services say to the registry, and what it says to everybody."""
+
+import re
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from common import __version__
+from common.fields import Request, Text
+from common.registry import Status
+
+# RFC 1123, §2.1, and the underscores that container networks put into names.
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# What resolvers take for an IPv4 address in one of its old spellings: 127.1, 0x7f.1, 2130706433.
+ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
+
+def _host(host: str) -> str:
+    """A host name, or an IP address that somebody can have, in its one canonical spelling."""
+    if ":" in host or ENDS_IN_A_NUMBER.fullmatch(host):
+        return _address(host)
+    if not HOST_NAME.fullmatch(host):
+        raise PydanticCustomError("malformed_host", "A host is a name or an IP address, and nothing else")
+    return host
+
+
+def _address(host: str) -> str:
+    try:
+        address = ip_address(host)
+    except ValueError as exc:
+        raise PydanticCustomError("malformed_host", "This is not an IP address") from exc
+    if "%" in host or _is_nobodys(address):
+        raise PydanticCustomError("unroutable_host", "No service can be reached at this address by others")
+    return str(address)
+
+
+def _is_nobodys(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address.is_unspecified or address.is_link_local or address.is_multicast:
+        return True
+    # 240/4, and in it the broadcast address. What Python calls reserved in IPv6 includes ::1.
+    return isinstance(address, IPv4Address) and address.is_reserved
+
+
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
+Host = Annotated[str, StringConstraints(max_length=253, to_lower=True), AfterValidator(_host)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+# What an instance may say of itself: only the registry suspects.
+OwnStatus = Literal[Status.UP, Status.DEGRADED, Status.DRAINING]
+
+
+class NewInstance(Request):
+    service_name: ServiceName = Field(examples=["users"])
+    host: Host = Field(examples=["127.0.0.1"])
+    port: Port = Field(examples=[5100])
+    version: Annotated[Text, StringConstraints(max_length=64)] | None = Field(None, examples=["1.0.0"])
+
+
+class Heartbeat(Request):
+    status: OwnStatus | None = Field(None, description="As before when absent.")
+
+
+class SelfPreservation(BaseModel):
+    """Since when, and why, instances that fell silent are kept as `suspect`."""
+
+    since: datetime
+    reason: str
+
+
+class ServiceStatus(BaseModel):
+    instances: int
+    up: int
+    last_seen: datetime
+
+
+class RegistryStatus(BaseModel):
+    uptime_seconds: float = Field(description="Without the time that the process itself stood still.")
+    epoch: str
+    version: int
+    self_preservation: SelfPreservation | None = Field(description="null when all is well.")
+    services: dict[str, ServiceStatus]
+
+
+class Overview(BaseModel):
+    name: str = "registry"
+    description: str = "Who is there: services register here, and find each other."
+    version: str = __version__
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    services: str = "/services"
+    status: str = "/status"

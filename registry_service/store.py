@@ -1,0 +1,217 @@
+"""Leases in memory: who is there, until when, and when to doubt that they are gone."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import takewhile
+from uuid import uuid4
+
+from common.errors import Conflict, NotFound
+from common.fields import new_id
+from common.registry import LEASE_SECONDS, Instance, Status, Table
+from registry_service.models import NewInstance, OwnStatus, RegistryStatus, SelfPreservation, ServiceStatus
+
+logger = logging.getLogger(__name__)
+
+MAX_INSTANCES = 1000
+MAX_INSTANCES_OF_ONE = 100
+
+# So many falling silent together, and such a part of all, are more likely our fault than theirs.
+SUSPICIOUS_NUMBER = 3
+SUSPICIOUS_SHARE = 0.5
+SUSPECT_SECONDS = 3 * LEASE_SECONDS
+# Twice late is silent: when all stop at once, the first lease to run out finds the others so.
+SILENT_SECONDS = LEASE_SECONDS / 2
+
+
+@dataclass
+class _Lease:
+    instance: Instance
+    ends: float
+    own_status: OwnStatus = Status.UP
+
+    @property
+    def is_suspect(self) -> bool:
+        return self.instance.status is Status.SUSPECT
+
+
+@dataclass
+class _Service:
+    last_seen: datetime
+    leases: dict[str, _Lease] = field(default_factory=dict)
+
+
+class RegistryStore:
+    """The table of instances, at one version after the other.
+
+    Only the event loop touches it, and no verb waits for anything: each one
+    is alone with the table from its beginning to its end, without a lock.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.epoch = str(uuid4())
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._started = clock()
+        self._version = 0
+        # All leases are of one length, so the one renewed longest ago is the first one, and the next to end.
+        self._leases: OrderedDict[str, _Lease] = OrderedDict()
+        self._services: dict[str, _Service] = {}
+        self._removed: list[float] = []
+        self._doubts: SelfPreservation | None = None
+        self._table: Table | None = None
+        self._announce: Callable[[], None] = lambda: None
+
+    def on_change(self, announce: Callable[[], None]) -> None:
+        """Have this called after every change of the version."""
+        self._announce = announce
+
+    def register(self, new: NewInstance) -> Instance:
+        """Replaces what was at the same place before. Raises Conflict when there are too many."""
+        self.expire()
+        now = self._wall_clock()
+        service = self._services.get(new.service_name) or _Service(now)
+        self._make_room(new, service)
+        instance = Instance(
+            instance_id=str(new_id()), status=Status.UP, registered_at=now, last_heartbeat=now, **dict(new)
+        )
+        lease = _Lease(instance, self._clock() + LEASE_SECONDS)
+        self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
+        self._services[new.service_name] = service
+        service.last_seen = now
+        self._forget_one_service()
+        self._changed()
+        return instance
+
+    def beat(self, instance_id: str, status: OwnStatus | None = None) -> Instance:
+        """Renew a lease, and note what the instance says of itself. Raises NotFound."""
+        lease = self._lease(instance_id)
+        lease.own_status = status or lease.own_status
+        is_new = lease.instance.status is not lease.own_status
+        now = self._wall_clock()
+        lease.instance = lease.instance.model_copy(update={"status": lease.own_status, "last_heartbeat": now})
+        lease.ends = self._clock() + LEASE_SECONDS
+        self._leases.move_to_end(instance_id)
+        self._services[lease.instance.service_name].last_seen = now
+        self._table = None
+        if is_new:
+            self._changed()
+        return lease.instance
+
+    def deregister(self, instance_id: str) -> None:
+        """Raises NotFound."""
+        self._remove(self._lease(instance_id))
+
+    def version(self) -> int:
+        self.expire()
+        return self._version
+
+    def table(self) -> Table:
+        """The same object until something in it changes."""
+        self.expire()
+        if self._table is None:
+            services = {
+                name: tuple(lease.instance for lease in service.leases.values())
+                for name, service in sorted(self._services.items())
+                if service.leases
+            }
+            self._table = Table(epoch=self.epoch, version=self._version, services=services)
+        return self._table
+
+    def instances(self, service_name: str) -> list[Instance]:
+        """Raises NotFound for a service that was never seen."""
+        self.expire()
+        service = self._services.get(service_name)
+        if service is None:
+            raise NotFound("service_not_found", f"No instance of {service_name} was ever seen here.")
+        return [lease.instance for lease in service.leases.values()]
+
+    def status(self) -> RegistryStatus:
+        self.expire()
+        services = {}
+        for name, service in sorted(self._services.items()):
+            statuses = [lease.instance.status for lease in service.leases.values()]
+            services[name] = ServiceStatus(
+                instances=len(statuses), up=statuses.count(Status.UP), last_seen=service.last_seen
+            )
+        return RegistryStatus(
+            uptime_seconds=round(self._clock() - self._started, 3),
+            epoch=self.epoch,
+            version=self._version,
+            self_preservation=self._doubts if self._has_suspects() else None,
+            services=services,
+        )
+
+    def expire(self) -> None:
+        """Take off the list whose lease has run out. Every verb begins with it, so none ever sees one."""
+        now = self._clock()
+        over = list(takewhile(lambda lease: lease.ends <= now, self._leases.values()))
+        lapsed = [lease for lease in over if not lease.is_suspect]
+        if lapsed and self._is_suspicious(lapsed[-1].ends):
+            self._suspect(lapsed)
+        for lease in over:
+            if not lease.is_suspect or lease.ends + SUSPECT_SECONDS <= now:
+                logger.warning("%s at %s is gone", lease.instance.service_name, lease.instance.netloc)
+                self._removed.append(lease.ends)
+                self._remove(lease)
+
+    def _is_suspicious(self, now: float) -> bool:
+        """Whether most are silent, or gone, since not longer than one lease."""
+        self._removed = [ended for ended in self._removed if ended > now - LEASE_SECONDS]
+        first, last = now - LEASE_SECONDS, now + LEASE_SECONDS - SILENT_SECONDS
+        silent = len(self._removed) + sum(first < lease.ends <= last for lease in self._leases.values())
+        everybody = len(self._removed) + len(self._leases)
+        if silent < SUSPICIOUS_NUMBER or silent < SUSPICIOUS_SHARE * everybody:
+            return False
+        if not self._has_suspects():
+            reason = f"{silent} of {everybody} instances fell silent within {LEASE_SECONDS} s"
+            self._doubts = SelfPreservation(since=self._wall_clock(), reason=reason)
+            logger.warning("%s: those whose leases run out are kept as suspects", reason)
+        return True
+
+    def _suspect(self, lapsed: list[_Lease]) -> None:
+        for lease in lapsed:
+            lease.instance = lease.instance.model_copy(update={"status": Status.SUSPECT})
+        self._changed()
+
+    def _has_suspects(self) -> bool:
+        return any(lease.is_suspect for lease in self._leases.values())
+
+    def _lease(self, instance_id: str) -> _Lease:
+        self.expire()
+        lease = self._leases.get(instance_id)
+        if lease is None:
+            raise NotFound("unknown_instance", "There is no such instance (any more): register again.")
+        return lease
+
+    def _make_room(self, new: NewInstance, service: _Service) -> None:
+        place = (new.host, new.port)
+        for lease in list(service.leases.values()):
+            if (lease.instance.host, lease.instance.port) == place:
+                self._remove(lease)
+        if len(service.leases) >= MAX_INSTANCES_OF_ONE or len(self._leases) >= MAX_INSTANCES:
+            most = f"{MAX_INSTANCES_OF_ONE} instances of a service, and {MAX_INSTANCES} in all"
+            raise Conflict("too_many_instances", f"There are at most {most}.")
+
+    def _forget_one_service(self) -> None:
+        """Names without instances are remembered too, but not without end."""
+        if len(self._services) > MAX_INSTANCES:
+            empty = [name for name, service in self._services.items() if not service.leases]
+            del self._services[min(empty, key=lambda name: self._services[name].last_seen)]
+
+    def _remove(self, lease: _Lease) -> None:
+        instance = lease.instance
+        del self._leases[instance.instance_id]
+        del self._services[instance.service_name].leases[instance.instance_id]
+        self._changed()
+
+    def _changed(self) -> None:
+        self._version += 1
+        self._table = None
+        self._announce()

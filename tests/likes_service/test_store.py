@@ -1,0 +1,454 @@
+"""Likes in Redis."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+import redis
+import servers
+
+from common.errors import BadRequest
+from common.fields import new_id
+from likes_service.models import Liked as LikedNotice
+from likes_service.models import LikedPost, LikeRecorded, Owed, PostLikes, TakenBack
+from likes_service.store import LikesStore
+from tests.likes_service.conftest import LATER, NOW
+
+SECOND = timedelta(seconds=1)
+
+
+def like(store: LikesStore, post_id: UUID, *usernames: str, at=NOW):
+    for username in usernames:
+        store.like(post_id, username, at, at + 30 * SECOND)
+
+
+def notice(post_id: UUID, username: str = "bob") -> LikedNotice:
+    return LikedNotice(post_id=post_id, username=username, author="alice", text="Hi")
+
+
+def test_a_like_counts_at_once(store, post_id):
+    liking = store.like(post_id, "bob", NOW, LATER)
+
+    assert liking.model_dump() == {
+        "post_id": post_id,
+        "username": "bob",
+        "liked": True,
+        "changed": True,
+        "count": 1,
+    }
+
+
+def test_liking_twice_counts_once(store, post_id):
+    like(store, post_id, "bob")
+
+    again = store.like(post_id, "bob", NOW + SECOND, LATER)
+
+    assert (again.changed, again.count) == (False, 1)
+
+
+def test_liking_again_does_not_change_since_when(store, post_id):
+    like(store, post_id, "bob")
+
+    like(store, post_id, "bob", at=NOW + SECOND)
+
+    assert store.liked_by("bob", 10, None) == [LikedPost(post_id=post_id, liked_at=NOW)]
+
+
+def test_the_moment_of_a_like_comes_back_to_the_microsecond(store):
+    moments = [NOW + timedelta(microseconds=random.randrange(10**15)) for _ in range(100)]
+    for at in moments:
+        like(store, new_id(), "bob", at=at)
+
+    liked = store.liked_by("bob", 100, None)
+
+    assert [one.liked_at for one in liked] == sorted(moments, reverse=True)
+
+
+def test_unliking_takes_the_like_out_of_all_views(store, post_id):
+    like(store, post_id, "bob")
+
+    liking = store.unlike(post_id, "bob")
+
+    assert (liking.liked, liking.changed, liking.count) == (False, True, 0)
+    assert store.count(post_id).count == 0
+    assert store.liked_by("bob", 10, None) == []
+    assert store.popular(10, None) == []
+
+
+def test_unliking_what_is_not_liked_changes_nothing(store, post_id):
+    like(store, post_id, "alice")
+
+    liking = store.unlike(post_id, "bob")
+
+    assert (liking.changed, liking.count) == (False, 1)
+
+
+def test_the_last_unlike_leaves_nothing_behind(store, raw_redis, post_id):
+    like(store, post_id, "bob")
+
+    store.unlike(post_id, "bob")
+
+    assert raw_redis.keys() == []
+
+
+def test_an_unknown_post_has_no_likes(store, post_id):
+    assert store.count(post_id) == PostLikes(post_id=post_id, count=0)
+
+
+def test_a_users_likes_are_newest_first(store):
+    posts = [new_id() for _ in range(5)]
+    for number, post_id in enumerate(random.sample(posts, 5)):
+        like(store, post_id, "bob", at=NOW + number * SECOND)
+    moments = [liked.liked_at for liked in store.liked_by("bob", 10, None)]
+
+    assert moments == sorted(moments, reverse=True)
+
+
+def test_likes_of_one_moment_are_ordered_by_post_newest_first(store):
+    posts = [new_id() for _ in range(5)]
+    for post_id in random.sample(posts, 5):
+        like(store, post_id, "bob")
+
+    assert [liked.post_id for liked in store.liked_by("bob", 10, None)] == posts[::-1]
+
+
+def test_pages_of_a_users_likes_have_no_gap_and_no_overlap(store):
+    posts = [new_id() for _ in range(7)]
+    for number, post_id in enumerate(posts):
+        like(store, post_id, "bob", at=NOW + number // 3 * SECOND)
+    whole = store.liked_by("bob", 100, None)
+    paged: list[LikedPost] = []
+
+    while found := store.liked_by("bob", 2, paged[-1].post_id if paged else None):
+        paged += found
+
+    assert paged == whole
+
+
+def test_a_cursor_that_is_not_on_the_users_list_is_refused(store, post_id):
+    with pytest.raises(BadRequest) as caught:
+        store.liked_by("bob", 10, post_id)
+
+    assert caught.value.code == "unknown_cursor"
+
+
+def test_popular_posts_come_most_liked_first(store):
+    first, second = new_id(), new_id()
+    like(store, first, "bob", "carol", "dave")
+    like(store, second, "bob", "carol")
+
+    assert store.popular(10, None) == [
+        PostLikes(post_id=first, count=3),
+        PostLikes(post_id=second, count=2),
+    ]
+
+
+def test_equally_popular_posts_come_newest_first(store):
+    posts = [new_id() for _ in range(5)]
+    for post_id in random.sample(posts, 5):
+        like(store, post_id, "bob")
+
+    assert [post.post_id for post in store.popular(10, None)] == posts[::-1]
+
+
+def test_pages_of_the_ranking_go_on_by_rank(store):
+    posts = [new_id() for _ in range(5)]
+    for post_id in posts:
+        like(store, post_id, "bob")
+    first = store.popular(2, None)
+
+    second = store.popular(10, first[-1].post_id)
+
+    assert [post.post_id for post in first + second] == posts[::-1]
+
+
+def test_a_cursor_that_is_not_in_the_ranking_is_refused(store, post_id):
+    with pytest.raises(BadRequest) as caught:
+        store.popular(10, post_id)
+
+    assert caught.value.code == "unknown_cursor"
+
+
+def test_under_any_concurrency_the_views_agree_at_every_instant(redis_url, raw_redis, post_id):
+    store = LikesStore.connect(redis_url, threads=50)
+    names = [f"user{number}" for number in range(10)]
+    done = threading.Event()
+    disagreements = []
+
+    def change(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(40):
+            change = dice.choice([store.like, store.unlike])
+            change(post_id, dice.choice(names), *([NOW, LATER] if change == store.like else []))
+
+    def watch() -> None:
+        while not done.is_set():
+            with raw_redis.pipeline(transaction=True) as look:
+                look.zcard(f"likes:post:{post_id}").zscore("likes:popular", str(post_id))
+                for name in names:
+                    look.zscore(f"likes:user:{name}", str(post_id))
+                count, rank, *lists = look.execute()
+            listed = sum(score is not None for score in lists)
+            if not count == (rank or 0) == listed:
+                disagreements.append((count, rank, listed))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(50) as threads:
+        list(threads.map(change, range(50)))
+    done.set()
+    watcher.join()
+    store.close()
+
+    assert disagreements == []
+
+
+def test_of_fifty_likes_at_once_by_one_user_one_changes_something(redis_url, post_id):
+    store = LikesStore.connect(redis_url, threads=50)
+    with ThreadPoolExecutor(50) as threads:
+        likings = list(threads.map(lambda _: store.like(post_id, "bob", NOW, LATER), range(50)))
+    store.close()
+
+    assert sum(liking.changed for liking in likings) == 1
+
+
+def test_a_like_owes_its_validation(store, post_id):
+    like(store, post_id, "bob")
+
+    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW)
+
+
+def test_what_is_settled_is_owed_no_more(store, post_id):
+    like(store, post_id, "bob")
+
+    store.settle(store.owed(post_id, "bob"))
+
+    assert store.owed(post_id, "bob") is None
+
+
+def test_unliking_settles_what_was_owed(store, post_id):
+    like(store, post_id, "bob")
+
+    store.unlike(post_id, "bob")
+
+    assert store.owed(post_id, "bob") is None
+
+
+def test_a_like_made_anew_meanwhile_is_not_settled_with_the_old_one(store, post_id):
+    like(store, post_id, "bob")
+    old = store.owed(post_id, "bob")
+    store.unlike(post_id, "bob")
+    like(store, post_id, "bob", at=NOW + SECOND)
+
+    store.settle(old)
+
+    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW + SECOND)
+
+
+def test_a_like_taken_back_is_out_of_all_views(store, post_id):
+    like(store, post_id, "bob", "carol")
+
+    store.take_back(store.owed(post_id, "bob"))
+
+    assert store.count(post_id).count == 1
+    assert store.liked_by("bob", 10, None) == []
+    assert store.popular(10, None) == [PostLikes(post_id=post_id, count=1)]
+
+
+def test_a_like_taken_back_owes_its_liker_word(store, post_id):
+    like(store, post_id, "bob")
+
+    taken = store.take_back(store.owed(post_id, "bob"))
+
+    assert taken == store.owed(post_id, "bob") == Owed(post_id, "bob", None)
+
+
+def test_a_like_is_taken_back_once(store, post_id):
+    like(store, post_id, "bob")
+    owed = store.owed(post_id, "bob")
+    store.take_back(owed)
+
+    assert store.take_back(owed) is None
+
+
+def test_a_like_made_anew_meanwhile_is_not_taken_back(store, post_id):
+    like(store, post_id, "bob")
+    old = store.owed(post_id, "bob")
+    store.unlike(post_id, "bob")
+    like(store, post_id, "bob", at=NOW + SECOND)
+
+    assert store.take_back(old) is None
+    assert store.count(post_id).count == 1
+
+
+def test_a_like_made_anew_after_it_was_taken_back_is_owed_its_validation(store, post_id):
+    like(store, post_id, "bob")
+    taken = store.take_back(store.owed(post_id, "bob"))
+    like(store, post_id, "bob", at=NOW + SECOND)
+
+    store.settle(taken)
+
+    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW + SECOND)
+
+
+def test_only_what_is_due_is_overdue(store):
+    soon, later = new_id(), new_id()
+    store.like(soon, "bob", NOW, NOW + SECOND)
+    store.like(later, "bob", NOW, NOW + 3 * SECOND)
+
+    overdue = store.take_overdue(NOW + 2 * SECOND, 10)
+
+    assert overdue == [LikeRecorded(post_id=soon, username="bob")]
+
+
+def test_what_is_overdue_comes_in_bites(store, post_id):
+    like(store, post_id, *(f"user{number}" for number in range(5)))
+
+    bites = [len(store.take_overdue(LATER, 2)) for _ in range(4)]
+
+    assert bites == [2, 2, 1, 0]
+
+
+def test_what_stays_overdue_is_taken_ever_more_rarely(store, post_id):
+    like(store, post_id, "bob")
+
+    taken = [second for second in range(3600) if store.take_overdue(NOW + second * SECOND, 10)]
+
+    assert taken == [30, 60, 120, 240, 480, 960, 1920]
+
+
+def test_what_stays_overdue_for_days_is_taken_every_hour(store, post_id):
+    like(store, post_id, "bob")
+    day = NOW + timedelta(days=1)
+    store.take_overdue(day, 10)
+
+    assert store.take_overdue(day + timedelta(minutes=59), 10) == []
+    assert len(store.take_overdue(day + timedelta(minutes=60), 10)) == 1
+
+
+def test_word_owed_to_a_liker_is_taken_again_after_half_a_minute(store, post_id):
+    like(store, post_id, "bob")
+    store.take_back(store.owed(post_id, "bob"))
+
+    taken = [second for second in range(100) if store.take_overdue(NOW + second * SECOND, 10)]
+
+    assert taken == [30, 60, 90]
+
+
+def test_a_notice_is_claimed_once(store, post_id):
+    like(store, post_id, "bob")
+
+    assert [store.claim(notice(post_id)) for _ in range(3)] == [True, False, False]
+
+
+def test_of_many_who_claim_a_notice_at_once_one_gets_it(redis_url, post_id):
+    store = LikesStore.connect(redis_url, threads=50)
+    like(store, post_id, "bob")
+    with ThreadPoolExecutor(50) as threads:
+        claims = list(threads.map(lambda _: store.claim(notice(post_id)), range(50)))
+    store.close()
+
+    assert sum(claims) == 1
+
+
+def test_a_notice_of_a_like_that_is_gone_is_not_claimed(store, post_id):
+    assert not store.claim(notice(post_id))
+
+
+def test_a_claim_outlives_the_like(store, post_id):
+    like(store, post_id, "bob")
+    store.claim(notice(post_id))
+    store.unlike(post_id, "bob")
+    like(store, post_id, "bob")
+
+    assert not store.claim(notice(post_id))
+
+
+def test_a_released_notice_is_claimed_again(store, post_id):
+    like(store, post_id, "bob")
+    store.claim(notice(post_id))
+
+    store.release(notice(post_id))
+
+    assert store.claim(notice(post_id))
+
+
+def test_word_of_a_like_taken_back_is_claimed_although_the_like_is_gone(store, post_id):
+    word = TakenBack(post_id=post_id, username="bob")
+
+    assert [store.claim(word) for _ in range(2)] == [True, False]
+
+
+@pytest.fixture
+def configure(raw_redis: redis.Redis) -> Iterator[Callable[[str, str], None]]:
+    """Changes how Redis is configured, for this test."""
+    before: dict[str, str] = {}
+
+    def change(name: str, value: str) -> None:
+        before.update({**raw_redis.config_get(name), **before})
+        raw_redis.config_set(name, value)
+
+    yield change
+    for name, value in before.items():
+        raw_redis.config_set(name, value)
+
+
+def test_a_full_redis_is_an_outage(store, configure, post_id):
+    configure("maxmemory", "1")
+
+    with pytest.raises(store.outages):
+        like(store, post_id, "bob")
+
+
+def test_a_redis_without_its_replicas_is_an_outage(store, configure, post_id):
+    configure("min-replicas-to-write", "1")
+
+    with pytest.raises(store.outages):
+        like(store, post_id, "bob")
+
+
+def test_a_replica_is_an_outage(store, raw_redis, post_id):
+    raw_redis.replicaof("127.0.0.1", str(servers.free_port()))
+    try:
+        with pytest.raises(store.outages):
+            like(store, post_id, "bob")
+    finally:
+        raw_redis.replicaof("NO", "ONE")
+
+
+def test_a_script_changes_everything_or_nothing_when_redis_is_full(store, raw_redis, configure, post_id):
+    configure("maxmemory", "1")
+    with pytest.raises(store.outages):
+        like(store, post_id, "bob")
+    configure("maxmemory", "0")
+
+    assert raw_redis.keys() == []
+
+
+def test_a_redis_that_is_away_is_an_outage():
+    store = LikesStore.connect(f"redis://127.0.0.1:{servers.free_port()}/0")
+
+    with pytest.raises(store.outages):
+        store.ping()
+
+
+def test_scripts_come_back_by_themselves(store, raw_redis, post_id):
+    like(store, post_id, "bob")
+    raw_redis.script_flush()
+
+    like(store, post_id, "carol")
+
+    assert store.count(post_id).count == 2
+
+
+def test_connections_that_redis_has_closed_are_replaced_unnoticed(store, raw_redis, post_id):
+    like(store, post_id, "bob")
+    raw_redis.client_kill_filter(_type="normal", skipme=True)
+
+    like(store, post_id, "carol")
+
+    assert store.count(post_id).count == 2

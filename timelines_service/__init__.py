@@ -1,0 +1,1 @@
+"""What people write, and what of it they get to read."""

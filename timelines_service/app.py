@@ -1,0 +1,40 @@
+"""The timelines service: posts, and the timelines made of them."""
+
+from fastapi import FastAPI
+
+from common.health import Need
+from common.http import ServiceClient
+from common.queue import JobQueue
+from common.registry import Directory
+from common.service import create_service, serve, tokens
+from timelines_service.clients import UsersClient
+from timelines_service.routes import routes
+from timelines_service.service import TUBE, Timelines
+from timelines_service.settings import TimelinesSettings
+from timelines_service.store import TimelinesStore
+
+
+def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
+    settings = settings or TimelinesSettings()
+    store = TimelinesStore.connect(settings.database)
+    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
+    directory = Directory(settings.registry_url)
+    users = ServiceClient("users", directory, tokens(settings), "timelines")
+    app = create_service(
+        "timelines",
+        "Posts, and the timelines made of them.",
+        settings,
+        [routes],
+        [Need("postgres", store), Need("beanstalkd", queue, is_vital=False)],
+        [directory],
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.timelines = Timelines(store, queue, UsersClient(users))
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    serve(app, app.state.settings)

@@ -1,0 +1,5 @@
+"""Alembic's way in."""
+
+from common.postgres import run_migrations
+
+run_migrations()

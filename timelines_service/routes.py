@@ -1,0 +1,129 @@
+"""HTTP for timelines: read the request, call the service or the store, name the status."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Query, Request, Response
+
+from common.auth import CurrentUser
+from common.errors import problems
+from common.fields import Id, Username
+from common.pages import LINK_HEADER, Limit, page
+from common.routing import router
+from timelines_service.models import NewPost, Post, Queued
+from timelines_service.service import Timelines
+from timelines_service.store import TimelinesStore
+
+routes = router("timelines")
+
+
+async def get_timelines(request: Request) -> Timelines:
+    timelines: Timelines = request.app.state.timelines
+    return timelines
+
+
+async def get_store(request: Request) -> TimelinesStore:
+    store: TimelinesStore = request.app.state.store
+    return store
+
+
+Service = Annotated[Timelines, Depends(get_timelines)]
+Store = Annotated[TimelinesStore, Depends(get_store)]
+Before = Annotated[Id | None, Query(description="The last id of the page before.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="The same key and text again, within 24 hours at least, answers with the first post.",
+    ),
+]
+
+LOCATION = {"Location": {"description": "Where the post is.", "schema": {"type": "string"}}}
+
+
+@routes.post(
+    "/posts",
+    status_code=201,
+    responses={201: {"headers": LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+)
+def write(
+    post: NewPost,
+    username: CurrentUser,
+    timelines: Service,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Post:
+    """Write a post."""
+    written = timelines.write(username, post.text, idempotency_key)
+    response.headers["Location"] = f"/posts/id/{written.id}"
+    return written
+
+
+@routes.post(
+    "/posts/async",
+    status_code=202,
+    responses={202: {"headers": LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+)
+def write_later(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> Queued:
+    """Have a post written soon: it is safely queued, and will be found under this id."""
+    queued = timelines.queue(username, post.text)
+    response.headers["Location"] = f"/posts/id/{queued.id}"
+    return queued
+
+
+@routes.get("/posts/id/{post_id}", responses=problems(404, 422, 503))
+def post(post_id: Id, store: Store) -> Post:
+    """One post."""
+    return store.post(post_id)
+
+
+@routes.get(
+    "/posts/home/{username}",
+    response_model=list[Post],
+    responses={200: {"headers": LINK_HEADER}, **problems(401, 403, 404, 422, 503)},
+)
+def home(
+    username: Username,
+    reader: CurrentUser,
+    timelines: Service,
+    request: Request,
+    response: Response,
+    limit: Limit = 20,
+    before: Before = None,
+) -> Any:
+    """Your home timeline: the posts of those whom you follow, newest first."""
+    return page(timelines.home(username, reader, limit + 1, before), limit, _id, request, response)
+
+
+@routes.get(
+    "/posts/{username}",
+    response_model=list[Post],
+    responses={200: {"headers": LINK_HEADER}, **problems(404, 422, 503)},
+)
+def of_user(
+    username: Username,
+    timelines: Service,
+    request: Request,
+    response: Response,
+    limit: Limit = 20,
+    before: Before = None,
+) -> Any:
+    """A user's posts, newest first."""
+    return page(timelines.of_user(username, limit + 1, before), limit, _id, request, response)
+
+
+@routes.get(
+    "/posts",
+    response_model=list[Post],
+    responses={200: {"headers": LINK_HEADER}, **problems(422, 503)},
+)
+def newest(
+    store: Store, request: Request, response: Response, limit: Limit = 20, before: Before = None
+) -> Any:
+    """Everybody's posts, newest first."""
+    return page(store.newest(limit + 1, before), limit, _id, request, response)
+
+
+def _id(post: Post) -> object:
+    return post.id

@@ -1,0 +1,50 @@
+"""What takes more than the store: posts in the making, and timelines that depend on other services."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from common.errors import Forbidden, NotFound
+from common.fields import new_id
+from common.queue import JobQueue
+from timelines_service.clients import UsersClient
+from timelines_service.models import Post, Queued
+from timelines_service.store import TimelinesStore
+
+TUBE = "posts"
+
+
+class Timelines:
+    """Writing now or later, and reading what asks the users service too. Threads may share it."""
+
+    def __init__(self, store: TimelinesStore, queue: JobQueue, users: UsersClient) -> None:
+        self._store = store
+        self._queue = queue
+        self._users = users
+
+    def write(self, username: str, text: str, key: str | None) -> Post:
+        """The post stored; the first one, when this key comes again. Raises Unprocessable."""
+        return self._store.add(_new_post(username, text), key)
+
+    def queue(self, username: str, text: str) -> Queued:
+        """Leave the whole post to the worker. Raises QueueDown."""
+        post = _new_post(username, text)
+        self._queue.put(post)
+        return Queued(id=post.id)
+
+    def of_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
+        """Raises NotFound when there is no such user, Unavailable when that cannot be told."""
+        found = self._store.newest_of_user(username, limit, before)
+        if not found and not self._users.exists(username):
+            raise NotFound("user_not_found", f"There is no user {username}.")
+        return found
+
+    def home(self, username: str, reader: str, limit: int, before: UUID | None) -> list[Post]:
+        """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
+        if reader != username:
+            raise Forbidden("not_yours", "A home timeline is for its owner only.")
+        return self._store.newest_of_users(self._users.followees(username), limit, before)
+
+
+def _new_post(username: str, text: str) -> Post:
+    # Named and dated when it is accepted: that is when it was written, and posts sort by it.
+    return Post(id=new_id(), username=username, text=text, created_at=datetime.now(UTC))

@@ -1,0 +1,16 @@
+"""The timelines service's settings."""
+
+from sqlalchemy import URL
+
+from common.postgres import database_url
+from common.settings import BeanstalkdSettings, PostgresSettings, ServiceSettings
+
+
+class TimelinesSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
+    port: int = 5200
+    timelines_db_name: str = "microblog_timelines"
+    timelines_database_url: str | None = None
+
+    @property
+    def database(self) -> URL:
+        return database_url(self, self.timelines_database_url, self.timelines_db_name)

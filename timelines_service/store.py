@@ -1,0 +1,181 @@
+"""Posts in PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from sqlalchemy import URL, Uuid, bindparam, delete, insert, literal_column, select, text
+from sqlalchemy.dialects import postgresql
+
+from common.errors import NotFound, Unprocessable
+from common.postgres import Database
+from timelines_service.models import Post
+from timelines_service.tables import idempotency_keys, posts
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# The first page is what comes before the last id that there can be: one statement for every page.
+LAST_ID = UUID(int=2**128 - 1)
+
+# Up to so many followees the window does not pay.
+FEW_FOLLOWEES = 50
+WINDOW = 2000
+
+KEYS_KEPT = timedelta(hours=24)
+KEYS_FORGOTTEN_AT_ONCE = 5000
+
+# Built once: making a statement costs more than running it.
+POST = select(posts).where(posts.c.id == bindparam("id"))
+NEWEST = (
+    select(posts)
+    .where(posts.c.id < bindparam("before"))
+    .order_by(posts.c.id.desc())
+    .limit(bindparam("limit"))
+)
+NEWEST_OF_USER = NEWEST.where(posts.c.username == bindparam("username"))
+ADD = insert(posts)
+ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
+
+# Waits for whoever holds the same key, and answers with what was stored with it first. An update that
+# changes nothing, because DO NOTHING would return nothing, and the key could be forgotten before it is read.
+RESERVE = (
+    postgresql.insert(idempotency_keys)
+    .on_conflict_do_update(
+        index_elements=[idempotency_keys.c.username, idempotency_keys.c.key],
+        set_={"post_id": idempotency_keys.c.post_id},
+    )
+    .returning(idempotency_keys.c.fingerprint, idempotency_keys.c.post_id)
+)
+FORGET = delete(idempotency_keys).where(
+    literal_column("ctid").in_(
+        select(literal_column("ctid"))
+        .select_from(idempotency_keys)
+        .where(idempotency_keys.c.created_at < bindparam("before"))
+        .order_by(idempotency_keys.c.created_at)
+        .limit(bindparam("limit"))
+    )
+)
+
+# A home timeline, the newest posts of many users, has no index. The obvious `username = ANY(followees)
+# ORDER BY id DESC LIMIT n` lets the planner walk the primary key backwards until it has met enough of
+# them: through the whole table when they have not written for long. These two have no such case.
+#
+# By followee: take each one's newest post (one probe of posts_newest), keep the n followees with the
+# newest ones, since only they can fill the page, and of these take n posts each. The work grows with the
+# number of followees, not with the table.
+BY_FOLLOWEE = text("""
+    WITH active AS MATERIALIZED (
+        SELECT followee.username, newest.id
+        FROM unnest(CAST(:followees AS text[])) AS followee (username)
+        CROSS JOIN LATERAL (
+            SELECT id FROM posts
+            WHERE username = followee.username AND id < :before
+            ORDER BY id DESC LIMIT 1
+        ) AS newest
+        ORDER BY newest.id DESC LIMIT :limit
+    )
+    SELECT posts.id, posts.username, posts.text, posts.created_at
+    FROM (
+        SELECT theirs.id
+        FROM active
+        CROSS JOIN LATERAL (
+            SELECT id FROM posts
+            WHERE username = active.username AND id < :before
+            ORDER BY id DESC LIMIT :limit
+        ) AS theirs
+        ORDER BY theirs.id DESC LIMIT :limit
+    ) AS page
+    JOIN posts ON posts.id = page.id
+    ORDER BY posts.id DESC
+""").bindparams(bindparam("before", type_=Uuid))
+
+# In the window: who follows many finds a page among the newest posts of all, at a cost that hardly grows
+# with their number. When it yields less than a page, it tells nothing.
+IN_WINDOW = text(f"""
+    SELECT id, username, text, created_at
+    FROM (SELECT * FROM posts WHERE id < :before ORDER BY id DESC LIMIT {WINDOW}) AS recent
+    WHERE username IN (SELECT unnest(CAST(:followees AS text[])))
+    ORDER BY id DESC LIMIT :limit
+""").bindparams(bindparam("before", type_=Uuid))  # noqa: S608  a number of our own
+
+
+class TimelinesStore:
+    outages = Database.outages
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.ping = database.ping
+        self.close = database.close
+
+    @classmethod
+    def connect(cls, url: URL) -> Self:
+        return cls(Database.connect(url))
+
+    def prepare(self) -> None:
+        self._database.prepare(MIGRATIONS)
+
+    def add(self, post: Post, key: str | None = None) -> Post:
+        """The post stored: this one, or the first one with the same key. Raises Unprocessable."""
+        with self._database.transaction() as connection:
+            if key is not None:
+                fingerprint = sha256(post.text.encode()).hexdigest()
+                reservation = {"key": key, "fingerprint": fingerprint, "post_id": post.id}
+                first = connection.execute(
+                    RESERVE,
+                    reservation | {"username": post.username, "created_at": post.created_at},
+                ).one()
+                if first.fingerprint != fingerprint:
+                    raise Unprocessable("idempotency_key_reused", "This key was used for another text.")
+                if first.post_id != post.id:
+                    return _post(connection.execute(POST, {"id": first.post_id}).one())
+            connection.execute(ADD, post.model_dump())
+        return post
+
+    def add_missing(self, accepted: Sequence[Post]) -> None:
+        """Store those of these posts that are not there yet."""
+        with self._database.transaction() as connection:
+            connection.execute(ADD_MISSING, [post.model_dump() for post in accepted])
+
+    def forget_keys(self) -> None:
+        """Forget some idempotency keys that are older than promised."""
+        before = datetime.now(UTC) - KEYS_KEPT
+        with self._database.transaction() as connection:
+            connection.execute(FORGET, {"before": before, "limit": KEYS_FORGOTTEN_AT_ONCE})
+
+    def post(self, post_id: UUID) -> Post:
+        """Raises NotFound."""
+        found = self._posts(POST, {"id": post_id})
+        if not found:
+            raise NotFound("post_not_found", "There is no such post.")
+        return found[0]
+
+    def newest(self, limit: int, before: UUID | None) -> list[Post]:
+        """Everybody's posts."""
+        return self._posts(NEWEST, {"limit": limit, "before": before or LAST_ID})
+
+    def newest_of_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
+        values = {"username": username, "limit": limit, "before": before or LAST_ID}
+        return self._posts(NEWEST_OF_USER, values)
+
+    def newest_of_users(self, usernames: Sequence[str], limit: int, before: UUID | None) -> list[Post]:
+        """The posts of any of these users."""
+        # One string: an array of thousands of parameters would take longer than the query.
+        followees = "{" + ",".join(usernames) + "}"
+        values = {"followees": followees, "limit": limit, "before": before or LAST_ID}
+        if len(usernames) > FEW_FOLLOWEES:
+            found = self._posts(IN_WINDOW, values)
+            if len(found) == limit:
+                return found
+        return self._posts(BY_FOLLOWEE, values)
+
+    def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
+        with self._database.read() as connection:
+            return [_post(row) for row in connection.execute(statement, values)]
+
+
+def _post(row: Any) -> Post:
+    # What is stored was valid when it came in; checking it again would cost more than reading it.
+    return Post.model_construct(id=row.id, username=row.username, text=row.text, created_at=row.created_at)

@@ -1,0 +1,33 @@
+"""The timelines worker: stores the posts that were accepted for later."""
+
+from collections.abc import Sequence
+
+from common.queue import Job, JobQueue
+from common.telemetry import configure_logging
+from common.worker import Every, prepare, until_terminated, work
+from timelines_service.models import Post
+from timelines_service.service import TUBE
+from timelines_service.settings import TimelinesSettings
+from timelines_service.store import TimelinesStore
+
+BATCH = 100
+FORGET_EVERY_SECONDS = 10
+
+
+def main() -> None:
+    settings = TimelinesSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    stop = until_terminated()
+    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
+    store = TimelinesStore.connect(settings.database)
+
+    def save(jobs: Sequence[Job]) -> None:
+        store.add_missing([Post.model_validate(job.open()) for job in jobs])
+
+    forget = Every(FORGET_EVERY_SECONDS, store.forget_keys, store.outages)
+    prepare(store.prepare, store.outages, stop)
+    work(queue, save, store.outages, stop, BATCH, forget)
+
+
+if __name__ == "__main__":
+    main()
