@@ -20,8 +20,8 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-# Asked every few seconds by machines: not worth a line each.
-QUIET_PATHS = {"/livez", "/health"}
+# What machines ask every few seconds is not worth a line each, except when debugging.
+MACHINES_ASK = ("/livez", "/health", "/heartbeat/", "/services")
 
 
 def begin(request: str | None = None, trace: str | None = None) -> str:
@@ -75,9 +75,10 @@ class RequestContext:
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    if access_log.isEnabledFor(logging.INFO) and scope["path"] not in QUIET_PATHS:
+    level = logging.DEBUG if scope["path"].startswith(MACHINES_ASK) else logging.INFO
+    if access_log.isEnabledFor(level):
         path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-        access_log.info("%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
+        access_log.log(level, "%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
 
 
 class TextFormatter(logging.Formatter):

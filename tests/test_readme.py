@@ -36,7 +36,7 @@ def _section(title: str) -> str:
 
 
 def _documented_variables() -> dict[str, str]:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", _section("Environment"), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \|(.*?)\|", _section("Environment"), flags=re.MULTILINE)
     return {name: default.strip("` ") for name, default in rows}
 
 
