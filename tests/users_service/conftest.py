@@ -1,0 +1,49 @@
+"""A users service on a database that is empty again for each test."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from users_service.app import create_app
+from users_service.models import NewUser
+from users_service.settings import UsersSettings
+from users_service.store import UsersStore
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def app(postgres: int) -> Iterator[FastAPI]:
+    settings = UsersSettings(_env_file=None, registry_url=None, db_port=postgres, users_db_name="test_users")
+    app = create_app(settings)
+    app.state.store.prepare()
+    with app.state.store._database.transaction() as connection:
+        connection.execute(text("TRUNCATE users, follows"))
+    yield app
+    app.state.store.close()
+
+
+@pytest.fixture
+def store(app: FastAPI) -> UsersStore:
+    found: UsersStore = app.state.store
+    return found
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
+def users(store: UsersStore) -> Callable[..., None]:
+    """Make users whom nobody signs in as."""
+
+    def make(*names: str) -> None:
+        for name in names:
+            store.register(NewUser(username=name, password=PASSWORD), "no hash")
+
+    return make

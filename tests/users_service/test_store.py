@@ -1,0 +1,133 @@
+"""Users and follows on a real PostgreSQL."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+import servers
+from sqlalchemy import text
+
+from common.errors import BadRequest, Conflict, NotFound, Unauthorized
+from users_service.models import MAX_FOLLOWEES, NewUser
+from users_service.settings import UsersSettings
+from users_service.store import UsersStore
+
+Users = Callable[..., None]
+
+
+def _register(store: UsersStore, username: str, email: str | None = None) -> str:
+    user = NewUser(username=username, password="correct horse", email=email)
+    try:
+        store.register(user, "hash")
+    except Conflict as conflict:
+        return conflict.code
+    return "registered"
+
+
+def test_of_many_who_want_a_name_at_once_one_gets_it(store: UsersStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda _: _register(store, "alice"), range(16)))
+
+    assert sorted(outcomes) == ["registered"] + ["username_taken"] * 15
+
+
+def test_an_address_belongs_to_one_user_however_it_is_written(store: UsersStore) -> None:
+    assert _register(store, "alice", "a@example.com") == "registered"
+    assert _register(store, "bobby", "A@Example.com") == "email_taken"
+
+
+def test_many_users_may_have_no_address(store: UsersStore) -> None:
+    assert [_register(store, name) for name in ("alice", "bobby")] == ["registered"] * 2
+
+
+def test_following_twice_changes_nothing(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+
+    assert [store.follow("alice", "bobby") for _ in range(2)] == [True, False]
+    assert store.followees("alice", 10, None) == ["bobby"]
+
+
+def test_followees_are_newest_first(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby", "carol", "david")
+    for name in ("carol", "david", "bobby"):
+        store.follow("alice", name)
+
+    assert store.followees("alice", 10, None) == ["bobby", "david", "carol"]
+    assert store.followees("alice", 10, "bobby") == ["david", "carol"]
+
+
+def test_a_cursor_that_is_no_followee_is_refused(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+
+    with pytest.raises(BadRequest):
+        store.followees("alice", 10, "bobby")
+
+
+def test_following_oneself_is_refused(store: UsersStore, users: Users) -> None:
+    users("alice")
+
+    with pytest.raises(BadRequest):
+        store.follow("alice", "alice")
+
+
+def test_following_nobody_is_not_found(store: UsersStore, users: Users) -> None:
+    users("alice")
+
+    with pytest.raises(NotFound):
+        store.follow("alice", "nobody")
+
+
+def test_a_token_of_a_user_that_is_gone_follows_nobody(store: UsersStore, users: Users) -> None:
+    users("bobby")
+
+    with pytest.raises(Unauthorized):
+        store.follow("ghost", "bobby")
+
+
+def test_the_limit_of_followees_is_exact_when_many_come_at_once(store: UsersStore, users: Users) -> None:
+    names = [f"user{number}" for number in range(10)]
+    users("alice", *names)
+    with store._database.transaction() as connection:
+        connection.execute(text("UPDATE users SET followees = :n"), {"n": MAX_FOLLOWEES - 4})
+
+    def follow(name: str) -> bool:
+        try:
+            return store.follow("alice", name)
+        except Conflict:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        followed = list(pool.map(follow, names))
+
+    assert followed.count(True) == 4
+    assert len(store.followees("alice", 100, None)) == 4
+
+
+def test_the_version_changes_with_the_list_and_only_then(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+    versions = [store.followees_version("alice")]
+    for verb in (store.follow, store.follow, store.unfollow, store.unfollow):
+        verb("alice", "bobby")
+        versions.append(store.followees_version("alice"))
+
+    changed = [before != after for before, after in pairwise(versions)]
+    assert changed == [True, False, True, False]
+
+
+def test_two_processes_prepare_one_missing_database_at_once(postgres: int) -> None:
+    settings = UsersSettings(_env_file=None, db_port=postgres, users_db_name="test_users_at_once")
+    stores = [UsersStore.connect(settings.database) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(UsersStore.prepare, stores))
+
+    assert [_register(store, f"user{number}") for number, store in enumerate(stores)] == ["registered"] * 4
+    for store in stores:
+        store.close()
+
+
+def test_a_server_that_is_away_is_an_outage() -> None:
+    settings = UsersSettings(_env_file=None, db_port=servers.free_port())
+
+    with pytest.raises(UsersStore.outages):
+        UsersStore.connect(settings.database).ping()
