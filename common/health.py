@@ -39,7 +39,6 @@ class Need:
         self.store = store
         self.is_vital = is_vital
         self.is_prepared = False
-        self._silence: tuple[type[Exception], ...] = (TimeoutError, *store.outages)
 
     def open(self) -> None:
         """Make what belongs to the running event loop."""
@@ -68,7 +67,8 @@ class Need:
         try:
             with anyio.fail_after(PING_SECONDS):
                 await to_thread.run_sync(self.store.ping, abandon_on_cancel=True, limiter=self._pinging)
-        except self._silence:
+        except Exception as exc:  # a ping that fails has failed, whatever the reason
+            logger.debug("%s does not answer: %r", self.name, exc)
             return False
         return self.is_prepared
 

@@ -1,0 +1,56 @@
+"""A registry whose time passes when a test says so."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from registry_service.app import create_app
+from registry_service.models import NewInstance
+from registry_service.settings import RegistrySettings
+from registry_service.store import RegistryStore
+
+
+class Clock:
+    """Seconds that pass only when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> RegistryStore:
+    return RegistryStore(clock)
+
+
+@pytest.fixture
+def register(store: RegistryStore) -> Callable[..., str]:
+    """Register an instance of users at this port; its id."""
+
+    def register(port: int = 5100, service_name: str = "users") -> str:
+        return store.register(NewInstance(service_name=service_name, host="127.0.0.1", port=port)).instance_id
+
+    return register
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return create_app(RegistrySettings(_env_file=None))
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client

@@ -1,0 +1,190 @@
+"""What the registry answers."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from registry_service.app import create_app
+from registry_service.settings import RegistrySettings
+
+USERS = {"service_name": "users", "host": "127.0.0.1", "port": 5100}
+
+
+def _register(client: TestClient, **change: Any) -> str:
+    instance_id: str = client.post("/register", json=USERS | change).json()["instance_id"]
+    return instance_id
+
+
+def test_registering_gives_a_lease(client: TestClient) -> None:
+    answer = client.post("/register", json=USERS | {"version": "1.0.0"})
+    lease = answer.json()
+
+    assert answer.status_code == 201
+    assert lease.pop("instance_id")
+    assert lease == {"lease_seconds": 15, "heartbeat_seconds": 5}
+
+
+def test_an_instance_is_listed_as_it_was_registered(client: TestClient) -> None:
+    instance_id = _register(client, version="1.0.0")
+    [instance] = client.get("/services/users").json()
+
+    assert instance.pop("registered_at").endswith("Z")
+    assert instance.pop("last_heartbeat").endswith("Z")
+    assert instance == USERS | {"instance_id": instance_id, "version": "1.0.0", "status": "up"}
+
+
+@pytest.mark.parametrize("status", ["up", "degraded", "draining"])
+def test_a_heartbeat_says_how_the_instance_is(client: TestClient, status: str) -> None:
+    beaten = client.post(f"/heartbeat/{_register(client)}", json={"status": status})
+
+    assert beaten.status_code == 200
+    assert client.get("/services/users").json()[0]["status"] == status
+
+
+def test_a_heartbeat_needs_no_body(client: TestClient) -> None:
+    assert client.post(f"/heartbeat/{_register(client)}").status_code == 200
+
+
+def test_an_instance_cannot_call_itself_suspect(client: TestClient) -> None:
+    assert client.post(f"/heartbeat/{_register(client)}", json={"status": "suspect"}).status_code == 422
+
+
+def test_an_unknown_instance_is_404(client: TestClient) -> None:
+    assert client.post("/heartbeat/unknown").status_code == 404
+    assert client.delete("/deregister/unknown").status_code == 404
+
+
+def test_a_deregistered_instance_is_gone(client: TestClient) -> None:
+    gone = client.delete(f"/deregister/{_register(client)}")
+
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert client.get("/services/users").json() == []
+
+
+def test_a_service_that_was_never_seen_is_404(client: TestClient) -> None:
+    assert client.get("/services/likes").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service_name": "../x"},
+        {"service_name": "x" * 64},
+        {"host": "0.0.0.0"},
+        {"host": "169.254.169.254"},
+        {"host": "fe80::1"},
+        {"host": "224.0.0.1"},
+        {"host": "255.255.255.255"},
+        {"host": "user@example.com"},
+        {"host": "example.com/path"},
+        {"host": "0x7f.1"},
+        {"host": ""},
+        {"port": 0},
+        {"port": 65536},
+        {"port": "5100"},
+        {"version": "x" * 65},
+        {"extra": 1},
+    ],
+)
+def test_a_malformed_instance_is_422(client: TestClient, change: dict[str, Any]) -> None:
+    assert client.post("/register", json=USERS | change).status_code == 422
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "10.0.0.7", "users.internal"])
+def test_a_host_may_be_a_name_or_an_address(client: TestClient, host: str) -> None:
+    assert client.post("/register", json=USERS | {"host": host}).status_code == 201
+
+
+def test_the_table_has_its_epoch_and_version(client: TestClient) -> None:
+    _register(client)
+    table = client.get("/services").json()
+
+    assert set(table) == {"epoch", "version", "services"}
+    assert [instance["port"] for instance in table["services"]["users"]] == [5100]
+
+
+def test_who_waits_learns_of_a_change_at_once(client: TestClient) -> None:
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, "/services", params=position)
+        _register(client)
+
+        assert "users" in waiting.result(timeout=5).json()["services"]
+
+
+def test_who_waits_in_vain_is_answered_at_last(client: TestClient) -> None:
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 0.05}
+
+    assert client.get("/services", params=position).json() == table
+
+
+@pytest.mark.parametrize("position", [{"epoch": "another", "version": 10**9}, {"version": 0}])
+def test_who_has_another_or_an_older_table_is_answered_at_once(
+    client: TestClient, position: dict[str, Any]
+) -> None:
+    _register(client)
+
+    assert client.get("/services", params=position | {"wait": 20}).json()["services"]
+
+
+@pytest.mark.parametrize("query", ["wait=31", "wait=-1", "wait=nan", "version=-1"])
+def test_a_malformed_wait_is_422(client: TestClient, query: str) -> None:
+    assert client.get(f"/services?{query}").status_code == 422
+
+
+def test_who_leaves_lets_nobody_wait(app: FastAPI, client: TestClient) -> None:
+    app.state.watch.leave()
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+
+    assert client.get("/services", params=position).status_code == 503
+
+
+def test_status_counts_the_instances(client: TestClient) -> None:
+    _register(client)
+    client.post(f"/heartbeat/{_register(client, port=5110)}", json={"status": "draining"})
+    status = client.get("/status").json()
+
+    assert {key: status["services"]["users"][key] for key in ("instances", "up")} == {"instances": 2, "up": 1}
+    assert status["self_preservation"] is None
+
+
+def test_it_says_what_it_is_and_that_it_is_well(client: TestClient) -> None:
+    assert client.get("/").json()["docs"] == "/docs"
+    assert client.get("/health").json()["status"] == "ok"
+
+
+@pytest.fixture
+def guarded() -> Iterator[TestClient]:
+    """A registry with a token."""
+    with TestClient(create_app(RegistrySettings(_env_file=None, registry_token="secret"))) as client:
+        yield client
+
+
+WRITING = [("POST", "/register"), ("POST", "/heartbeat/x"), ("DELETE", "/deregister/x")]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITING)
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer other"}, {"Authorization": "Basic secret"}])
+def test_writing_without_the_registrys_token_is_401(
+    guarded: TestClient, method: str, path: str, header: dict[str, str]
+) -> None:
+    answer = guarded.request(method, path, content=b"{", headers=header)
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_with_the_registrys_token_one_may_write(guarded: TestClient) -> None:
+    headers = {"Authorization": "Bearer secret"}
+
+    assert guarded.post("/register", json=USERS, headers=headers).status_code == 201
+
+
+def test_reading_needs_no_token(guarded: TestClient) -> None:
+    assert guarded.get("/services").status_code == 200
