@@ -1,0 +1,94 @@
+"""Tokens that are good, and the many that are not."""
+
+import base64
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from jose import jwt
+
+from common.auth import Tokens, is_service
+from common.errors import Unauthorized
+
+SECRET = "a secret of tests"
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens(SECRET, "HS256", timedelta(minutes=5))
+
+
+def _signed(secret: str = SECRET, algorithm: str = "HS256", **change: Any) -> str:
+    now = int(time.time())
+    claims = {"sub": "alice", "iat": now, "exp": now + 60, "jti": "1"} | change
+    return jwt.encode({k: v for k, v in claims.items() if v is not None}, secret, algorithm)
+
+
+def _unsigned(header: dict[str, Any]) -> str:
+    payload = {"sub": "alice", "iat": 0, "exp": 2**33, "jti": "1"}
+    parts = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+        for part in (header, payload)
+    )
+    return ".".join(parts) + "."
+
+
+def test_a_token_says_who_it_was_issued_to(tokens: Tokens) -> None:
+    assert tokens.subject(tokens.issue("alice")) == "alice"
+
+
+def test_a_token_has_its_claims(tokens: Tokens) -> None:
+    claims = jwt.get_unverified_claims(tokens.issue("alice"))
+
+    assert set(claims) == {"sub", "iat", "exp", "jti"}
+    assert claims["exp"] - claims["iat"] == 300
+
+
+def test_no_token_is_like_another(tokens: Tokens) -> None:
+    assert tokens.issue("alice") != tokens.issue("alice")
+
+
+def test_a_services_token_is_known_as_one(tokens: Tokens) -> None:
+    assert is_service(tokens.subject(tokens.issue_for_service("likes")))
+    assert not is_service("alice")
+
+
+BAD = {
+    "nothing": "",
+    "no token": "x",
+    "two parts": "a.b",
+    "four parts": "a.b.c.d",
+    "another secret": _signed(secret="another secret"),
+    "another algorithm": _signed(algorithm="HS512"),
+    "alg none": _unsigned({"alg": "none", "typ": "JWT"}),
+    "alg None": _unsigned({"alg": "None"}),
+    "no alg": _unsigned({"typ": "JWT"}),
+    "alg of public keys": _unsigned({"alg": "RS256"}),
+    "a key of its own": _unsigned({"alg": "HS256", "jwk": {"kty": "oct", "k": "eA"}}),
+    "expired": _signed(exp=1),
+    "no exp": _signed(exp=None),
+    "no sub": _signed(sub=None),
+    "no iat": _signed(iat=None),
+    "no jti": _signed(jti=None),
+    "exp of another type": _signed(exp="soon"),
+    "not yet": _signed(nbf=2**33),
+    "no signature": _signed().rpartition(".")[0] + ".",
+    "another payload": ".".join(
+        [_signed().split(".")[0], _signed(sub="bobby").split(".")[1], _signed().split(".")[2]]
+    ),
+    "long": "x" * 100_000,
+    "not ASCII": "tökén",
+}
+
+
+@pytest.mark.parametrize("token", BAD.values(), ids=BAD.keys())
+def test_any_other_token_is_refused(tokens: Tokens, token: str) -> None:
+    with pytest.raises(Unauthorized):
+        tokens.subject(token)
+
+
+def test_an_empty_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty secret"):
+        Tokens("", "HS256", timedelta(minutes=5))

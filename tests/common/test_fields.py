@@ -1,0 +1,68 @@
+"""Names and ids."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from time import time
+from uuid import RFC_4122
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from common.fields import Id, Username, new_id
+
+names: TypeAdapter[str] = TypeAdapter(Username)
+ids = TypeAdapter(Id)
+
+
+def test_an_id_is_a_uuid_of_version_7_and_of_now() -> None:
+    made = new_id()
+
+    assert (made.version, made.variant) == (7, RFC_4122)
+    assert abs((made.int >> 80) / 1000 - time()) < 1
+
+
+def test_ids_go_up_also_when_many_are_made_at_once() -> None:
+    made = [new_id() for _ in range(1000)]
+
+    assert all(before < after for before, after in pairwise(made))
+
+
+def test_ids_made_by_many_threads_all_differ() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: new_id(), range(1000)))
+
+    assert len(set(made)) == 1000
+
+
+@pytest.mark.parametrize("name", ["alice", "a_1", "x" * 30, "___"])
+def test_a_name_is_taken_as_it_is(name: str) -> None:
+    assert names.validate_python(name) == name
+
+
+def test_a_name_becomes_lower_case() -> None:
+    assert names.validate_python("Alice_B") == "alice_b"
+
+
+@pytest.mark.parametrize(
+    "name", ["ab", "x" * 31, "a b c", "a-b", "ålice", "alice\n", "\x00abc", "ADMIN", "popular"]
+)
+def test_anything_else_is_no_name(name: str) -> None:
+    with pytest.raises(ValidationError):
+        names.validate_python(name)
+
+
+CANONICAL = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
+
+
+@pytest.mark.parametrize("text", [CANONICAL, CANONICAL.upper()])
+def test_an_id_is_written_with_hyphens(text: str) -> None:
+    assert str(ids.validate_python(text)) == CANONICAL
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", CANONICAL.replace("-", ""), f"{{{CANONICAL}}}", f"urn:uuid:{CANONICAL}", CANONICAL + "\n"],
+)
+def test_other_ways_to_write_an_id_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        ids.validate_python(text)
