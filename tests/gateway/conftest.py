@@ -56,6 +56,19 @@ class Answer(BaseHTTPRequestHandler):
         self.connection.close()
         self.close_connection = True
 
+    def drip(self, chunks: list[bytes], seconds: float) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(sum(map(len, chunks))))
+        self.end_headers()
+        for chunk in chunks:
+            self.wfile.write(chunk)
+            self.server.end.wait(seconds)
+
+    def hang_until_left(self) -> None:
+        """Until the other side has closed the connection."""
+        self.connection.recv(1)
+        self.close_connection = True
+
     def hang(self) -> None:
         self.server.end.wait()
         self.close_connection = True

@@ -1,8 +1,11 @@
 """What the gateway passes on, what it tries again, and what it never sends twice."""
 
+import threading
 from collections.abc import Callable
 
+import anyio
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common import forwarder
@@ -229,3 +232,56 @@ def test_requests_spread_over_all_instances(client: TestClient, start, listed) -
         client.get("/posts")
 
     assert min(len(upstream.requests) for upstream in upstreams) > 5
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(forwarder, "TOTAL_SECONDS", 0.3)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_instance_that_hangs_is_504_in_time(client: TestClient, timelines, hurried, method: str) -> None:
+    timelines.behaviour = lambda answer: answer.hang()
+
+    answer = client.request(method, "/posts", json={})
+
+    assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
+    assert len(timelines.requests) == 1
+
+
+def test_an_answer_that_has_begun_may_take_longer(client: TestClient, timelines, hurried) -> None:
+    timelines.behaviour = lambda answer: answer.drip([b"a", b"b"], seconds=0.4)
+
+    assert client.get("/posts").content == b"ab"
+
+
+def test_a_client_that_goes_away_frees_its_connection(app: FastAPI, timelines, hurried) -> None:
+    hung = threading.Event()
+    timelines.behaviour = lambda answer: (answer.hang_until_left(), hung.set())
+    sent: list[object] = []
+
+    async def ask_and_leave() -> None:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: object) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/posts",
+            "raw_path": b"/posts",
+            "query_string": b"",
+            "headers": [(b"content-length", b"0")],
+            "client": ("127.0.0.1", 1),
+            "scheme": "http",
+        }
+        async with app.state.api_document._transport:
+            await app(scope, receive, send)
+
+    anyio.run(ask_and_leave)
+
+    assert hung.wait(timeout=5)
+    assert sent == []
