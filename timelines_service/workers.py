@@ -1,6 +1,7 @@
 """The timelines worker: stores the posts that were accepted for later."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from common.queue import Job, JobQueue
 from common.telemetry import configure_logging
@@ -14,6 +15,11 @@ BATCH = 100
 FORGET_EVERY_SECONDS = 10
 
 
+def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
+    """Store these posts; one that came before changes nothing."""
+    store.add_missing([Post.model_validate(job.open()) for job in jobs])
+
+
 def main() -> None:
     settings = TimelinesSettings()
     configure_logging(settings.log_level, settings.log_format)
@@ -21,12 +27,9 @@ def main() -> None:
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     store = TimelinesStore.connect(settings.database)
 
-    def save(jobs: Sequence[Job]) -> None:
-        store.add_missing([Post.model_validate(job.open()) for job in jobs])
-
     forget = Every(FORGET_EVERY_SECONDS, store.forget_keys, store.outages)
     prepare(store.prepare, store.outages, stop)
-    work(queue, save, store.outages, stop, BATCH, forget)
+    work(queue, partial(save, store), store.outages, stop, BATCH, forget)
 
 
 if __name__ == "__main__":
