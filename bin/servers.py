@@ -201,7 +201,7 @@ def _binary(name: str) -> str:
     """Where a server's program is: installed, else what bin/setup has put into the virtual environment."""
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/opt/homebrew/bin"]
     debians = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    ours = (VENV / "servers").glob("*/bin")
+    ours = (VENV / "servers").glob("**/bin")
     for folder in (*map(str, reversed(debians)), *folders, *map(str, ours)):
         if found := shutil.which(name, path=folder):
             return found

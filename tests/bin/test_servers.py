@@ -105,8 +105,8 @@ def test_a_taken_port_is_named(tmp_path: Path, redis_port: int) -> None:
 
 
 def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
-    (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
-    (tmp_path / "redis" / "appendonlydir" / "appendonly.aof.manifest").write_text("junk")
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "appendonly.aof").write_text("junk")
 
     with pytest.raises(servers.NotStarted, match=r"redis\.log"):
         servers.redis(tmp_path / "redis", servers.free_port())
