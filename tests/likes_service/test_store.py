@@ -404,13 +404,6 @@ def test_a_full_redis_is_an_outage(store, configure, post_id):
         like(store, post_id, "bob")
 
 
-def test_a_redis_without_its_replicas_is_an_outage(store, configure, post_id):
-    configure("min-replicas-to-write", "1")
-
-    with pytest.raises(store.outages):
-        like(store, post_id, "bob")
-
-
 def test_a_replica_is_an_outage(store, raw_redis, post_id):
     raw_redis.replicaof("127.0.0.1", str(servers.free_port()))
     try:

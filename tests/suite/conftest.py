@@ -51,11 +51,19 @@ def mails(data: Path) -> Iterator[servers.Server]:
 
 
 @pytest.fixture(scope="session")
+def own_beanstalkd(data: Path) -> Iterator[servers.Server]:
+    """Not the one of other tests: the suite's workers would take their jobs."""
+    server = servers.beanstalkd(data / "suite-beanstalkd", servers.free_port())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def suite(
     data: Path,
     postgres: int,
     redis_port: int,
-    beanstalkd_port: int,
+    own_beanstalkd: servers.Server,
     dynamodb_port: int,
     mails: servers.Server,
 ) -> Iterator[Suite]:
@@ -67,7 +75,7 @@ def suite(
         "USERS_DB_NAME": "suite_users",
         "TIMELINES_DB_NAME": "suite_timelines",
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/9",
-        "BEANSTALKD_PORT": str(beanstalkd_port),
+        "BEANSTALKD_PORT": str(own_beanstalkd.port),
         "DYNAMODB_URL": f"http://127.0.0.1:{dynamodb_port}",
         "DYNAMODB_POLLS_TABLE": "SuitePolls",
         "REGISTRY_URL": f"http://127.0.0.1:{ports[8006]}",
