@@ -37,10 +37,16 @@ class Server:
     """A backing server that this process has started."""
 
     def __init__(
-        self, name: str, port: int, process: subprocess.Popen[bytes], stop_signal: signal.Signals
+        self,
+        name: str,
+        port: int,
+        data: Path,
+        process: subprocess.Popen[bytes],
+        stop_signal: signal.Signals,
     ) -> None:
         self.name = name
         self.port = port
+        self.data = data
         self._process = process
         self._stop_signal = stop_signal
 
@@ -178,7 +184,7 @@ def _start(
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads run yet where this is called
         )
-    server = Server(name, port, process, stop_signal)
+    server = Server(name, port, data, process, stop_signal)
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

@@ -136,7 +136,7 @@ class Stores:
             server = one.start(DATA.resolve() / one.name, one.port)
             stack.callback(server.stop)
             self.started.append(server)
-            say(f"{where}  started, data in {DATA}/{one.name}")
+            say(f"{where}  started, data in {server.data}")
         else:
             self._require(one)
             say(f"{where}  running already")

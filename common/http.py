@@ -18,6 +18,9 @@ DEADLINE_SECONDS = 1.9
 TIMEOUT = {"connect": 1.0, "read": 1.5, "write": 1.5, "pool": 1.0}
 POOL = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=30)
 
+# An idle connection that its other end closed just now looks like this; another one may do.
+BROKE_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+
 # What an instance says when it is another one, behind it, that failed.
 BROKEN = {502, 504}
 
@@ -48,15 +51,24 @@ class ServiceClient:
     ) -> httpx.Response:
         """The answer of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
         tried: list[Instance] = []
+        broke_off: list[Instance] = []
         deadline = time.monotonic() + DEADLINE_SECONDS
         while len(tried) < ATTEMPTS and (left := deadline - time.monotonic()) > 0:
-            instance = self._balancer.choose(self._service_name, tried)
+            untried = self._balancer.choose(self._service_name, tried)
+            instance = untried or (broke_off.pop() if broke_off else None)
             if instance is None:
                 break
             tried.append(instance)
-            answer = self._get_from(instance, self._request(instance, path, params, headers, left))
-            if answer is not None:
-                return answer
+            try:
+                answer = self._get_from(instance, self._request(instance, path, params, headers, left))
+            except BROKE_OFF:
+                broke_off.append(instance)
+            except httpx.RequestError:
+                continue
+            else:
+                # The others say nothing about the thing asked for, only about the moment.
+                if not answer.is_server_error and answer.status_code != 429:
+                    return answer
         raise Unavailable(
             f"{self._service_name}_unavailable", f"The {self._service_name} service cannot be asked now."
         )
@@ -77,7 +89,7 @@ class ServiceClient:
             extensions={"timeout": {step: min(limit, seconds) for step, limit in TIMEOUT.items()}},
         )
 
-    def _get_from(self, instance: Instance, request: httpx.Request) -> httpx.Response | None:
+    def _get_from(self, instance: Instance, request: httpx.Request) -> httpx.Response:
         try:
             with (
                 self._balancer.busy(instance),
@@ -88,13 +100,12 @@ class ServiceClient:
         except httpx.RequestError as exc:
             connected = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
             self._balancer.failed(instance, connected)
-            return None
+            raise
         if answer.status_code in BROKEN:
             self._balancer.failed(instance, connected=True)
         else:
             self._balancer.succeeded(instance)
-        # The rest says nothing about the thing asked for, only about the moment.
-        return None if answer.is_server_error or answer.status_code == 429 else answer
+        return answer
 
     def _credentials(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._tokens.issue_for_service(self._asking_service)}"}

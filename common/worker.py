@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 8
 MAX_DELAY_SECONDS = 30
+# An outage is nothing that a job can help: it is tried again soon after the end, whenever that is.
+MAX_OUTAGE_DELAY_SECONDS = 4
 RESERVE_SECONDS = 1
 RECONNECT_SECONDS = (0.1, 2.0)
 OUTAGE_SECONDS = (0.1, 1.0)
@@ -97,7 +99,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
         handle(jobs)
     except outages as exc:
         for job in jobs:
-            _retry(queue, job, exc)
+            _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS)
         return False
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
@@ -128,12 +130,12 @@ def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
         logger.error("job %d buried: %s", job.id, why, exc_info=None if is_unreadable else reason)
         queue.bury(job)
     else:
-        _retry(queue, job, reason)
+        _retry(queue, job, reason, MAX_DELAY_SECONDS)
 
 
-def _retry(queue: JobQueue, job: Job, reason: Exception) -> None:
+def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None:
     attempts = queue.attempts(job)
-    delay = min(2**attempts, MAX_DELAY_SECONDS)
+    delay = min(2**attempts, max_delay)
     delay = random.randint((delay + 1) // 2, delay)
     logger.warning("job %d: attempt %d met %r, again in %d s", job.id, attempts, reason, delay)
     queue.release(job, delay)

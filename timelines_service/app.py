@@ -19,18 +19,18 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
-    users = ServiceClient("users", directory, tokens(settings), "timelines")
+    users = UsersClient(ServiceClient("users", directory, tokens(settings), "timelines"))
     app = create_service(
         "timelines",
         "Posts, and the timelines made of them.",
         settings,
         [routes],
         [Need("postgres", store), Need("beanstalkd", queue, is_vital=False)],
-        [directory],
+        [directory, users],
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.timelines = Timelines(store, queue, UsersClient(users))
+    app.state.timelines = Timelines(store, queue, users)
     return app
 
 

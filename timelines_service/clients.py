@@ -64,6 +64,12 @@ class UsersClient:
         self._users = users
         self._recent = recent or RecentLists()
 
+    def start(self) -> None:
+        """Nothing is connected before it is asked."""
+
+    def stop(self) -> None:
+        self._users.close()
+
     def exists(self, username: str) -> bool:
         """Whether there is such a user. Raises Unavailable when that cannot be told."""
         answer = self._users.get(f"/users/{username}")

@@ -1,7 +1,9 @@
 """The timelines worker: stores the posts that were accepted for later."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
+from threading import Event
 
 from common.queue import Job, JobQueue
 from common.telemetry import configure_logging
@@ -20,16 +22,22 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     store.add_missing([Post.model_validate(job.open()) for job in jobs])
 
 
+def store_posts(settings: TimelinesSettings, stop: Event) -> None:
+    """Store what was accepted for later until `stop` is set."""
+    with ExitStack() as stack:
+        queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
+        stack.callback(queue.close)
+        store = TimelinesStore.connect(settings.database)
+        stack.callback(store.close)
+        forget = Every(FORGET_EVERY_SECONDS, store.forget_keys, store.outages)
+        prepare(store.prepare, store.outages, stop)
+        work(queue, partial(save, store), store.outages, stop, BATCH, forget)
+
+
 def main() -> None:
     settings = TimelinesSettings()
     configure_logging(settings.log_level, settings.log_format)
-    stop = until_terminated()
-    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
-    store = TimelinesStore.connect(settings.database)
-
-    forget = Every(FORGET_EVERY_SECONDS, store.forget_keys, store.outages)
-    prepare(store.prepare, store.outages, stop)
-    work(queue, partial(save, store), store.outages, stop, BATCH, forget)
+    store_posts(settings, until_terminated())
 
 
 if __name__ == "__main__":

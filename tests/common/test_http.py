@@ -16,11 +16,15 @@ from common.errors import Unavailable
 from common.http import ServiceClient
 from common.registry import Directory, Instance, Status, Table
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+KEPT_ALIVE = OK.replace(b"Connection: close\r\n", b"")
 
 
 class Served:
-    """One instance: answers every request with the same bytes, then closes or resets; or never answers."""
+    """One instance: answers every request with the same bytes, then closes or resets; or never answers.
+
+    If it keeps the connection alive, then only until something is asked on it.
+    """
 
     def __init__(self, answer: bytes | None, reset: bool = False) -> None:
         self.requests: list[bytes] = []
@@ -43,6 +47,8 @@ class Served:
                 held.append(connection)
                 continue
             connection.sendall(self._answer)
+            if self._answer == KEPT_ALIVE:
+                self.requests.append(connection.recv(65536))
             if self._reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
@@ -57,7 +63,9 @@ class Served:
 
 
 def with_headers(*headers: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 " + status, b"Content-Length: 5", *headers, b"", b"hello"])
+    return b"\r\n".join(
+        [b"HTTP/1.1 " + status, b"Connection: close", b"Content-Length: 5", *headers, b"", b"hello"]
+    )
 
 
 @pytest.fixture
@@ -263,6 +271,12 @@ def test_a_broken_answer_leaves_no_connection_taken(serve, ask, monkeypatch):
             client.get("/")
 
     assert len(broken.requests) == 3
+
+
+def test_a_connection_that_was_closed_while_idle_costs_no_answer(serve, ask):
+    client = ask(serve(KEPT_ALIVE).port)
+
+    assert [client.get("/").text for _ in range(3)] == ["hello"] * 3
 
 
 @pytest.fixture

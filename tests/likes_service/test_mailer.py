@@ -161,6 +161,16 @@ def test_a_permanent_no_is_final(mail_server, inbox, place):
         send(mail_server)
 
 
+def test_a_server_that_refuses_to_begin_with_the_mail_has_not_taken_it(mail_server, inbox):
+    async def forget_the_recipient(server, session, envelope, address, options):
+        return "250 OK"
+
+    inbox.handle_RCPT = forget_the_recipient
+
+    with pytest.raises(MailRefused, match=r"answered 503$"):
+        send(mail_server)
+
+
 def test_a_conversation_that_breaks_off_before_the_mail_means_later(mail_server, inbox):
     mail = mail_server.compose("key", "alice@example.com", "-", "-")
     with mail_server.conversation() as conversation:
