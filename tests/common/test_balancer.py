@@ -1,27 +1,12 @@
 """Which instance gets the next request."""
 
 from collections import Counter
-from datetime import UTC, datetime
 
 import pytest
 
 from common.balancer import FAILURES, FIRST_PAUSE_SECONDS, Balancer
 from common.registry import Directory, Instance, Status, Table
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def _instance(port: int, status: Status = Status.UP) -> Instance:
-    return Instance(
-        instance_id=str(port),
-        service_name="users",
-        host="127.0.0.1",
-        port=port,
-        version=None,
-        status=status,
-        registered_at=NOW,
-        last_heartbeat=NOW,
-    )
+from tests.instances import instance
 
 
 class Clock:
@@ -48,20 +33,20 @@ def _chosen(balancer: Balancer, times: int = 200) -> Counter[int]:
 
 
 def test_all_get_their_part(clock: Clock) -> None:
-    chosen = _chosen(_balancer(clock, *map(_instance, (1, 2, 3))))
+    chosen = _chosen(_balancer(clock, *map(instance, (1, 2, 3))))
 
     assert min(chosen[port] for port in (1, 2, 3)) > 30
 
 
 def test_a_busy_one_gets_less(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
-    with balancer.busy(_instance(1)):
+    balancer = _balancer(clock, *map(instance, (1, 2)))
+    with balancer.busy(instance(1)):
         assert set(_chosen(balancer)) == {2}
 
 
 def test_one_that_refused_is_passed_over_for_a_while(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
-    balancer.failed(_instance(1), connected=False)
+    balancer = _balancer(clock, *map(instance, (1, 2)))
+    balancer.failed(instance(1), connected=False)
     at_once = set(_chosen(balancer))
     clock.now += FIRST_PAUSE_SECONDS
 
@@ -69,45 +54,45 @@ def test_one_that_refused_is_passed_over_for_a_while(clock: Clock) -> None:
 
 
 def test_the_next_pause_is_longer(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
+    balancer = _balancer(clock, *map(instance, (1, 2)))
     for _ in range(2):
-        balancer.failed(_instance(1), connected=False)
+        balancer.failed(instance(1), connected=False)
     clock.now += FIRST_PAUSE_SECONDS
 
     assert set(_chosen(balancer)) == {2}
 
 
 def test_one_broken_answer_is_forgiven_and_several_in_a_row_are_not(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
+    balancer = _balancer(clock, *map(instance, (1, 2)))
     for _ in range(FAILURES - 1):
-        balancer.failed(_instance(1), connected=True)
+        balancer.failed(instance(1), connected=True)
     forgiven = set(_chosen(balancer))
-    balancer.failed(_instance(1), connected=True)
+    balancer.failed(instance(1), connected=True)
 
     assert (forgiven, set(_chosen(balancer))) == ({1, 2}, {2})
 
 
 def test_a_success_is_a_new_beginning(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
-    balancer.failed(_instance(1), connected=False)
-    balancer.succeeded(_instance(1))
+    balancer = _balancer(clock, *map(instance, (1, 2)))
+    balancer.failed(instance(1), connected=False)
+    balancer.succeeded(instance(1))
 
     assert set(_chosen(balancer)) == {1, 2}
 
 
 def test_when_all_have_failed_all_are_used(clock: Clock) -> None:
-    balancer = _balancer(clock, *map(_instance, (1, 2)))
+    balancer = _balancer(clock, *map(instance, (1, 2)))
     for port in (1, 2):
-        balancer.failed(_instance(port), connected=False)
+        balancer.failed(instance(port), connected=False)
 
     assert set(_chosen(balancer)) == {1, 2}
 
 
 def test_one_that_was_tried_is_not_chosen_again(clock: Clock) -> None:
-    balancer = _balancer(clock, _instance(1))
+    balancer = _balancer(clock, instance(1))
 
-    assert balancer.choose("users", tried=[_instance(1)]) is None
+    assert balancer.choose("users", tried=[instance(1)]) is None
 
 
 def test_one_that_drains_is_never_chosen(clock: Clock) -> None:
-    assert _balancer(clock, _instance(1, Status.DRAINING)).choose("users") is None
+    assert _balancer(clock, instance(1, status=Status.DRAINING)).choose("users") is None

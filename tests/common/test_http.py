@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 
 import pytest
 import servers
@@ -14,7 +13,8 @@ import servers
 from common import http, telemetry
 from common.errors import Unavailable
 from common.http import ServiceClient
-from common.registry import Directory, Instance, Status, Table
+from common.registry import Directory, Table
+from tests.instances import instance
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
 KEPT_ALIVE = OK.replace(b"Connection: close\r\n", b"")
@@ -87,27 +87,13 @@ def ask(tokens) -> Iterator[Callable[..., ServiceClient]]:
 
         def make(*ports: int) -> ServiceClient:
             directory = Directory(None)
-            instances = tuple(instance(port) for port in ports)
+            instances = tuple(instance(port, "things") for port in ports)
             directory.accept(Table(epoch="e", version=1, services={"things": instances}), time.monotonic())
             client = ServiceClient("things", directory, tokens, "askers")
             stack.callback(client.close)
             return client
 
         yield make
-
-
-def instance(port: int, host: str = "127.0.0.1") -> Instance:
-    now = datetime.now(UTC)
-    return Instance(
-        instance_id=f"{host}-{port}",
-        service_name="things",
-        host=host,
-        port=port,
-        version=None,
-        status=Status.UP,
-        registered_at=now,
-        last_heartbeat=now,
-    )
 
 
 def refused() -> int:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,10 @@ import pytest
 import servers
 
 from common.registry import LEASE_SECONDS, Directory, Instance, Status, Table
+from tests.instances import instance
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def _instance(port: int, service_name: str = "users") -> Instance:
-    return Instance(
-        instance_id=f"{service_name}-{port}",
-        service_name=service_name,
-        host="127.0.0.1",
-        port=port,
-        version=None,
-        status=Status.UP,
-        registered_at=NOW,
-        last_heartbeat=NOW,
-    )
 
 
 def _table(epoch: str, *instances: Instance) -> Table:
@@ -43,7 +29,7 @@ def _ports(directory: Directory) -> list[int]:
 
 def test_a_registry_that_comes_back_empty_makes_nobody_disappear_for_a_lease() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", _instance(5100)), now=100)
+    directory.accept(_table("first", instance(5100)), now=100)
     directory.accept(_table("second"), now=200)
     before = _ports(directory)
     directory.accept(_table("second"), now=200 + LEASE_SECONDS)
@@ -53,16 +39,16 @@ def test_a_registry_that_comes_back_empty_makes_nobody_disappear_for_a_lease() -
 
 def test_who_registers_again_is_there_once() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", _instance(5100), _instance(5110)), now=100)
-    directory.accept(_table("second", _instance(5110)), now=200)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("second", instance(5110)), now=200)
 
     assert _ports(directory) == [5100, 5110]
 
 
 def test_within_an_epoch_who_is_not_listed_is_gone() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", _instance(5100), _instance(5110)), now=100)
-    directory.accept(_table("first", _instance(5110)), now=101)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("first", instance(5110)), now=101)
 
     assert _ports(directory) == [5110]
 

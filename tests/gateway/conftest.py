@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,6 +13,7 @@ from fastapi.testclient import TestClient
 
 import gateway
 from common.registry import Instance, Status, Table
+from tests.instances import instance
 
 Behaviour = Callable[["Answer"], None]
 
@@ -102,17 +102,7 @@ class Upstream(ThreadingHTTPServer):
         self.server_close()
 
     def as_instance(self, status: Status = Status.UP) -> Instance:
-        now = datetime.now(UTC)
-        return Instance(
-            instance_id=f"{self.service_name}-{self.server_port}",
-            service_name=self.service_name,
-            host="127.0.0.1",
-            port=self.server_port,
-            version="1",
-            status=status,
-            registered_at=now,
-            last_heartbeat=now,
-        )
+        return instance(self.server_port, self.service_name, status)
 
 
 @pytest.fixture
@@ -132,8 +122,8 @@ def listed(app: FastAPI) -> Callable[..., None]:
 
     def tell(*instances: Instance) -> None:
         services: dict[str, list[Instance]] = {}
-        for instance in instances:
-            services.setdefault(instance.service_name, []).append(instance)
+        for one in instances:
+            services.setdefault(one.service_name, []).append(one)
         app.state.directory.accept(Table(epoch="", version=1, services=services), now=0)
 
     return tell

@@ -22,13 +22,14 @@ from common.auth import Tokens
 from common.fields import new_id
 from common.http import ServiceClient
 from common.queue import JobQueue
-from common.registry import Directory, Instance, Status, Table
+from common.registry import Directory, Table
 from likes_service.app import create_app
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import MailServer
 from likes_service.models import VALIDATE_TUBE
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
+from tests.instances import instance
 
 tube_numbers = itertools.count()
 
@@ -128,22 +129,9 @@ def problem(status: int, code: str) -> httpx.Response:
     return httpx.Response(status, json=details)
 
 
-def instance(service: str, port: int = 1) -> Instance:
-    return Instance(
-        instance_id=f"{service}-{port}",
-        service_name=service,
-        host="127.0.0.1",
-        port=port,
-        version=None,
-        status=Status.UP,
-        registered_at=NOW,
-        last_heartbeat=NOW,
-    )
-
-
 def ask(neighbour: Neighbour, service: str, tokens: Tokens) -> ServiceClient:
     directory = Directory(None)
-    table = Table(epoch="e", version=1, services={service: (instance(service),)})
+    table = Table(epoch="e", version=1, services={service: (instance(1, service),)})
     directory.accept(table, time.monotonic())
     return ServiceClient(service, directory, tokens, "likes", httpx.MockTransport(neighbour))
 

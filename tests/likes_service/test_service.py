@@ -1,0 +1,543 @@
+"""What likes are about, and that every order of crashes comes to the same end."""
+
+import logging
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+import redis
+import servers
+
+from common.errors import Unavailable
+from common.queue import JobQueue, QueueDown
+from likes_service.mailer import MailServer, MailServerAway
+from likes_service.models import Liked, LikeRecorded, TakenBack
+from likes_service.service import PAUSE_SECONDS, Likes, Notification, Validation
+from likes_service.store import LikesStore
+from tests.likes_service.conftest import LATER, NOW, take_all
+
+TEXT = "Hello, world"
+AGES_AGO = datetime.now(UTC) - timedelta(days=1)
+
+
+class Crash(Exception):
+    """The process is dead."""
+
+
+class CrashesOnce:
+    """Does what the real thing does, but dies once, right before or right after one verb."""
+
+    def __init__(self, real, verb, moment):
+        self._real, self._verb, self._moment = real, verb, moment
+
+    def __getattr__(self, name):
+        method = getattr(self._real, name)
+        if name != self._verb:
+            return method
+
+        def die(*given):
+            self._verb = None
+            if self._moment == "after":
+                method(*given)
+            raise Crash
+
+        return die
+
+
+def recorded(post_id, username="bob"):
+    return LikeRecorded(post_id=post_id, username=username)
+
+
+def liked(post_id, username="bob"):
+    return Liked(post_id=post_id, username=username, author="alice", text=TEXT)
+
+
+class Broken:
+    """A queue whose server hangs, but for the waiting."""
+
+    def __init__(self):
+        self.tried = 0
+
+    def put(self, payload):
+        self.tried += 1
+        raise QueueDown
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_like_is_put_on_the_queue(store, queues, post_id):
+    queue = queues()
+
+    Likes(store, queue).like(post_id, "bob")
+
+    assert take_all(queue) == [{"post_id": str(post_id), "username": "bob"}]
+
+
+def test_a_like_again_is_not_put_on_the_queue_again(store, queues, post_id):
+    queue = queues()
+    likes = Likes(store, queue)
+
+    for _ in range(3):
+        likes.like(post_id, "bob")
+
+    assert len(take_all(queue)) == 1
+
+
+def test_a_like_counts_while_the_queue_is_away_and_stays_owed(store, post_id):
+    Likes(store, Broken()).like(post_id, "bob")
+
+    assert store.count(post_id).count == 1
+    assert store.owed(post_id, "bob")
+
+
+def test_after_a_put_that_failed_no_other_is_tried_for_a_while(store, post_id):
+    queue, clock = Broken(), Clock()
+    likes = Likes(store, queue, clock)
+
+    for name in ("bob", "carol", "dave"):
+        likes.like(post_id, name)
+
+    assert queue.tried == 1
+
+
+def test_after_a_while_the_queue_is_tried_again(store, post_id):
+    queue, clock = Broken(), Clock()
+    likes = Likes(store, queue, clock)
+    likes.like(post_id, "bob")
+    clock.now += PAUSE_SECONDS
+
+    likes.like(post_id, "carol")
+
+    assert queue.tried == 2
+
+
+def test_what_is_not_even_tried_is_overdue_at_once(store, post_id):
+    likes = Likes(store, Broken(), Clock())
+    likes.like(post_id, "bob")
+
+    likes.like(post_id, "carol")
+
+    assert store.take_overdue(datetime.now(UTC), 10) == [recorded(post_id, "carol")]
+
+
+def test_a_queue_that_hangs_holds_up_one_request_at_most(redis_url, post_id):
+    store = LikesStore.connect(redis_url, threads=8)
+    with socket.create_server(("127.0.0.1", 0)) as hung, ThreadPoolExecutor(8) as threads:
+        likes = Likes(store, JobQueue.connect("127.0.0.1", hung.getsockname()[1], "likes.test"))
+
+        def seconds(number):
+            started = time.monotonic()
+            likes.like(post_id, f"user{number}")
+            return time.monotonic() - started
+
+        *others, slowest = sorted(threads.map(seconds, range(32)))
+    store.close()
+
+    assert slowest < 2
+    assert max(others) < 1
+
+
+@pytest.fixture
+def validations(queues):
+    return queues()
+
+
+@pytest.fixture
+def notices(queues):
+    return queues()
+
+
+@pytest.fixture
+def validation(store, timelines_client, validations, notices):
+    return Validation(store, timelines_client, validations, notices)
+
+
+@pytest.fixture
+def post(timelines, post_id):
+    """A post of alice's."""
+    body = {"id": str(post_id), "username": "alice", "text": TEXT, "created_at": "2026-05-04T03:02:01Z"}
+    timelines.answers[f"/posts/id/{post_id}"] = httpx.Response(200, json=body)
+    return post_id
+
+
+def test_the_author_of_a_post_that_exists_is_told(store, validation, notices, post):
+    store.like(post, "bob", NOW, LATER)
+
+    validation.validate(recorded(post))
+
+    assert take_all(notices) == [liked(post).model_dump(mode="json")]
+
+
+def test_a_like_of_a_post_that_exists_stands_and_is_settled(store, validation, post):
+    store.like(post, "bob", NOW, LATER)
+
+    validation.validate(recorded(post))
+
+    assert store.count(post).count == 1
+    assert store.owed(post, "bob") is None
+
+
+def test_nobody_is_told_that_they_like_their_own_post(store, validation, notices, post):
+    store.like(post, "alice", NOW, LATER)
+
+    validation.validate(recorded(post, "alice"))
+
+    assert take_all(notices) == []
+    assert store.owed(post, "alice") is None
+
+
+def test_a_like_of_a_missing_post_is_taken_back_and_its_liker_told(store, validation, notices, post_id):
+    store.like(post_id, "bob", NOW, LATER)
+
+    validation.validate(recorded(post_id))
+
+    assert store.count(post_id).count == 0
+    assert take_all(notices) == [TakenBack(post_id=post_id, username="bob").model_dump(mode="json")]
+    assert store.owed(post_id, "bob") is None
+
+
+def test_unreachable_is_not_missing(store, timelines, validation, post_id):
+    store.like(post_id, "bob", NOW, LATER)
+    timelines.otherwise = httpx.Response(503)
+
+    with pytest.raises(Unavailable):
+        validation.validate(recorded(post_id))
+
+    assert store.count(post_id).count == 1
+    assert store.owed(post_id, "bob")
+
+
+def test_a_like_that_its_user_took_back_is_nobodys_business(store, timelines, validation, notices, post):
+    store.like(post, "bob", NOW, LATER)
+    store.unlike(post, "bob")
+
+    validation.validate(recorded(post))
+
+    assert timelines.requests == []
+    assert take_all(notices) == []
+
+
+def test_what_is_settled_is_not_looked_at_again(store, timelines, validation, notices, post):
+    store.like(post, "bob", NOW, LATER)
+
+    for _ in range(3):
+        validation.validate(recorded(post))
+
+    assert len(timelines.requests) == 1
+    assert len(take_all(notices)) == 1
+
+
+def test_an_unlike_during_the_validation_means_no_word_of_a_like_taken_back(
+    store, timelines, timelines_client, validations, notices, post_id
+):
+    store.like(post_id, "bob", NOW, LATER)
+
+    def change_of_mind(request):
+        store.unlike(post_id, "bob")
+        return httpx.Response(404)
+
+    timelines_client._timelines._transport = httpx.MockTransport(change_of_mind)
+
+    Validation(store, timelines_client, validations, notices).validate(recorded(post_id))
+
+    assert take_all(notices) == []
+    assert store.owed(post_id, "bob") is None
+
+
+def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
+    store, timelines_client, validations, notices, post_id
+):
+    store.like(post_id, "bob", NOW, LATER)
+
+    def change_of_mind_twice(request):
+        store.unlike(post_id, "bob")
+        store.like(post_id, "bob", LATER, LATER)
+        return httpx.Response(404)
+
+    timelines_client._timelines._transport = httpx.MockTransport(change_of_mind_twice)
+
+    Validation(store, timelines_client, validations, notices).validate(recorded(post_id))
+
+    assert store.count(post_id).count == 1
+    assert store.owed(post_id, "bob").liked_at == LATER
+
+
+def kinds(jobs):
+    return {job["kind"] for job in jobs}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["owed", "post", "put", "settle"])
+def test_a_crash_in_the_validation_of_a_post_that_exists_loses_nothing(
+    store, timelines_client, validations, notices, post, step, moment
+):
+    store.like(post, "bob", NOW, LATER)
+    crashing = Validation(
+        CrashesOnce(store, step, moment),
+        CrashesOnce(timelines_client, step, moment),
+        validations,
+        CrashesOnce(notices, step, moment),
+    )
+    with pytest.raises(Crash):
+        crashing.validate(recorded(post))
+
+    crashing.validate(recorded(post))
+
+    assert store.count(post).count == 1
+    assert kinds(take_all(notices)) == {"liked"}
+    assert store.owed(post, "bob") is None
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["owed", "post", "take_back", "put", "settle"])
+def test_a_crash_in_the_validation_of_a_missing_post_loses_nothing(
+    store, timelines_client, validations, notices, post_id, step, moment
+):
+    store.like(post_id, "bob", NOW, LATER)
+    store.like(post_id, "carol", NOW, LATER)
+    crashing = Validation(
+        CrashesOnce(store, step, moment),
+        CrashesOnce(timelines_client, step, moment),
+        validations,
+        CrashesOnce(notices, step, moment),
+    )
+    with pytest.raises(Crash):
+        crashing.validate(recorded(post_id))
+
+    crashing.validate(recorded(post_id))
+
+    assert store.count(post_id).count == 1
+    assert kinds(take_all(notices)) == {"taken_back"}
+    assert store.owed(post_id, "bob") is None
+
+
+def test_the_sweep_puts_again_what_is_overdue(store, validation, validations, post_id):
+    store.like(post_id, "bob", AGES_AGO, AGES_AGO)
+
+    validation.sweep()
+
+    assert take_all(validations) == [recorded(post_id).model_dump(mode="json")]
+
+
+def test_the_sweep_puts_nothing_twice_in_a_row(store, validation, validations, post_id):
+    store.like(post_id, "bob", AGES_AGO, AGES_AGO)
+
+    for _ in range(3):
+        validation.sweep()
+
+    assert len(take_all(validations)) == 1
+
+
+def test_the_sweep_leaves_alone_what_is_not_overdue(store, queues, validation, validations, post_id):
+    Likes(store, queues()).like(post_id, "bob")
+
+    validation.sweep()
+
+    assert take_all(validations) == []
+
+
+def test_the_sweep_takes_nothing_while_the_queue_is_away(store, timelines_client, post_id):
+    store.like(post_id, "bob", AGES_AGO, AGES_AGO)
+    away = JobQueue.connect("127.0.0.1", servers.free_port(), "likes.test")
+
+    with pytest.raises(QueueDown):
+        Validation(store, timelines_client, away, away).sweep()
+
+    assert len(store.take_overdue(datetime.now(UTC), 10)) == 1
+
+
+@pytest.fixture
+def notification(store, users_client, mail_server):
+    return Notification(store, users_client, mail_server)
+
+
+@pytest.fixture
+def addresses(users):
+    for name in ("alice", "bob"):
+        body = {"username": name, "email": f"{name}@example.com"}
+        users.answers[f"/users/{name}"] = httpx.Response(200, json=body)
+    return users.answers
+
+
+@pytest.fixture
+def like(store, post_id, addresses):
+    """bob's like, of a post of alice's."""
+    store.like(post_id, "bob", NOW, LATER)
+    return liked(post_id)
+
+
+def test_the_author_is_mailed_who_likes_which_post(notification, inbox, like):
+    notification.notify(like)
+
+    (mail,) = inbox.mails
+    assert mail["To"] == "alice@example.com"
+    assert mail["Subject"] == "bob likes your post"
+    assert mail.get_content().splitlines() == ["bob likes your post:", "", TEXT]
+
+
+def test_a_liker_is_mailed_that_the_like_was_taken_back(notification, inbox, addresses, post_id):
+    notification.notify(TakenBack(post_id=post_id, username="bob"))
+
+    (mail,) = inbox.mails
+    assert mail["To"] == "bob@example.com"
+    assert str(post_id) in mail.get_content()
+
+
+def test_a_like_that_was_taken_back_is_not_mailed(store, notification, inbox, like, post_id):
+    store.unlike(post_id, "bob")
+
+    notification.notify(like)
+
+    assert inbox.mails == []
+
+
+def test_a_like_is_mailed_once_whatever_comes_twice(store, notification, inbox, like, post_id):
+    notification.notify(like)
+    notification.notify(like)
+    store.unlike(post_id, "bob")
+    store.like(post_id, "bob", LATER, LATER)
+
+    notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+def test_a_like_is_mailed_once_by_many_workers(redis_url, users_client, mail_server, inbox, like):
+    store = LikesStore.connect(redis_url, threads=8)
+    with ThreadPoolExecutor(8) as threads:
+        workers = [Notification(store, users_client, mail_server) for _ in range(8)]
+        list(threads.map(lambda worker: worker.notify(like), workers))
+    store.close()
+
+    assert len(inbox.mails) == 1
+
+
+def test_an_author_without_an_address_is_left_alone(notification, addresses, inbox, like):
+    addresses["/users/alice"] = httpx.Response(200, json={"username": "alice", "email": None})
+
+    notification.notify(like)
+
+    assert inbox.mails == []
+
+
+def test_a_mail_waits_for_the_users_service(notification, addresses, inbox, like):
+    there = addresses.pop("/users/alice")
+    addresses["/users/alice"] = httpx.Response(503)
+    with pytest.raises(Unavailable):
+        notification.notify(like)
+    addresses["/users/alice"] = there
+
+    notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inbox, like):
+    away = MailServer("127.0.0.1", servers.free_port(), "microblog@localhost")
+    with pytest.raises(MailServerAway):
+        Notification(store, users_client, away).notify(like)
+
+    notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+@pytest.mark.parametrize("place", ["to_sender", "to_recipient", "to_mail"])
+def test_a_mail_that_is_not_taken_now_is_taken_later(notification, inbox, like, place):
+    setattr(inbox, place, "451 later")
+    with pytest.raises(MailServerAway):
+        notification.notify(like)
+    setattr(inbox, place, "250 OK")
+
+    notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+@pytest.mark.parametrize("place", ["to_recipient", "to_mail"])
+def test_a_mail_that_is_refused_is_not_tried_again(notification, inbox, like, place):
+    setattr(inbox, place, "550 never")
+    notification.notify(like)
+    setattr(inbox, place, "250 OK")
+
+    notification.notify(like)
+
+    assert inbox.mails == []
+
+
+def test_a_mail_in_doubt_is_not_tried_again(notification, inbox, like):
+    take = inbox.handle_DATA
+
+    async def break_off(server, session, envelope):
+        await take(server, session, envelope)
+        server.transport.abort()
+
+    inbox.handle_DATA = break_off
+    notification.notify(like)
+
+    notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+@pytest.mark.parametrize("place", ["to_sender", "to_recipient", "to_mail"])
+@pytest.mark.parametrize("code", ["451", "550"])
+def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog, place, code):
+    caplog.set_level(logging.DEBUG)
+    setattr(inbox, place, f"{code} alice@example.com says no to {TEXT}")
+    try:
+        notification.notify(like)
+    except MailServerAway as exc:
+        logging.getLogger("worker").warning("%r", exc)
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("mail.")]
+
+    assert len(ours) >= 1
+    assert not any("alice@example.com" in line or TEXT in line for line in ours)
+
+
+@pytest.mark.parametrize(
+    ("step", "moment", "mails"),
+    [
+        ("address", "before", 1),
+        ("address", "after", 1),
+        ("claim", "before", 1),
+        # Nobody can know whether the mail is out: better none than two.
+        ("claim", "after", 0),
+    ],
+)
+def test_a_crash_in_the_notification_never_doubles_a_mail(
+    store, users_client, mail_server, inbox, like, step, moment, mails
+):
+    crashing = Notification(
+        CrashesOnce(store, step, moment), CrashesOnce(users_client, step, moment), mail_server
+    )
+    with pytest.raises(Crash):
+        crashing.notify(like)
+
+    crashing.notify(like)
+
+    assert len(inbox.mails) == mails
+
+
+def test_a_redis_that_goes_away_with_the_claim_never_doubles_a_mail(notification, inbox, like, monkeypatch):
+    inbox.to_mail = "451 later"
+    monkeypatch.setattr(notification._store, "release", _gone)
+    with pytest.raises(redis.ConnectionError):
+        notification.notify(like)
+    inbox.to_mail = "250 OK"
+
+    notification.notify(like)
+
+    assert inbox.mails == []
+
+
+def _gone(notice):
+    raise redis.ConnectionError
