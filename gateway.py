@@ -149,7 +149,8 @@ class ApiDocument:
         for operation in openapi.operations(merged):
             _offer_sign_in(operation)
             if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
-                operation["responses"] = problems(502, 503, 504) | operation["responses"]
+                ours = {str(status): answer for status, answer in problems(502, 503, 504).items()}
+                operation["responses"] = ours | operation["responses"]
         return merged
 
     async def _refresh(self, name: str) -> None:

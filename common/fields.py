@@ -50,7 +50,8 @@ Username = Annotated[
 # pydantic alone also takes 32 bare digits, braces and urn:uuid:.
 Id = Annotated[UUID, BeforeValidator(_canonical)]
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(printable)]
+# For any text that people write: after what bounds its length, so that a refusal speaks of characters.
+PRINTABLE = AfterValidator(printable)
 
 
 class _Clock:

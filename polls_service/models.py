@@ -7,9 +7,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common.fields import Request, Text
+from common.fields import PRINTABLE, Request
 
-Option = Annotated[Text, StringConstraints(min_length=1, max_length=100)]
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
+Option = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE]
 
 
 def _all_different(options: list[str]) -> list[str]:
@@ -19,9 +20,7 @@ def _all_different(options: list[str]) -> list[str]:
 
 
 class NewPoll(Request):
-    question: Annotated[Text, StringConstraints(min_length=1, max_length=280)] = Field(
-        examples=["Tea or coffee?"]
-    )
+    question: Question = Field(examples=["Tea or coffee?"])
     options: Annotated[list[Option], AfterValidator(_all_different)] = Field(
         min_length=2, max_length=10, examples=[["Tea", "Coffee"]]
     )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from common import __version__
-from common.fields import Request, Text
+from common.fields import PRINTABLE, Request
 from common.registry import Status
 
 # RFC 1123, §2.1, and the underscores that container networks put into names.
@@ -59,7 +59,9 @@ class NewInstance(Request):
     service_name: ServiceName = Field(examples=["users"])
     host: Host = Field(examples=["127.0.0.1"])
     port: Port = Field(examples=[5100])
-    version: Annotated[Text, StringConstraints(max_length=64)] | None = Field(None, examples=["1.0.0"])
+    version: Annotated[str, StringConstraints(max_length=64), PRINTABLE] | None = Field(
+        None, examples=["1.0.0"]
+    )
 
 
 class Heartbeat(Request):

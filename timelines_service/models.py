@@ -5,9 +5,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from common.fields import Id, Request, Text, Username
+from common.fields import PRINTABLE, Id, Request, Username
 
-PostText = Annotated[Text, StringConstraints(min_length=1, max_length=280)]
+PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 
 
 class NewPost(Request):

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
-from common.fields import Request, Text, Username, printable
+from common.fields import PRINTABLE, Request, Username
 
 MAX_FOLLOWEES = 7500
 
@@ -14,14 +14,16 @@ _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
 
 Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL)]
-Password = Annotated[str, StringConstraints(min_length=8, max_length=128), AfterValidator(printable)]
+Password = Annotated[str, StringConstraints(min_length=8, max_length=128), PRINTABLE]
 
 
 class NewUser(Request):
     username: Username = Field(examples=["alice"])
     password: Password = Field(examples=["correct horse battery"])
     email: Email | None = Field(None, examples=["alice@example.com"])
-    bio: Annotated[Text, StringConstraints(max_length=500)] = Field("", examples=["Reads, cooks, cycles."])
+    bio: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE] = Field(
+        "", examples=["Reads, cooks, cycles."]
+    )
 
 
 class Credentials(Request):

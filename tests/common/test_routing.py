@@ -7,11 +7,11 @@ from typing import Annotated
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from common.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import Conflict, problems
-from common.fields import Id, Request, Text, Username
+from common.fields import PRINTABLE, Id, Request, Username
 from common.routing import MAX_BODY_BYTES, router
 from common.service import create_service
 from common.settings import ServiceSettings
@@ -20,7 +20,7 @@ routes = router("tests")
 
 
 class Note(Request):
-    text: Text
+    text: Annotated[str, StringConstraints(strip_whitespace=True), PRINTABLE]
     stars: Annotated[int, Field(ge=0)] = 0
 
 
