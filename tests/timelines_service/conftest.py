@@ -1,0 +1,102 @@
+"""A timelines service on an empty database and tube, and a users service that does as it is told."""
+
+import json
+from collections.abc import Iterator
+
+import greenstalk
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from common.auth import Tokens
+from common.http import ServiceClient
+from common.registry import Directory, Table
+from tests.instances import instance
+from timelines_service.app import create_app
+from timelines_service.clients import UsersClient
+from timelines_service.service import TUBE
+from timelines_service.settings import TimelinesSettings
+from timelines_service.store import TimelinesStore
+
+
+class Users:
+    """The users service: who follows whom, and whether it answers at all."""
+
+    def __init__(self) -> None:
+        self.followees: dict[str, list[str]] = {}
+        self.is_away = False
+        self.statuses: list[int] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer = self._answer(request)
+        self.statuses.append(answer.status_code)
+        return answer
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        username = request.url.path.split("/")[2]
+        if self.is_away:
+            return httpx.Response(503)
+        if username not in self.followees:
+            return httpx.Response(404)
+        followees = self.followees[username]
+        etag = f'"{hash(tuple(followees))}"'
+        if request.headers.get("if-none-match") == etag:
+            return httpx.Response(304, headers={"ETag": etag})
+        return httpx.Response(200, headers={"ETag": etag}, content=json.dumps(followees))
+
+
+@pytest.fixture
+def settings(postgres: int, beanstalkd_port: int) -> TimelinesSettings:
+    return TimelinesSettings(
+        _env_file=None,
+        registry_url=None,
+        db_port=postgres,
+        timelines_db_name="test_timelines",
+        beanstalkd_port=beanstalkd_port,
+    )
+
+
+@pytest.fixture
+def tube(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
+    """A client of its own, on the tube of posts, which is empty at first."""
+    with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, use=TUBE, watch=TUBE) as client:
+        while True:
+            try:
+                client.delete(client.reserve(timeout=0))
+            except greenstalk.TimedOutError:
+                break
+        yield client
+
+
+@pytest.fixture
+def store(settings: TimelinesSettings) -> Iterator[TimelinesStore]:
+    store = TimelinesStore.connect(settings.database)
+    store.prepare()
+    with store._database.transaction() as connection:
+        connection.execute(text("TRUNCATE posts, idempotency_keys"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture
+def app(settings: TimelinesSettings, store: TimelinesStore, users: Users, tokens: Tokens) -> FastAPI:
+    app = create_app(settings)
+    app.state.store.prepare()
+    directory = Directory(None)
+    directory.accept(Table(epoch="e", version=1, services={"users": (instance(1),)}), now=0)
+    asking = ServiceClient("users", directory, tokens, "timelines", httpx.MockTransport(users))
+    app.state.timelines._users = UsersClient(asking)
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI, tube: greenstalk.Client[bytes]) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client

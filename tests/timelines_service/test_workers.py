@@ -1,0 +1,126 @@
+"""The timelines worker as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import greenstalk
+import pytest
+import servers
+
+from common.fields import new_id
+from tests.waiting import eventually
+from timelines_service.models import Post
+from timelines_service.service import TUBE
+from timelines_service.settings import TimelinesSettings
+from timelines_service.store import TimelinesStore
+
+ROOT = Path(__file__).parents[2]
+Process = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def start(settings: TimelinesSettings, data: Path) -> Iterator[Callable[..., Process]]:
+    """Start a worker, with these variables."""
+    workers: list[Process] = []
+
+    def start(**variables: object) -> Process:
+        environment = os.environ | {
+            "DB_PORT": str(settings.db_port),
+            "TIMELINES_DB_NAME": settings.timelines_db_name,
+            "BEANSTALKD_PORT": str(settings.beanstalkd_port),
+            **{name.upper(): str(value) for name, value in variables.items()},
+        }
+        command = [sys.executable, "-m", "timelines_service.workers"]
+        with (data / "timelines_worker.log").open("ab") as log:
+            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+def _job(post: Post) -> bytes:
+    envelope = {"version": 1, "request_id": "r", "traceparent": "", "payload": post.model_dump(mode="json")}
+    return json.dumps(envelope).encode()
+
+
+def _post() -> Post:
+    return Post(id=new_id(), username="alice", text="Later!", created_at=datetime.now(UTC))
+
+
+def test_queued_posts_are_stored_once_however_often_they_come(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
+) -> None:
+    posts = [_post() for _ in range(150)]
+    for post in posts + posts:
+        tube.put(_job(post))
+    start()
+
+    eventually(lambda: len(store.newest(1000, None)) == 150 and _is_empty(tube))
+
+    assert store.newest(1000, None) == posts[::-1]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"{", b"\xff\xfe", b"[]", b'{"version": 2}', b'{"version": 1, "request_id": "r", "payload": {}}'],
+)
+def test_junk_is_buried_and_the_rest_of_its_batch_stored(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], junk: bytes
+) -> None:
+    before, after = _post(), _post()
+    for body in (_job(before), junk, _job(after)):
+        tube.put(body)
+    start()
+
+    eventually(lambda: len(store.newest(9, None)) == 2 and _is_empty(tube))
+
+    buried = tube.peek_buried()
+    tube.delete(buried)
+    assert buried.body == junk
+
+
+def _is_empty(tube: greenstalk.Client[bytes]) -> bool:
+    stats = tube.stats_tube(TUBE)
+    waiting = ("current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed")
+    return sum(stats[name] for name in waiting) == 0
+
+
+def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
+    start: Callable[..., Process], data: Path, tmp_path: Path
+) -> None:
+    db_port, queue_port = servers.free_port(), servers.free_port()
+    start(db_port=db_port, beanstalkd_port=queue_port)
+    beanstalkd = servers.beanstalkd(tmp_path / "beanstalkd", queue_port)
+    postgres = servers.postgres(data / "later-postgres", db_port, durable=False)
+    settings = TimelinesSettings(_env_file=None, db_port=db_port, timelines_db_name="test_timelines")
+    store = TimelinesStore.connect(settings.database)
+    store.prepare()
+    try:
+        with greenstalk.Client(("127.0.0.1", queue_port), encoding=None, use=TUBE) as client:
+            client.put(_job(_post()))
+
+        eventually(lambda: store.newest(1, None))
+    finally:
+        store.close()
+        postgres.stop()
+        beanstalkd.stop()
+
+
+def test_a_worker_ends_in_time_on_a_signal(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
+) -> None:
+    worker = start()
+    tube.put(_job(_post()))
+    eventually(lambda: store.newest(1, None))
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(timeout=5) == 0
