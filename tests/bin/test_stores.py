@@ -1,0 +1,85 @@
+"""What bin/dev makes of the environment and of what runs already."""
+
+from pathlib import Path
+
+import dev
+import pytest
+import servers
+import stores
+
+
+def _expected(name: str, **variables: str) -> stores.Expected:
+    [found] = [one for one in stores.expected(variables) if one.name == name]
+    return found
+
+
+def test_a_server_that_runs_already_is_used(redis_port: int) -> None:
+    with stores.Stores([_expected("redis", REDIS_URL=f"redis://127.0.0.1:{redis_port}/0")]) as used:
+        assert used.started == []
+
+
+def test_a_server_elsewhere_is_not_started() -> None:
+    with stores.Stores([_expected("postgres", DB_HOST="db.example.com")]) as used:
+        assert used.started == []
+
+
+def test_a_server_that_is_missing_is_started_and_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    port = servers.free_port()
+    with stores.Stores([_expected("beanstalkd", BEANSTALKD_PORT=str(port))]) as used:
+        assert [server.port for server in used.started] == [port]
+
+    assert servers.is_free(port)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "value"),
+    [
+        ("postgres", "DB_PORT", "{}"),
+        ("beanstalkd", "BEANSTALKD_PORT", "{}"),
+        ("dynamodb", "DYNAMODB_URL", "http://127.0.0.1:{}"),
+    ],
+)
+def test_a_stranger_on_a_port_is_named_with_the_variable_that_moves_it(
+    redis_port: int, name: str, variable: str, value: str
+) -> None:
+    needed = _expected(name, **{variable: value.format(redis_port)})
+
+    with (
+        pytest.raises(stores.Misplaced, match=f"(?s)Port {redis_port} is taken.*{variable}"),
+        stores.Stores([needed]),
+    ):
+        pass
+
+
+def test_a_postgres_that_refuses_the_password_is_named_too(postgres: int) -> None:
+    needed = _expected("postgres", DB_PORT=str(postgres), DB_PASSWORD="wrong")
+
+    with pytest.raises(stores.Misplaced, match="password authentication failed"), stores.Stores([needed]):
+        pass
+
+
+def test_an_empty_dynamodb_url_and_a_mail_server_of_ones_own_start_nothing() -> None:
+    names = {one.name for one in stores.expected({"DYNAMODB_URL": "", "SMTP_HOST": "mail.example.com"})}
+
+    assert names == {"postgres", "redis", "beanstalkd"}
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("DB_PORT=1\nDB_USER=file\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DB_PORT", "2")
+    variables = stores.environment()
+
+    assert (variables["DB_PORT"], variables["DB_USER"]) == ("2", "file")
+
+
+def test_a_taken_application_port_is_named_with_its_line(redis_port: int) -> None:
+    procfile = (
+        f"users: PORT=$(({redis_port} + PORT % 100 * 10)) exec python -m users_service.app\nw: exec x\n"
+    )
+
+    with pytest.raises(dev.Stopped, match=f"(?s)Port {redis_port} is taken.*`users:`"):
+        dev._free_ports(procfile)
