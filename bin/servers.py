@@ -205,10 +205,14 @@ def _die_with_parent() -> None:
 
 def _binary(name: str) -> str:
     """Where a server's program is: installed, else what bin/setup has put into the virtual environment."""
-    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/opt/homebrew/bin"]
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    # Debian and Homebrew both keep PostgreSQL's programs off the PATH.
+    kegs = [
+        keg for opt in ("/opt/homebrew/opt", "/usr/local/opt") for keg in Path(opt).glob("postgresql*/bin")
+    ]
     debians = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     ours = (VENV / "servers").glob("**/bin")
-    for folder in (*map(str, reversed(debians)), *folders, *map(str, ours)):
+    for folder in (*map(str, reversed(debians)), *folders, *map(str, kegs), *map(str, ours)):
         if found := shutil.which(name, path=folder):
             return found
     raise NotStarted(f"{name} is not installed: bin/setup installs it")
