@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -15,6 +15,7 @@ from common import __version__, openapi
 from common.errors import problems
 from common.forwarder import READ_SECONDS, Destination, Forwarder
 from common.registry import Directory, Instance, Status
+from common.routing import router
 from common.service import create_service, serve
 from common.settings import ServiceSettings
 from common.transport import AiohttpTransport
@@ -75,8 +76,8 @@ class GatewayHealth(BaseModel):
     registry: Literal["ok", "unreachable"]
 
 
-routes = APIRouter(tags=["gateway"])
-health_routes = APIRouter(tags=["health"])
+routes = router("gateway")
+health_routes = router("health")
 
 
 async def get_directory(request: Request) -> Directory:

@@ -22,7 +22,7 @@ SCREEN = """
   Microblog is up.
 
     Try it        {url}/docs
-    Or paste      (alice, and then alice again: what is taken is said so)
+    Or paste      these four lines, as often as you like
 
 curl -s {url}/register --json '{{"username": "alice", "password": "correct horse"}}'
 TOKEN=$(curl -s {url}/login -d 'username=alice&password=correct horse' | cut -d'"' -f4)

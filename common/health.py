@@ -8,12 +8,13 @@ from typing import Literal, Protocol
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from common import __version__
 from common.errors import Unavailable, render
 from common.registry import PROCESS_ID, PROCESS_ID_HEADER
+from common.routing import router
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,8 @@ class Health(BaseModel):
     checks: dict[str, Literal["ok", "unavailable"]]
 
 
-live_router = APIRouter(tags=["health"])
-health_router = APIRouter(tags=["health"])
+live_router = router("health")
+health_router = router("health")
 
 
 @live_router.get("/livez")

@@ -39,7 +39,16 @@ class BoundedRequest(Request):
 
 
 class EarlyRoute(APIRoute):
-    """A route that looks at the token before the body, and reads only the type of body it takes."""
+    """A route that looks at the token before the body, and reads only the type of body it takes.
+
+    Swagger heads it with its docstring's first line.
+    """
+
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], *, summary: str | None = None, **options: Any
+    ) -> None:
+        first_line = (endpoint.__doc__ or "").partition("\n")[0].rstrip(".")
+        super().__init__(path, endpoint, summary=summary or first_line or None, **options)
 
     def get_route_handler(self) -> Answer:
         answer = super().get_route_handler()
