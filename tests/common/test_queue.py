@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def seconds_of(failing: Callable[[], object]) -> float:
 
 
 def take(queue: JobQueue) -> Job:
-    job = queue.reserve(timeout=2)
+    job = queue.reserve(timeout=10)
     assert job is not None
     return job
 
@@ -241,16 +242,14 @@ def test_what_becomes_of_a_job_that_another_worker_has_now_is_not_ours_to_say(
 ) -> None:
     raw.put(b"late", ttr=1)
     job = take(queue)
-    other = JobQueue.connect("127.0.0.1", beanstalkd_port, tube)
-    assert take(other) == job
+    with closing(JobQueue.connect("127.0.0.1", beanstalkd_port, tube)) as other:
+        assert take(other) == job
 
-    queue.delete(job)
-    queue.release(job, delay=0)
-    queue.bury(job)
+        queue.delete(job)
+        queue.release(job, delay=0)
+        queue.bury(job)
 
-    assert raw.stats_job(job.id)["state"] == "reserved"
-    other.delete(job)
-    other.close()
+        assert raw.stats_job(job.id)["state"] == "reserved"
 
 
 def test_a_job_that_is_gone_has_no_attempts(queue: JobQueue) -> None:
