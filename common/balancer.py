@@ -22,7 +22,7 @@ FORGET_ABOVE = 1000
 class _Record:
     busy: int = 0
     failures: int = 0
-    pauses: int = 0
+    pause: float = 0.0
     paused_until: float = 0.0
 
 
@@ -37,10 +37,12 @@ class Balancer:
 
     def choose(self, service_name: str, tried: Collection[Instance] = ()) -> Instance | None:
         """An instance not yet tried; None if there is none. The last one left is never passed over."""
+        # By id: since it was tried, a new table may say of the same one that it was heard of again.
+        done = {instance.instance_id for instance in tried}
         candidates = [
             instance
             for instance in self._directory.instances(service_name)
-            if instance.status is not Status.DRAINING and instance not in tried
+            if instance.status is not Status.DRAINING and instance.instance_id not in done
         ]
         if len(candidates) > 1:
             now = self._clock()
@@ -62,18 +64,21 @@ class Balancer:
 
     def succeeded(self, instance: Instance) -> None:
         record = self._record(instance)
-        record.failures = record.pauses = 0
-        record.paused_until = 0.0
+        with self._lock:
+            record.failures = 0
+            record.pause = record.paused_until = 0.0
 
     def failed(self, instance: Instance, connected: bool) -> None:
         """Note a failure: one without even a connection, or an answer that broke off or said 502 or 504."""
-        record = self._record(instance)
-        record.failures += 1
-        if connected and record.failures < FAILURES:
-            return
-        pause = min(FIRST_PAUSE_SECONDS * 2**record.pauses, LONGEST_PAUSE_SECONDS)
-        record.pauses += 1
-        record.paused_until = self._clock() + pause
+        record, now = self._record(instance), self._clock()
+        with self._lock:
+            record.failures += 1
+            is_forgiven = connected and record.failures < FAILURES
+            # All that were on their way to it fail together: that is one failure, not one each.
+            if is_forgiven or record.paused_until > now:
+                return
+            record.pause = min(max(2 * record.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            record.paused_until = now + record.pause
 
     def _record(self, instance: Instance) -> _Record:
         record = self._records.get(instance.instance_id)

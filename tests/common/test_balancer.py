@@ -57,7 +57,7 @@ def test_the_next_pause_is_longer(clock: Clock) -> None:
     balancer = _balancer(clock, *map(instance, (1, 2)))
     for _ in range(2):
         balancer.failed(instance(1), connected=False)
-    clock.now += FIRST_PAUSE_SECONDS
+        clock.now += FIRST_PAUSE_SECONDS
 
     assert set(_chosen(balancer)) == {2}
 
