@@ -46,8 +46,6 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_prepared = False
-        # Single reads need no BEGIN and no ROLLBACK: two round trips less.
-        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -79,15 +77,31 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A connection for one statement that changes nothing."""
         self._require_prepared()
-        with self._reader.connect() as connection:
+        with self._autocommit() as connection:
             yield connection
+
+    @contextmanager
+    def _autocommit(self) -> Iterator[Connection]:
+        """Without BEGIN and ROLLBACK, a single read takes two round trips less.
+
+        SQLAlchemy's own AUTOCOMMIT takes one of them back, to undo it, and
+        raises what the driver raises when the server is gone by then.
+        """
+        with self._engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.autocommit = True
+            try:
+                yield connection
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
 
     def _require_prepared(self) -> None:
         if not self._is_prepared:
             raise NotPrepared("the database has not been prepared yet")
 
     def ping(self) -> None:
-        with self._reader.connect() as connection:
+        with self._autocommit() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
 PATIENCE_SECONDS = 1.5
 # While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
-IMPATIENCE_SECONDS = 0.1
+IMPATIENCE_SECONDS = 0.02
 TTR_SECONDS = 60
 
 # Retrying these later may help; JOB_TOO_BIG and the like never get better.

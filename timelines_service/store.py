@@ -65,7 +65,8 @@ FORGET = delete(idempotency_keys).where(
 #
 # By followee: take each one's newest post (one probe of posts_newest), keep the n followees with the
 # newest ones, since only they can fill the page, and of these take n posts each. The work grows with the
-# number of followees, not with the table.
+# number of followees, not with the table. `LIMIT (SELECT n)`, because a planner that knows n, and that most
+# users have written less, may fetch and sort all posts of one who has written a hundred thousand.
 BY_FOLLOWEE = text("""
     WITH active AS MATERIALIZED (
         SELECT followee.username, newest.id
@@ -84,7 +85,7 @@ BY_FOLLOWEE = text("""
         CROSS JOIN LATERAL (
             SELECT id FROM posts
             WHERE username = active.username AND id < :before
-            ORDER BY id DESC LIMIT :limit
+            ORDER BY id DESC LIMIT (SELECT :limit)
         ) AS theirs
         ORDER BY theirs.id DESC LIMIT :limit
     ) AS page

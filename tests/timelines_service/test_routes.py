@@ -193,3 +193,61 @@ def test_when_users_cannot_be_asked_a_home_timeline_is_503(
     users.is_away = True
 
     assert client.get("/posts/home/alice", headers=as_user("alice")).status_code == 503
+
+
+def test_a_home_timeline_goes_on_after_its_last_post(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    ids = [_write(client, as_user("bobby"))["id"] for _ in range(3)][::-1]
+    users.followees["alice"] = ["bobby"]
+    first = client.get("/posts/home/alice?limit=2", headers=as_user("alice"))
+    rest = client.get(first.links["next"]["url"], headers=as_user("alice"))
+
+    assert [post["id"] for post in first.json() + rest.json()] == ids
+    assert "Link" not in rest.headers
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/async"])
+def test_a_bad_token_is_401_whatever_the_body_says(client: TestClient, path: str) -> None:
+    answer = client.post(path, content=b"{", headers={"Authorization": "Bearer forged"})
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize("subject", ["", "x", "Home", "home", "a b", "a\x00bc", "x" * 31])
+def test_a_token_of_what_is_no_name_is_401(client: TestClient, as_user: Headers, subject: str) -> None:
+    assert client.post("/posts", json={"text": "Hello!"}, headers=as_user(subject)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/async"])
+def test_a_body_that_is_no_json_is_415_and_one_too_large_413(
+    client: TestClient, as_user: Headers, path: str
+) -> None:
+    form = client.post(path, data={"text": "Hello!"}, headers=as_user("alice"))
+    huge = client.post(path, json={"text": "x" * 70_000}, headers=as_user("alice"))
+
+    assert [form.status_code, huge.status_code] == [415, 413]
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/posts"), ("POST", "/posts/alice")])
+def test_another_method_is_405(client: TestClient, as_user: Headers, method: str, path: str) -> None:
+    assert client.request(method, path, headers=as_user("alice")).status_code == 405
+
+
+def test_a_name_is_the_same_in_capitals(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+
+    assert client.get("/posts/ALICE").json() == [post]
+
+
+def test_a_queued_post_takes_no_key(
+    client: TestClient, as_user: Headers, tube: greenstalk.Client[bytes]
+) -> None:
+    headers = as_user("alice") | {"Idempotency-Key": "once"}
+    ids = {client.post("/posts/async", json={"text": "Hi!"}, headers=headers).json()["id"] for _ in "ab"}
+
+    assert len(ids) == 2
+
+
+def test_with_all_it_needs_it_is_well(client: TestClient) -> None:
+    assert client.get("/health").json()["checks"] == {"postgres": "ok", "beanstalkd": "ok"}

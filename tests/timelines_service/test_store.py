@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from common.errors import NotFound, Unprocessable
 from common.fields import new_id
@@ -106,3 +106,35 @@ def test_a_home_timeline_is_what_a_plain_query_finds(
 def _windowed(size: int):  # the same query over another number of posts
     statement = str(module.IN_WINDOW.text).replace(str(module.WINDOW), str(size))
     return text(statement).bindparams(module.bindparam("before", type_=module.Uuid))
+
+
+def test_a_batch_is_one_statement(store: TimelinesStore) -> None:
+    statements: list[str] = []
+    engine = store._database._engine
+    event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+
+    store.add_missing([_post() for _ in range(100)])
+
+    assert len(statements) == 1
+
+
+def test_no_more_keys_are_forgotten_at_once_than_said(
+    store: TimelinesStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEYS_FORGOTTEN_AT_ONCE", 2)
+    for number in range(5):
+        store.add(_post(at=datetime.now(UTC) - KEYS_KEPT - timedelta(minutes=5 - number)), str(number))
+
+    store.forget_keys()
+
+    with store._database.read() as connection:
+        keys = connection.execute(text("SELECT key FROM idempotency_keys ORDER BY key")).scalars().all()
+    assert keys == ["2", "3", "4"]
+
+
+def test_a_key_works_again_once_it_is_forgotten(store: TimelinesStore) -> None:
+    store.add(_post(at=datetime.now(UTC) - KEYS_KEPT - timedelta(minutes=1)), "key")
+    store.forget_keys()
+    store.add(_post(words="Other"), "key")
+
+    assert len(store.newest(9, None)) == 2
