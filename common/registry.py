@@ -22,6 +22,10 @@ HEARTBEAT_SECONDS = 5
 CHECK_SECONDS = 1
 WATCH_SECONDS = 20
 TIMEOUT = httpx.Timeout(2.0)
+# A process has 5 seconds to end, whatever the registry does.
+GOODBYE = httpx.Timeout(0.5)
+# A service that cannot reach itself where it would be found is mistaken about its address.
+SELF_SECONDS = 5
 
 # In every answer to GET /livez, so that a process knows its own from another's on the same port.
 PROCESS_ID = str(uuid4())
@@ -93,7 +97,7 @@ class Registration:
             base_url=registry_url, headers=headers, timeout=TIMEOUT, trust_env=False
         )
         self._instance_id: str | None = None
-        self._draining = False
+        self._complaint = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -101,30 +105,40 @@ class Registration:
 
     async def drain(self) -> None:
         """Tell everybody, now, to send nothing more."""
-        self._draining = True
-        await self._beat(Status.DRAINING)
+        await self._stop_keeping()  # its next heartbeat could say otherwise
+        if self._instance_id:
+            last_word = {"status": Status.DRAINING}
+            await self._ask("POST", f"/heartbeat/{self._instance_id}", last_word, GOODBYE)
 
     async def stop(self) -> None:
+        await self._stop_keeping()
+        if self._instance_id:
+            await self._ask("DELETE", f"/deregister/{self._instance_id}", patience=GOODBYE)
+        await self._registry.aclose()
+
+    async def _stop_keeping(self) -> None:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._instance_id:
-            await self._ask("DELETE", f"/deregister/{self._instance_id}")
-        await self._registry.aclose()
 
     async def _keep(self) -> None:
         await self._until_serving()
-        sent, at = None, 0.0
+        sent, due = None, 0.0
         while True:
-            status = await self._status()
-            if status is not sent or time.monotonic() - at >= HEARTBEAT_SECONDS:
-                sent, at = await self._beat(status), time.monotonic()
-            await asyncio.sleep(CHECK_SECONDS * random.uniform(0.8, 1.2))
+            status = Status.UP if await self._is_well() else Status.DEGRADED
+            if status is not sent or time.monotonic() >= due:
+                due = time.monotonic() + HEARTBEAT_SECONDS
+                sent = await self._beat(status)
+            check = CHECK_SECONDS * random.uniform(0.8, 1.2)
+            await asyncio.sleep(max(0, min(check, due - time.monotonic())))
 
     async def _until_serving(self) -> None:
         """Who is listed takes requests; a test's app, which listens nowhere, is never listed."""
+        expected = time.monotonic() + SELF_SECONDS
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
             while not await self._is_serving(client):
+                if time.monotonic() > expected:
+                    self._complain(f"not registered: this process cannot be reached at {self._address}")
                 await asyncio.sleep(0.05)
 
     async def _is_serving(self, client: httpx.AsyncClient) -> bool:
@@ -134,11 +148,6 @@ class Registration:
             return False
         return bool(answer.headers.get(PROCESS_ID_HEADER) == PROCESS_ID)
 
-    async def _status(self) -> Status:
-        if self._draining:
-            return Status.DRAINING
-        return Status.UP if await self._is_well() else Status.DEGRADED
-
     async def _beat(self, status: Status) -> Status | None:
         """Register if need be, and say how we are; returns the status if the registry has it now."""
         beaten = await self._heartbeat(status)
@@ -146,7 +155,10 @@ class Registration:
             # The registry does not know us (any more): it was restarted, or we were away too long.
             self._instance_id = None
             beaten = await self._heartbeat(status)
-        return status if beaten is not None and beaten.is_success else None
+        if beaten is None or not beaten.is_success:
+            return None
+        self._complaint = ""
+        return status
 
     async def _heartbeat(self, status: Status) -> httpx.Response | None:
         if self._instance_id is None and not await self._register():
@@ -159,19 +171,31 @@ class Registration:
         registered = await self._ask("POST", "/register", instance | {"version": __version__})
         if registered is None or not registered.is_success:
             return False
-        self._instance_id = Lease.model_validate_json(registered.content).instance_id
+        try:
+            self._instance_id = Lease.model_validate_json(registered.content).instance_id
+        except ValidationError:
+            self._complain(f"what answers at {self._registry.base_url} is not a registry")
+            return False
         logger.info("registered as an instance of %s", self._service_name)
         return True
 
-    async def _ask(self, method: str, path: str, body: object = None) -> httpx.Response | None:
+    async def _ask(
+        self, method: str, path: str, body: object = None, patience: httpx.Timeout = TIMEOUT
+    ) -> httpx.Response | None:
         try:
-            answer = await self._registry.request(method, path, json=body)
+            answer = await self._registry.request(method, path, json=body, timeout=patience)
         except httpx.HTTPError as exc:
-            logger.warning("the registry cannot be reached: %r", exc)
+            self._complain(f"the registry cannot be reached: {exc!r}")
             return None
         if answer.is_error and answer.status_code != 404:
-            logger.error("the registry refused %s %s: %s", method, path, answer.text)
+            self._complain(f"the registry refused {method} {path}: {answer.status_code}")
         return answer
+
+    def _complain(self, complaint: str) -> None:
+        """Once, not every second for as long as it lasts."""
+        if complaint != self._complaint:
+            logger.warning(complaint)
+        self._complaint = complaint
 
 
 class Directory:
@@ -221,7 +245,7 @@ class Directory:
     def _poll(self, client: httpx.Client) -> Table:
         remembered = self._known_until - time.monotonic()
         wait = min(remembered, WATCH_SECONDS) if remembered > 0 else WATCH_SECONDS
-        position = {"epoch": self._epoch, "version": str(self._version), "wait": f"{wait:.1f}"}
+        position = {"epoch": self._epoch, "version": str(self._version), "wait": f"{wait:.3f}"}
         answer = client.get("/services", params=position if self.is_current else None)
         return Table.model_validate_json(answer.raise_for_status().content)
 
@@ -229,15 +253,19 @@ class Directory:
         """Use this table from now on."""
         if table.epoch != self._epoch:
             self._known, self._known_until = self._services, now + LEASE_SECONDS
-        services = dict(table.services)
-        if now < self._known_until:
-            for name, instances in self._known.items():
-                services[name] = _with_missing(services.get(name, ()), instances)
-        self._services = services
+        # Who was listed again once is the new table's to tell of: also that it has left.
+        known = self._known if now < self._known_until else {}
+        self._known = {
+            name: _without(instances, table.services.get(name, ())) for name, instances in known.items()
+        }
+        self._services = {
+            name: table.services.get(name, ()) + self._known.get(name, ())
+            for name in table.services.keys() | self._known.keys()
+        }
         self._epoch, self._version = table.epoch, table.version
         self.is_current = True
 
 
-def _with_missing(listed: tuple[Instance, ...], known: tuple[Instance, ...]) -> tuple[Instance, ...]:
+def _without(known: tuple[Instance, ...], listed: tuple[Instance, ...]) -> tuple[Instance, ...]:
     places = {instance.netloc for instance in listed}
-    return listed + tuple(instance for instance in known if instance.netloc not in places)
+    return tuple(instance for instance in known if instance.netloc not in places)

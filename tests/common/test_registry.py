@@ -1,18 +1,36 @@
 """Being found, and knowing where the others are."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self
 
 import httpx2
 import pytest
 import servers
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
-from common.registry import LEASE_SECONDS, Directory, Instance, Status, Table
+from common import registry as module
+from common.health import live_router
+from common.registry import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    Directory,
+    Instance,
+    Registration,
+    Status,
+    Table,
+)
 from tests.instances import instance
 from tests.waiting import eventually
 
@@ -53,6 +71,24 @@ def test_within_an_epoch_who_is_not_listed_is_gone() -> None:
     assert _ports(directory) == [5110]
 
 
+def test_who_left_after_registering_again_has_left() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("second", instance(5110)), now=200)
+    directory.accept(_table("second"), now=201)
+
+    assert _ports(directory) == [5100]
+
+
+def test_a_registry_may_restart_twice_in_a_row() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100)), now=100)
+    directory.accept(_table("second"), now=200)
+    directory.accept(_table("third"), now=201)
+
+    assert _ports(directory) == [5100]
+
+
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -74,14 +110,33 @@ def start(data: Path) -> Iterator[Start]:
         process.wait()
 
 
+class Registry:
+    """A registry in a process of its own."""
+
+    def __init__(self, start: Start) -> None:
+        self._port = servers.free_port()
+        self._start = start
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self.process = self._start("registry_service.app", port=self._port)
+        eventually(lambda: _is_live(self.url))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 @pytest.fixture
-def url(start: Start) -> str:
-    """A running registry."""
-    port = servers.free_port()
-    start("registry_service.app", port=port)
-    url = f"http://127.0.0.1:{port}"
-    eventually(lambda: _is_live(url))
-    return url
+def registry(start: Start) -> Registry:
+    registry = Registry(start)
+    registry.start()
+    return registry
+
+
+@pytest.fixture
+def url(registry: Registry) -> str:
+    return registry.url
 
 
 def _is_live(url: str) -> bool:
@@ -125,39 +180,174 @@ def test_a_service_registers_follows_its_health_and_leaves(
     )  # without its PostgreSQL
     eventually(lambda: [one.status for one in directory.instances("users")] == [Status.DEGRADED], seconds=20)
     service.send_signal(signal.SIGTERM)
+    eventually(lambda: [one.status for one in directory.instances("users")] == [Status.DRAINING])
     eventually(lambda: not directory.instances("users"))
 
     assert service.wait(timeout=5) == 0
 
 
-def test_after_a_restart_of_the_registry_all_register_again(start: Start) -> None:
-    port, service_port = servers.free_port(), servers.free_port()
-    url = f"http://127.0.0.1:{port}"
-    registry = start("registry_service.app", port=port)
-    start("polls_service.app", port=service_port, registry_url=url, dynamodb_url=f"http://127.0.0.1:{port}")
-    eventually(lambda: _is_listed(url), seconds=20)
-    registry.kill()
-    registry.wait()
-    start("registry_service.app", port=port)
-
-    eventually(lambda: _is_listed(url), seconds=15)
-
-
-def _is_listed(url: str) -> bool:
-    return _is_live(url) and httpx2.get(f"{url}/services/polls").status_code == 200
-
-
-def test_when_the_registry_is_gone_its_last_table_stays(start: Start) -> None:
-    port = servers.free_port()
-    url = f"http://127.0.0.1:{port}"
-    registry = start("registry_service.app", port=port)
-    eventually(lambda: _is_live(url))
-    _register(url, 5100)
-    directory = Directory(url)
-    directory.start()
+def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, directory: Directory) -> None:
+    _register(registry.url, 5100)
     eventually(lambda: _ports(directory) == [5100])
     registry.kill()
     eventually(lambda: not directory.is_current)
-    directory.stop()
 
     assert _ports(directory) == [5100]
+
+
+def test_a_directory_finds_a_restarted_registry_and_forgets_nobody_at_once(
+    registry: Registry, directory: Directory
+) -> None:
+    _register(registry.url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    registry.kill()
+    eventually(lambda: not directory.is_current)
+    registry.start()
+    _register(registry.url, 5110)
+
+    assert eventually(lambda: len(_ports(directory)) > 1 and _ports(directory)) == [5100, 5110]
+
+
+def test_who_waits_for_a_change_does_not_keep_the_registry_from_ending(
+    registry: Registry, directory: Directory
+) -> None:
+    _register(registry.url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    registry.process.send_signal(signal.SIGTERM)
+
+    assert registry.process.wait(timeout=2) == 0
+
+
+class Service:
+    """What Registration needs of a service: that it is reached where it says, and how it is."""
+
+    def __init__(self, registry_url: str) -> None:
+        port = servers.free_port()
+        app = FastAPI(lifespan=self._life)
+        app.include_router(live_router)
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
+        self._registration = (registry_url, "", "things", ("127.0.0.1", port), self._is_well)
+        self._thread = Thread(target=self._server.run)
+        self.is_well = True
+
+    async def _is_well(self) -> bool:
+        return self.is_well
+
+    @asynccontextmanager
+    async def _life(self, app: FastAPI) -> AsyncIterator[None]:
+        registration = Registration(*self._registration)
+        registration.start()
+        yield
+        await registration.drain()
+        await registration.stop()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats that follow each other fast."""
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.1)
+
+
+def _statuses(url: str) -> list[str]:
+    found = httpx2.get(f"{url}/services").json()["services"]
+    return [one["status"] for one in found.get("things", [])]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) -> None:
+    with Service(registry.url):
+        eventually(lambda: _statuses(registry.url))
+        registry.kill()
+        registry.start()
+
+        assert eventually(lambda: _statuses(registry.url), seconds=2) == ["up"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_may_start_before_the_registry(start: Start) -> None:
+    registry = Registry(start)
+    with Service(registry.url):
+        registry.start()
+
+        assert eventually(lambda: _statuses(registry.url), seconds=5) == ["up"]
+
+
+def test_a_change_of_health_does_not_wait_for_the_next_heartbeat(url: str) -> None:
+    with Service(url) as service:
+        eventually(lambda: _statuses(url) == ["up"])
+        service.is_well = False
+
+        eventually(lambda: _statuses(url) == ["degraded"], seconds=HEARTBEAT_SECONDS / 2)
+
+
+def test_who_ends_leaves_at_once(url: str) -> None:
+    with Service(url):
+        eventually(lambda: _statuses(url))
+
+    assert _statuses(url) == []
+
+
+def test_who_was_never_registered_does_not_register_to_say_goodbye(url: str) -> None:
+    async def is_well() -> bool:
+        return True
+
+    async def come_and_go() -> None:
+        registration = Registration(url, "", "things", ("127.0.0.1", servers.free_port()), is_well)
+        registration.start()
+        await registration.drain()
+        await registration.stop()
+
+    asyncio.run(come_and_go())
+
+    assert httpx2.get(f"{url}/services/things").status_code == 404
+
+
+def test_a_registry_that_hangs_delays_nobodys_end(registry: Registry) -> None:
+    with Service(registry.url):
+        eventually(lambda: _statuses(registry.url))
+        registry.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+
+    assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_not_a_registry_is_asked_until_it_is_one(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(start)
+    with _something_else(registry.url) as asked, Service(registry.url):
+        eventually(lambda: len(asked) > 3)
+    complaints = [one.getMessage() for one in caplog.records if one.name == module.logger.name]
+
+    assert len(complaints) == 1
+    assert "is not a registry" in complaints[0]
+
+
+@contextmanager
+def _something_else(url: str) -> Iterator[list[str]]:
+    """A server that answers everything with the same friendly words; the paths that it was asked for."""
+    asked: list[str] = []
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await PlainTextResponse("Welcome!")(scope, receive, send)
+
+    port = int(url.rpartition(":")[2])
+    config = uvicorn.Config(answer, port=port, loop="asyncio", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    eventually(lambda: server.started)
+    yield asked
+    server.should_exit = True
+    thread.join()

@@ -6,7 +6,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from registry_service import app as entry_point
 from registry_service.app import create_app
+from registry_service.clock import LivedTime
 from registry_service.models import NewInstance
 from registry_service.settings import RegistrySettings
 from registry_service.store import RegistryStore
@@ -46,7 +48,8 @@ def register(store: RegistryStore) -> Callable[..., str]:
 
 
 @pytest.fixture
-def app() -> FastAPI:
+def app(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    monkeypatch.setattr(entry_point, "LivedTime", lambda: LivedTime(clock))
     return create_app(RegistrySettings(_env_file=None))
 
 

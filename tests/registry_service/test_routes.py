@@ -1,6 +1,6 @@
 """What the registry answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,8 @@ from fastapi.testclient import TestClient
 
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
+from tests.registry_service.conftest import Clock
+from tests.waiting import eventually
 
 USERS = {"service_name": "users", "host": "127.0.0.1", "port": 5100}
 
@@ -77,6 +79,22 @@ def test_a_service_that_was_never_seen_is_404(client: TestClient) -> None:
         {"host": "0.0.0.0"},
         {"host": "169.254.169.254"},
         {"host": "fe80::1"},
+        {"host": "fe80::1%eth0"},
+        {"host": "::1%lo"},
+        {"host": "::"},
+        {"host": "::ffff:169.254.1.1"},
+        {"host": "[::1]"},
+        {"host": "ff02::1"},
+        {"host": "2852039166"},
+        {"host": "0251.0376.0251.0376"},
+        {"host": "169.254.43518"},
+        {"host": "0"},
+        {"host": "127.0.0.1:80"},
+        {"host": "a b"},
+        {"host": "example.com\n"},
+        {"host": "-x.example"},
+        {"host": "x" * 254},
+        {"host": "caf\u00e9"},
         {"host": "224.0.0.1"},
         {"host": "255.255.255.255"},
         {"host": "user@example.com"},
@@ -94,9 +112,41 @@ def test_a_malformed_instance_is_422(client: TestClient, change: dict[str, Any])
     assert client.post("/register", json=USERS | change).status_code == 422
 
 
-@pytest.mark.parametrize("host", ["localhost", "::1", "10.0.0.7", "users.internal"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "::1", "10.0.0.7", "users.internal", "stack_users-1", "7eleven"]
+)
 def test_a_host_may_be_a_name_or_an_address(client: TestClient, host: str) -> None:
     assert client.post("/register", json=USERS | {"host": host}).status_code == 201
+
+
+def test_one_place_may_be_spelled_in_several_ways(client: TestClient) -> None:
+    for host in ("::1", "0:0:0:0:0:0:0:1"):
+        _register(client, host=host)
+
+    assert [one["host"] for one in client.get("/services/users").json()] == ["::1"]
+
+
+@pytest.mark.parametrize("path", ["/register", "/heartbeat/x"])
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 422),
+        (b"[]", "application/json", 422),
+        (b'{"status": "\xff"}', "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b"x" * 70_000, "application/json", 413),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(
+    client: TestClient, path: str, content: bytes, kind: str, status: int
+) -> None:
+    assert client.post(path, content=content, headers={"Content-Type": kind}).status_code == status
+
+
+def test_too_many_instances_of_a_service_are_409(client: TestClient) -> None:
+    statuses = [client.post("/register", json=USERS | {"port": port}).status_code for port in range(1, 102)]
+
+    assert statuses == [201] * 100 + [409]
 
 
 def test_the_table_has_its_epoch_and_version(client: TestClient) -> None:
@@ -115,6 +165,30 @@ def test_who_waits_learns_of_a_change_at_once(client: TestClient) -> None:
         _register(client)
 
         assert "users" in waiting.result(timeout=5).json()["services"]
+
+
+def test_many_may_wait_and_all_learn_the_same(client: TestClient) -> None:
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(client.get, "/services", params=position) for _ in range(20)]
+        _register(client)
+        answers = {one.result(timeout=5).text for one in waiting}
+
+    assert len(answers) == 1
+
+
+def test_who_waits_learns_of_a_lease_that_runs_out(client: TestClient, clock: Clock) -> None:
+    _register(client)
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, "/services", params=position)
+        while not waiting.done():
+            clock.passes(1)
+            client.get("/services/users")
+
+        assert waiting.result().json()["services"] == {}
 
 
 def test_who_waits_in_vain_is_answered_at_last(client: TestClient) -> None:
@@ -144,6 +218,18 @@ def test_who_leaves_lets_nobody_wait(app: FastAPI, client: TestClient) -> None:
     position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
 
     assert client.get("/services", params=position).status_code == 503
+
+
+def test_who_waits_is_let_go_by_who_leaves(app: FastAPI, client: TestClient) -> None:
+    table = client.get("/services").json()
+    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, "/services", params=position)
+        eventually(lambda: app.state.watch._change._waiters)
+        assert client.portal
+        client.portal.call(app.state.watch.leave)
+
+        assert waiting.result(timeout=5).headers["Retry-After"] == "2"
 
 
 def test_status_counts_the_instances(client: TestClient) -> None:
@@ -184,6 +270,26 @@ def test_with_the_registrys_token_one_may_write(guarded: TestClient) -> None:
     headers = {"Authorization": "Bearer secret"}
 
     assert guarded.post("/register", json=USERS, headers=headers).status_code == 201
+
+
+def test_a_user_s_token_is_not_the_registrys(
+    guarded: TestClient, as_user: Callable[[str], dict[str, str]]
+) -> None:
+    assert guarded.post("/register", json=USERS, headers=as_user("alice")).status_code == 401
+
+
+def test_a_registry_without_a_token_looks_at_none(client: TestClient) -> None:
+    assert client.post("/register", json=USERS, headers={"Authorization": "Basic x"}).status_code == 201
+
+
+def test_the_token_is_in_the_api_document(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    secured = {
+        path for path, item in document["paths"].items() for call in item.values() if "security" in call
+    }
+
+    assert set(document["components"]["securitySchemes"]) == {"registry_token"}
+    assert secured == {"/register", "/heartbeat/{instance_id}", "/deregister/{instance_id}"}
 
 
 def test_reading_needs_no_token(guarded: TestClient) -> None:

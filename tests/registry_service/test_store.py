@@ -1,14 +1,16 @@
 """Leases, on a clock that tests move."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from common.errors import Conflict, NotFound
-from common.registry import LEASE_SECONDS, Status
+from common.registry import HEARTBEAT_SECONDS, LEASE_SECONDS, Status
 from registry_service import store as module
 from registry_service.clock import STALL_SECONDS, LivedTime
 from registry_service.store import SUSPECT_SECONDS, RegistryStore
+from tests.instances import NOW
 from tests.registry_service.conftest import Clock
 
 Register = Callable[..., str]
@@ -31,6 +33,17 @@ def test_a_heartbeat_renews_the_lease(store: RegistryStore, register: Register, 
     instance_id = register()
     clock.passes(LEASE_SECONDS - 1)
     store.beat(instance_id)
+    clock.passes(LEASE_SECONDS - 1)
+
+    assert _listed(store) == [5100]
+
+
+def test_one_that_is_heard_of_does_not_keep_another_alive(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    heard_of, _ = register(5100), register(5110)
+    clock.passes(1)
+    store.beat(heard_of)
     clock.passes(LEASE_SECONDS - 1)
 
     assert _listed(store) == [5100]
@@ -89,6 +102,98 @@ def test_when_most_fall_silent_at_once_they_are_kept_as_suspects(
 
     assert {instance.status for instance in store.instances("users")} == {Status.SUSPECT}
     assert store.status().self_preservation is not None
+
+
+def test_when_all_fall_silent_at_once_not_even_the_first_is_taken_for_gone(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    for port in (5100, 5110, 5120):
+        register(port)
+        clock.passes(HEARTBEAT_SECONDS / 3)
+    clock.passes(LEASE_SECONDS - HEARTBEAT_SECONDS + 0.1)
+
+    assert [instance.status for instance in store.instances("users")] == ["suspect", "up", "up"]
+
+
+def test_those_who_fall_silent_one_after_the_other_are_gone(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    for port in (5100, 5110, 5120):
+        register(port)
+        clock.passes(LEASE_SECONDS)
+        store.expire()
+
+    assert _listed(store) == []
+
+
+def test_the_doubt_says_since_when_and_why(clock: Clock) -> None:
+    store = RegistryStore(clock, wall_clock=lambda: NOW)
+    for port in (5100, 5110, 5120, 5130):
+        store.register(module.NewInstance(service_name="users", host="127.0.0.1", port=port))
+    clock.passes(LEASE_SECONDS)
+    doubt = store.status().self_preservation
+
+    assert doubt is not None
+    assert (doubt.since, doubt.reason) == (NOW, "4 of 4 instances fell silent within 15 s")
+
+
+def test_the_doubt_ends_with_the_last_suspect(store: RegistryStore, register: Register, clock: Clock) -> None:
+    ids = [register(port) for port in (5100, 5110, 5120)]
+    clock.passes(LEASE_SECONDS)
+    store.expire()
+    for instance_id in ids:
+        store.beat(instance_id)
+
+    assert store.status().self_preservation is None
+
+
+def test_a_suspect_that_comes_back_says_of_itself_what_it_said_before(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    ids = [register(port) for port in (5100, 5110, 5120)]
+    store.beat(ids[0], Status.DEGRADED)
+    clock.passes(LEASE_SECONDS)
+    store.expire()
+
+    assert store.beat(ids[0]).status is Status.DEGRADED
+
+
+def test_a_suspects_place_can_be_taken_at_once(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    for port in (5100, 5110, 5120):
+        register(port)
+    clock.passes(LEASE_SECONDS)
+    store.expire()
+    register(5100)
+
+    assert {one.port: one.status.value for one in store.instances("users")} == {
+        5100: "up",
+        5110: "suspect",
+        5120: "suspect",
+    }
+
+
+def test_the_wall_clock_expires_nobody(clock: Clock) -> None:
+    times = iter([NOW, NOW + timedelta(hours=1), NOW - timedelta(hours=1)])
+    store = RegistryStore(clock, wall_clock=lambda: next(times))
+    for port in (5100, 5110, 5120):
+        store.register(module.NewInstance(service_name="users", host="127.0.0.1", port=port))
+    clock.passes(LEASE_SECONDS - 1)
+
+    assert _listed(store) == [5100, 5110, 5120]
+
+
+def test_one_that_falls_silent_long_after_the_suspects_is_gone(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    *_, survivor = [register(port) for port in (5100, 5110, 5120, 5130)]
+    for _ in range(3):
+        clock.passes(LEASE_SECONDS - 5)
+        store.beat(survivor)
+    clock.passes(LEASE_SECONDS)
+
+    assert _listed(store) == [5100, 5110, 5120]
 
 
 def test_suspects_are_not_kept_for_ever(store: RegistryStore, register: Register, clock: Clock) -> None:
@@ -153,6 +258,49 @@ def test_there_is_an_end_to_the_instances_of_one_service(
 
     with pytest.raises(Conflict):
         register(3)
+
+
+def test_there_is_an_end_to_all_instances(
+    store: RegistryStore, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_INSTANCES", 2)
+    register(1, "users")
+    register(2, "likes")
+
+    with pytest.raises(Conflict):
+        register(3, "polls")
+    with pytest.raises(NotFound):
+        store.instances("polls")
+
+
+def test_the_services_that_are_gone_are_not_remembered_without_end(
+    store: RegistryStore, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_INSTANCES", 3)
+    register(1, "here")
+    for name in ("first", "second", "third"):
+        store.deregister(register(1, name))
+
+    assert set(store.status().services) == {"here", "second", "third"}
+
+
+def test_the_list_keeps_its_order_whoever_is_heard_of(store: RegistryStore, register: Register) -> None:
+    first, _ = register(5100), register(5110)
+    store.beat(first)
+
+    assert _listed(store) == [5100, 5110]
+
+
+def test_every_change_is_announced(store: RegistryStore, register: Register, clock: Clock) -> None:
+    announced: list[int] = []
+    store.on_change(lambda: announced.append(store.version()))
+    instance_id = register()
+    store.beat(instance_id)
+    store.beat(instance_id, Status.DRAINING)
+    clock.passes(LEASE_SECONDS)
+    store.expire()
+
+    assert announced == [1, 2, 3]
 
 
 def test_a_service_whose_instances_have_gone_is_empty_and_not_unknown(
