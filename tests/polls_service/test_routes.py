@@ -1,16 +1,23 @@
 """What the polls service answers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
+from botocore.awsrequest import AWSResponse
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from common.routing import MAX_BODY_BYTES
+from polls_service import tables
 from polls_service.app import create_app
 from polls_service.settings import PollsSettings
+from tests.waiting import eventually
 
 Headers = Callable[[str], dict[str, str]]
+JSON = {"Content-Type": "application/json"}
 UNKNOWN = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 
 
@@ -28,6 +35,21 @@ def test_a_poll_is_created_where_its_location_says(client: TestClient, as_user: 
     assert created.status_code == 201
     assert client.get(created.headers["Location"]).json() == created.json()
     assert (created.json()["question"], created.json()["options"]) == ("Tea?", ["Yes", "No"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"question": "😀" * 280, "options": ["😀" * 100, "x" * 100]},
+        {"question": "?", "options": [str(number) for number in range(10)]},
+        {"question": "Tea,\n\tor what?", "options": ["a", "A"]},
+    ],
+)
+def test_a_poll_at_its_limits_is_created(client: TestClient, as_user: Headers, body: dict[str, Any]) -> None:
+    created = client.post("/polls", json=body, headers=as_user("alice")).json()
+
+    assert {key: created[key] for key in body} == body
+    assert client.get(f"/polls/{created['id']}").json() == created
 
 
 def test_a_poll_says_who_asked_and_when(poll: dict[str, Any]) -> None:
@@ -77,13 +99,42 @@ def test_an_option_out_of_range_is_400(client: TestClient, poll: dict[str, Any],
     assert (voted.status_code, voted.json()["code"]) == (400, "option_out_of_range")
 
 
-@pytest.mark.parametrize("option", [-1, "0", 0.5, True, None, 10**30])
+@pytest.mark.parametrize("option", [-1, "0", 0.5, 1.0, True, None, [0], 10**30])
 def test_what_is_no_index_is_422(
     client: TestClient, poll: dict[str, Any], as_user: Headers, option: object
 ) -> None:
     voted = client.post(f"/polls/{poll['id']}/vote", json={"option": option}, headers=as_user("bob"))
 
     assert voted.status_code == 422
+
+
+def test_a_vote_says_nothing_but_the_option(
+    client: TestClient, poll: dict[str, Any], as_user: Headers
+) -> None:
+    vote = {"option": 0, "username": "carol"}
+
+    assert client.post(f"/polls/{poll['id']}/vote", json=vote, headers=as_user("bob")).status_code == 422
+
+
+def test_results_do_not_say_who_voted(client: TestClient, poll: dict[str, Any], as_user: Headers) -> None:
+    client.post(f"/polls/{poll['id']}/vote", json={"option": 0}, headers=as_user("bob"))
+
+    assert "bob" not in client.get(f"/polls/{poll['id']}/results", headers=as_user("alice")).text
+    assert "bob" not in client.get(f"/polls/{poll['id']}", headers=as_user("alice")).text
+
+
+@pytest.mark.parametrize("path", ["/polls", f"/polls/{UNKNOWN}/vote"])
+def test_a_large_body_is_413(client: TestClient, as_user: Headers, path: str) -> None:
+    body = b" " * (MAX_BODY_BYTES + 1)
+
+    assert client.post(path, content=body, headers=as_user("bob") | JSON).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/polls", f"/polls/{UNKNOWN}/vote"])
+def test_a_body_of_another_type_is_415(client: TestClient, as_user: Headers, path: str) -> None:
+    headers = as_user("bob") | {"Content-Type": "text/plain"}
+
+    assert client.post(path, content=b"{}", headers=headers).status_code == 415
 
 
 @pytest.mark.parametrize(
@@ -114,6 +165,10 @@ def test_an_unknown_poll_is_404(client: TestClient, as_user: Headers, method: st
     assert (answer.status_code, answer.json()["code"]) == (404, "poll_not_found")
 
 
+def test_an_id_may_be_written_in_capitals(client: TestClient, poll: dict[str, Any]) -> None:
+    assert client.get(f"/polls/{poll['id'].upper()}").json() == poll
+
+
 @pytest.mark.parametrize("poll_id", ["1", UNKNOWN.replace("-", ""), f"{{{UNKNOWN}}}"])
 def test_a_malformed_id_is_422(client: TestClient, poll_id: str) -> None:
     assert client.get(f"/polls/{poll_id}").status_code == 422
@@ -130,22 +185,66 @@ def test_a_bad_token_is_401_where_a_token_is_optional(client: TestClient, poll: 
     assert client.get(f"/polls/{poll['id']}", headers={"Authorization": "Bearer x"}).status_code == 401
 
 
-def test_services_do_not_vote(client: TestClient, poll: dict[str, Any], as_service: Headers) -> None:
+def test_services_ask_and_vote_nothing(client: TestClient, poll: dict[str, Any], as_service: Headers) -> None:
     voted = client.post(f"/polls/{poll['id']}/vote", json={"option": 0}, headers=as_service("likes"))
+    question = {"question": "Tea?", "options": ["Yes", "No"]}
 
     assert voted.status_code == 403
+    assert client.post("/polls", json=question, headers=as_service("likes")).status_code == 403
 
 
-def test_a_store_that_is_away_is_503(as_user: Headers) -> None:
-    url = f"http://127.0.0.1:{servers.free_port()}"
-    with TestClient(create_app(PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url))) as client:
-        polls = client.get(f"/polls/{UNKNOWN}")
+def test_a_store_that_throttles_all_the_time_is_503(
+    client: TestClient,
+    poll: dict[str, Any],
+    as_user: Headers,
+    interfere: Callable[[str, list[AWSResponse]], None],
+    refusal: Callable[..., AWSResponse],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "DEADLINE_SECONDS", 0.1)
+    interfere("TransactWriteItems", [refusal("ThrottlingException") for _ in range(1000)])
+    voted = client.post(f"/polls/{poll['id']}/vote", json={"option": 0}, headers=as_user("bob"))
+
+    assert (voted.status_code, voted.json()["code"]) == (503, "dynamodb_unavailable")
+    assert "Retry-After" in voted.headers
+
+
+def _away(port: int) -> FastAPI:
+    settings = PollsSettings(_env_file=None, registry_url=None, dynamodb_url=f"http://127.0.0.1:{port}")
+    return create_app(settings)
+
+
+CALLS = [
+    ("POST", "/polls", {"question": "Tea?", "options": ["Yes", "No"]}),
+    ("GET", f"/polls/{UNKNOWN}", None),
+    ("POST", f"/polls/{UNKNOWN}/vote", {"option": 0}),
+    ("GET", f"/polls/{UNKNOWN}/results", None),
+]
+
+
+def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Headers) -> None:
+    with TestClient(_away(servers.free_port())) as client:
+        answers = [
+            client.request(method, path, json=body, headers=as_user("bob")) for method, path, body in CALLS
+        ]
         health = client.get("/health")
 
-        assert (polls.status_code, polls.json()["code"], polls.headers["Retry-After"]) == (
-            503,
-            "dynamodb_unavailable",
-            "2",
-        )
+        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
+            (503, "dynamodb_unavailable")
+        }
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
         assert (health.status_code, health.json()["checks"]) == (503, {"dynamodb": "unavailable"})
         assert client.get("/livez").status_code == 200
+
+
+def test_dynamodb_may_come_later_and_come_back_empty(data: Path, as_user: Headers) -> None:
+    port = servers.free_port()
+    with TestClient(_away(port)) as client:
+        for start in ("first", "empty"):
+            server = servers.dynamodb(data / f"{start}-dynamodb", port)
+            try:
+                eventually(lambda: client.get("/health").status_code == 200)
+                created = client.post("/polls", json=CALLS[0][2], headers=as_user("bob"))
+                assert client.get(created.headers["Location"]).status_code == 200
+            finally:
+                server.stop()
