@@ -58,7 +58,7 @@ class Tokens:
             subject: str = claims["sub"]
             # Who knows the secret can sign any name; what stands on it relies on its form.
             return subject if is_service(subject) else USERNAME.validate_python(subject)
-        except (JOSEError, ValidationError) as exc:
+        except (JOSEError, ValidationError, RecursionError) as exc:  # the last: a header of many brackets
             raise Unauthorized("invalid_token", "The token is expired or not one of ours.") from exc
 
 

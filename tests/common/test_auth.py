@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from jose import jwt
+from fastapi import Request
+from jose import jws, jwt
 
-from common.auth import Tokens, is_service
+from common.auth import Tokens, bearer_token, is_service
 from common.errors import Unauthorized
 
 SECRET = "a secret of tests"
@@ -28,11 +29,15 @@ def _signed(secret: str = SECRET, algorithm: str = "HS256", **change: Any) -> st
 
 def _unsigned(header: dict[str, Any]) -> str:
     payload = {"sub": "alice", "iat": 0, "exp": 2**33, "jti": "1"}
-    parts = (
-        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
-        for part in (header, payload)
-    )
-    return ".".join(parts) + "."
+    return ".".join(_segment(json.dumps(part).encode()) for part in (header, payload)) + "."
+
+
+def _segment(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+def _signed_text(payload: str) -> str:
+    return jws.sign(payload.encode(), SECRET, algorithm="HS256")
 
 
 def test_a_token_says_who_it_was_issued_to(tokens: Tokens) -> None:
@@ -44,6 +49,10 @@ def test_a_token_has_its_claims(tokens: Tokens) -> None:
 
     assert set(claims) == {"sub", "iat", "exp", "jti"}
     assert claims["exp"] - claims["iat"] == 300
+
+
+def test_a_name_in_a_token_is_lower_case(tokens: Tokens) -> None:
+    assert tokens.subject(tokens.issue("Alice")) == "alice"
 
 
 def test_no_token_is_like_another(tokens: Tokens) -> None:
@@ -79,6 +88,17 @@ BAD = {
         [_signed().split(".")[0], _signed(sub="bobby").split(".")[1], _signed().split(".")[2]]
     ),
     "long": "x" * 100_000,
+    "a header of many brackets": _segment(b"[" * 10_000) + ".e30.AAAA",
+    "a header of many braces": _segment(b'{"a":' * 10_000) + ".e30.AAAA",
+    "a header of many digits": _segment(b"1" * 10_000) + ".e30.AAAA",
+    "a header that is no object": _segment(b"[]") + ".e30.AAAA",
+    "a header that is no UTF-8": _segment(b"\xff") + ".e30.AAAA",
+    "many brackets, signed": _signed_text("[" * 10_000),
+    "no object, signed": _signed_text("[]"),
+    "a list of algorithms": _unsigned({"alg": ["HS256"]}),
+    "sub of another type": _signed_text('{"sub": 1, "iat": 1, "exp": 9999999999, "jti": "1"}'),
+    "a reserved name": _signed(sub="admin"),
+    "no name at all": _signed(sub="a b"),
     "not ASCII": "tökén",
 }
 
@@ -87,6 +107,25 @@ BAD = {
 def test_any_other_token_is_refused(tokens: Tokens, token: str) -> None:
     with pytest.raises(Unauthorized):
         tokens.subject(token)
+
+
+def _request(*headers: tuple[bytes, bytes]) -> Request:
+    return Request({"type": "http", "headers": headers})
+
+
+@pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER"])
+def test_the_scheme_is_written_in_any_case(scheme: bytes) -> None:
+    assert bearer_token(_request((b"authorization", scheme + b" abc "))) == "abc"
+
+
+def test_without_the_header_there_is_no_token() -> None:
+    assert bearer_token(_request()) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"abc", b"Basic YTpi", b"Bearer:abc"])
+def test_another_scheme_is_refused(value: bytes) -> None:
+    with pytest.raises(Unauthorized):
+        bearer_token(_request((b"authorization", value)))
 
 
 def test_an_empty_secret_is_refused() -> None:
