@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from common.telemetry import request_id
 
@@ -171,6 +172,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -193,6 +195,11 @@ async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     errors = [_field_error(error) for error in exc.errors()]
     summary = Unprocessable("malformed", f"{errors[0]['pointer']}: {errors[0]['detail']}")
     return render(summary, errors)
+
+
+async def _client_gone(request: Request, exc: Exception) -> JSONResponse:
+    """Nobody reads this answer; without it the log would tell of an error of ours."""
+    return render(BadRequest("broken_off", "The request broke off before its end."))
 
 
 async def _bug(request: Request, exc: Exception) -> JSONResponse:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Thread
 from typing import Literal, Protocol
 
 import anyio
-from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
@@ -40,19 +41,18 @@ class Need:
         self.store = store
         self.is_vital = is_vital
         self.is_prepared = False
+        self._ping: Future[None] | None = None
 
     def open(self) -> None:
         """Make what belongs to the running event loop."""
         self._doubt = asyncio.Event()
-        # A store that hangs costs one thread, not one each time that it is asked.
-        self._pinging = CapacityLimiter(1)
 
     async def keep_prepared(self) -> None:
         """Prepare until it works, and again after every outage: what comes back may be empty."""
         while True:
             self._doubt.clear()
             try:
-                await to_thread.run_sync(self.store.prepare, abandon_on_cancel=True)
+                await asyncio.wrap_future(_in_background(self.store.prepare))
             except self.store.outages as exc:
                 logger.warning("waiting for %s: %s", self.name, exc)
             except (
@@ -67,11 +67,19 @@ class Need:
     async def is_well(self) -> bool:
         try:
             with anyio.fail_after(PING_SECONDS):
-                await to_thread.run_sync(self.store.ping, abandon_on_cancel=True, limiter=self._pinging)
+                await asyncio.wrap_future(self._pinged())
         except Exception as exc:  # a ping that fails has failed, whatever the reason
             logger.debug("%s does not answer: %r", self.name, exc)
+            if isinstance(exc, self.store.outages):
+                self._doubt.set()
             return False
         return self.is_prepared
+
+    def _pinged(self) -> Future[None]:
+        # However many ask, and however long it hangs: one ping at a time.
+        if self._ping is None or self._ping.done():
+            self._ping = _in_background(self.store.ping)
+        return self._ping
 
     def install(self, app: FastAPI) -> None:
         """Let `app` answer 503 to what the store's driver raises when the store is away."""
@@ -82,6 +90,23 @@ class Need:
         logger.warning("%s is away: %s", self.name, exc)
         self._doubt.set()
         return render(Unavailable(f"{self.name}_unavailable", f"{self.name} is away; try again soon."))
+
+
+def _in_background(work: Callable[[], None]) -> Future[None]:
+    """Call it in a thread that, unlike anyio's and an executor's, keeps no process from ending."""
+    outcome: Future[None] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as exc:  # it belongs to who waits
+            outcome.set_exception(exc)
+        else:
+            outcome.set_result(None)
+
+    Thread(target=run, name="store", daemon=True).start()
+    return outcome
 
 
 class Live(BaseModel):
