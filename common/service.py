@@ -10,6 +10,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
+import anyio
 import uvicorn
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
@@ -26,9 +27,11 @@ logger = logging.getLogger(__name__)
 # Threads for the endpoints; PostgreSQL's pool has as many connections.
 THREADS = 8
 
-# foreman kills after 5 seconds: in the first one callers learn of it, in the rest their requests end.
+# foreman kills after 5 seconds: in the first one callers learn of it, then their requests end. However
+# slow the registry is, it gets no more of them.
 DRAIN_SECONDS = 1
 FINISH_SECONDS = 3
+GOODBYE_SECONDS = 0.5
 # Longer than any caller of ours keeps an idle connection, so that the caller is the one who closes it.
 KEEP_ALIVE_SECONDS = 75
 
@@ -141,7 +144,8 @@ async def _registered(app: FastAPI, settings: ServiceSettings) -> AsyncIterator[
     try:
         yield
     finally:
-        await registration.stop()
+        with anyio.move_on_after(GOODBYE_SECONDS):
+            await registration.stop()
 
 
 class Server(uvicorn.Server):
@@ -171,8 +175,9 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         app: Any = self.config.app
         if app.state.registration is not None:
-            await app.state.registration.drain()
+            telling = self._loop.create_task(app.state.registration.drain())
             await asyncio.sleep(DRAIN_SECONDS)
+            telling.cancel()
         app.state.leave()
         self.should_exit = True
 
