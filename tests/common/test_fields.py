@@ -1,17 +1,20 @@
-"""Names and ids."""
+"""Names, ids and texts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from time import time
+from typing import Annotated
 from uuid import RFC_4122
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from common.fields import Id, Username, new_id
+from common import fields
+from common.fields import PRINTABLE, RESERVED_NAMES, Id, Request, Username, new_id
 
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
+texts: TypeAdapter[str] = TypeAdapter(Annotated[str, PRINTABLE])
 
 
 def test_an_id_is_a_uuid_of_version_7_and_of_now() -> None:
@@ -44,11 +47,33 @@ def test_a_name_becomes_lower_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ab", "x" * 31, "a b c", "a-b", "ålice", "alice\n", "\x00abc", "ADMIN", "popular"]
+    "name",
+    [
+        "ab",
+        "x" * 31,
+        "a b c",
+        "a-b",
+        "ålice",
+        "alice\n",
+        "\x00abc",
+        "ADMIN",
+        "\u212aelvin",
+        "İbrahim",
+        123,
+        None,
+    ],
 )
-def test_anything_else_is_no_name(name: str) -> None:
+def test_anything_else_is_no_name(name: object) -> None:
     with pytest.raises(ValidationError):
         names.validate_python(name)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+def test_names_that_are_paths_are_reserved(name: str) -> None:
+    for written in (name, name.upper()):
+        with pytest.raises(ValidationError) as refused:
+            names.validate_python(written)
+        assert "string_too_short" in str(refused.value) or "reserved_name" in str(refused.value)
 
 
 CANONICAL = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
@@ -66,3 +91,37 @@ def test_an_id_is_written_with_hyphens(text: str) -> None:
 def test_other_ways_to_write_an_id_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         ids.validate_python(text)
+
+
+def test_ids_go_up_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = new_id()
+    monkeypatch.setattr(fields.time, "time_ns", lambda: 1)
+
+    assert new_id() > before
+
+
+@pytest.mark.parametrize("text", ["", "a\n\tb", "😀", "\u00a0", "ü" * 1000])
+def test_what_people_write_may_have_newlines_and_tabs(text: str) -> None:
+    assert texts.validate_python(text) == text
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\rb", "\x0b", "\x1b[31m", "\x7f", "\x85"])
+def test_what_people_write_has_no_other_control_characters(text: str) -> None:
+    with pytest.raises(ValidationError):
+        texts.validate_python(text)
+
+
+class Note(Request):
+    stars: int = 0
+
+
+def test_a_request_says_nothing_but_what_is_asked_for() -> None:
+    with pytest.raises(ValidationError):
+        Note.model_validate({"stars": 1, "more": 2})
+
+
+def test_what_was_wrong_is_not_repeated_where_it_may_be_logged() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Note.model_validate({"stars": "a secret"})
+
+    assert "a secret" not in str(refused.value)

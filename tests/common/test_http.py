@@ -106,7 +106,7 @@ def test_the_answer_comes_back(serve, ask):
     assert (answer.status_code, answer.text) == (200, "hello")
 
 
-def test_the_request_says_who_asks_and_nothing_else(serve, ask, tokens):
+def test_the_request_says_who_asks_and_nothing_else(serve, ask):
     served = serve()
     telemetry.begin("request-1")
     ask(served.port).get("/things/1", {"limit": "2"}, {"If-None-Match": '"1"'})
@@ -115,7 +115,7 @@ def test_the_request_says_who_asks_and_nothing_else(serve, ask, tokens):
 
     assert line == "GET /things/1?limit=2 HTTP/1.1"
     assert set(said) == {"host", "authorization", "x-request-id", "traceparent", "if-none-match"}
-    assert said["x-request-id"] == "request-1"
+    assert (said["x-request-id"], said["traceparent"]) == ("request-1", telemetry.traceparent.get())
 
 
 def test_the_token_is_a_services(serve, ask, tokens):
@@ -287,6 +287,17 @@ def test_many_that_hang_are_not_all_waited_for(serve, ask, hasty):
         ask(*(one.port for one in hung)).get("/")
 
     assert sum(len(one.requests) for one in hung) < 3
+
+
+def test_the_deadline_holds_for_one_that_hangs_too(serve, ask, monkeypatch):
+    monkeypatch.setattr(http, "DEADLINE_SECONDS", 0.2)
+    client = ask(serve(None).port)
+    started = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        client.get("/")
+
+    assert time.monotonic() - started < http.TIMEOUT["read"] / 2
 
 
 def test_who_asks_learns_within_two_seconds_that_there_is_no_answer():

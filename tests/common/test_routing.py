@@ -98,6 +98,9 @@ def test_a_large_body_is_413(client: TestClient, as_user, is_chunked: bool) -> N
         (b'{"text": "\\u001b[31m"}', "#/text"),
         (b'{"text": "a", "stars": -1}', "#/stars"),
         (b'{"text": "a", "a/b~c": 1}', "#/a~1b~0c"),
+        (b'{"text": "a", "stars": 1e999}', "#/stars"),
+        (b'{"text": "a", "stars": ' + b"1" * 5000 + b"}", "#"),
+        (b'{"text": ' + b'{"a":' * 5000, "#"),
     ],
 )
 def test_what_is_wrong_with_a_body_is_pointed_at(
@@ -107,6 +110,31 @@ def test_what_is_wrong_with_a_body_is_pointed_at(
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
+def test_json_is_read_however_it_is_called(client: TestClient, as_user, kind: str) -> None:
+    headers = as_user("alice") | {"Content-Type": kind}
+
+    assert client.post("/notes", content=b'{"text": "a"}', headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_the_largest_body_is_read(client: TestClient, as_user, is_chunked: bool) -> None:
+    body = b'{"text": "a"}'.ljust(MAX_BODY_BYTES)
+    sent = iter([body[:1000], body[1000:]]) if is_chunked else body
+
+    assert client.post("/notes", content=sent, headers=JSON | as_user("alice")).status_code == 200
+
+
+def test_a_body_without_a_type_is_415(client: TestClient, as_user) -> None:
+    assert client.post("/notes", content=b'{"text": "a"}', headers=as_user("alice")).status_code == 415
+
+
+def test_a_service_is_no_user(client: TestClient, as_service) -> None:
+    answer = client.post("/notes", json={"text": "a"}, headers=as_service("likes"))
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "users_only")
 
 
 def test_newlines_tabs_and_emoji_may_be_in_a_text(client: TestClient, as_user) -> None:

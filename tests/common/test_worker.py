@@ -1,10 +1,17 @@
 """The loop that works jobs, on a real Beanstalkd."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from threading import Event, Thread
 
 import greenstalk
 import pytest
+import servers
 from pydantic import BaseModel
 
 from common import worker
@@ -13,6 +20,7 @@ from common.worker import Every, work
 from tests.waiting import eventually
 
 TUBE = "test.worker"
+ROOT = Path(__file__).parents[2]
 
 
 class Number(BaseModel):
@@ -146,6 +154,127 @@ def test_a_job_whose_connection_was_lost_while_it_was_handled_is_settled_all_the
     running(handle)
 
     eventually(lambda: handled and _is_empty(tube))
+
+
+def test_an_outage_keeps_the_jobs_that_wait_from_being_tried(
+    queue: JobQueue, tube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "OUTAGE_SECONDS", (60, 60))
+    for number in range(25):
+        queue.put(Number(number=number))
+    stop = Event()
+    handled: list[int] = []
+
+    def handle(jobs: Sequence[Job]) -> None:
+        handled.extend([_number(job) for job in jobs])
+        stop.set()
+        raise Away
+
+    work(queue, handle, (Away,), stop, batch=10)
+
+    assert handled == list(range(10))
+    assert tube.stats_tube(TUBE)["current-jobs-ready"] == 15
+
+
+def test_an_outage_among_jobs_that_are_handled_one_by_one_gives_the_rest_back(
+    queue: JobQueue, tube, running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "OUTAGE_SECONDS", (3, 3))
+    for number in range(4):
+        queue.put(Number(number=number))
+    batches: list[list[int]] = []
+
+    def handle(jobs: Sequence[Job]) -> None:
+        batches.append([_number(job) for job in jobs])
+        raise Away if batches[-1] == [1] else RuntimeError("a bug")
+
+    running(handle, batch=4)
+
+    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-ready"] == 2)
+    assert batches == [[0, 1, 2, 3], [0], [1]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_is_back_within_five_seconds_of_its_queue(tmp_path: Path, how: signal.Signals) -> None:
+    port = servers.free_port()
+    server = servers.beanstalkd(tmp_path / "jobs", port)
+    putting, working = (JobQueue.connect("127.0.0.1", port, TUBE) for _ in range(2))
+    handled: list[int] = []
+    stop = Event()
+    thread = Thread(target=work, args=(working, lambda jobs: handled.append(_number(jobs[0])), (Away,), stop))
+    thread.start()
+    putting.put(Number(number=1))
+    eventually(lambda: handled == [1])
+    putting.close()
+    server._process.send_signal(how)
+    server._process.wait()
+    server = servers.beanstalkd(tmp_path / "jobs", port)
+    putting.put(Number(number=2))
+
+    eventually(lambda: handled == [1, 2], seconds=5)
+
+    stop.set()
+    thread.join()
+    putting.close()
+    working.close()
+    server.stop()
+
+
+SLOW = """
+import sys
+from common.queue import JobQueue
+from common.worker import until_terminated, work
+
+def handle(jobs):
+    print("handling", flush=True)
+    sys.stdin.readline()
+    print("handled", flush=True)
+
+stop = until_terminated()
+print("ready", flush=True)
+work(JobQueue.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2]), handle, (), stop)
+"""
+
+
+@pytest.fixture
+def slow(beanstalkd_port: int, tube) -> Iterator[subprocess.Popen[str]]:
+    """A worker process whose jobs take until it is sent a line."""
+    command = [sys.executable, "-c", SLOW, str(beanstalkd_port), TUBE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_job_in_hand_be_finished_and_takes_no_other(
+    queue: JobQueue, tube, slow: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    queue.put(Number(number=1))
+    queue.put(Number(number=2))
+    assert [_line(slow), _line(slow)] == ["ready", "handling"]
+    slow.send_signal(number)
+    assert slow.stdin is not None
+    slow.stdin.write("\n")
+    slow.stdin.flush()
+
+    assert slow.wait(timeout=5) == 0
+    assert _line(slow) == "handled"
+    assert json.loads(tube.peek_ready().body)["payload"] == {"number": 2}
+
+
+def test_signals_may_come_in_heaps(slow: subprocess.Popen[str]) -> None:
+    assert _line(slow) == "ready"
+    for _ in range(300):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(slow.pid, number)
+
+    assert slow.wait(timeout=5) == 0
 
 
 def test_a_chore_runs_once_in_its_time_and_survives_an_outage() -> None:

@@ -14,8 +14,8 @@ import servers
 from common.errors import Unavailable
 from common.queue import JobQueue, QueueDown
 from likes_service.mailer import MailServer, MailServerAway
-from likes_service.models import Liked, LikeRecorded, TakenBack
-from likes_service.service import PAUSE_SECONDS, Likes, Notification, Validation
+from likes_service.models import NOTICE, Liked, LikeRecorded, TakenBack
+from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, Notification, Validation
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW, take_all
 
@@ -96,6 +96,14 @@ def test_a_like_counts_while_the_queue_is_away_and_stays_owed(store, post_id):
 
     assert store.count(post_id).count == 1
     assert store.owed(post_id, "bob")
+
+
+def test_a_crash_before_the_put_leaves_the_like_to_the_sweep(store, queues, post_id):
+    with pytest.raises(Crash):
+        Likes(store, CrashesOnce(queues(), "put", "before")).like(post_id, "bob")
+
+    assert store.count(post_id).count == 1
+    assert store.take_overdue(datetime.now(UTC) + OVERDUE_AFTER, 10) == [recorded(post_id)]
 
 
 def test_after_a_put_that_failed_no_other_is_tried_for_a_while(store, post_id):
@@ -199,20 +207,39 @@ def test_a_like_of_a_missing_post_is_taken_back_and_its_liker_told(store, valida
 
     validation.validate(recorded(post_id))
 
-    assert store.count(post_id).count == 0
+    assert (store.count(post_id).count, store.liked_by("bob", 1, None), store.popular(1, None)) == (0, [], [])
     assert take_all(notices) == [TakenBack(post_id=post_id, username="bob").model_dump(mode="json")]
     assert store.owed(post_id, "bob") is None
 
 
-def test_unreachable_is_not_missing(store, timelines, validation, post_id):
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_failing_is_not_missing(store, timelines, validation, notices, post_id, status):
     store.like(post_id, "bob", NOW, LATER)
-    timelines.otherwise = httpx.Response(503)
+    timelines.otherwise = httpx.Response(status)
 
     with pytest.raises(Unavailable):
         validation.validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
     assert store.owed(post_id, "bob")
+    assert take_all(notices) == []
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.ReadError])
+def test_unreachable_is_not_missing(store, timelines_client, validation, notices, post_id, error):
+    store.like(post_id, "bob", NOW, LATER)
+
+    def fail(request):
+        raise error("away", request=request)
+
+    timelines_client._timelines._transport = httpx.MockTransport(fail)
+
+    with pytest.raises(Unavailable):
+        validation.validate(recorded(post_id))
+
+    assert store.count(post_id).count == 1
+    assert store.owed(post_id, "bob")
+    assert take_all(notices) == []
 
 
 def test_a_like_that_its_user_took_back_is_nobodys_business(store, timelines, validation, notices, post):
@@ -270,14 +297,17 @@ def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
     assert store.owed(post_id, "bob").liked_at == LATER
 
 
-def kinds(jobs):
-    return {job["kind"] for job in jobs}
+def mailed(inbox, notification, notices):
+    """Who gets mails by all these notices, and about what."""
+    for notice in take_all(notices):
+        notification.notify(NOTICE.validate_python(notice))
+    return [(mail["To"], mail["Subject"]) for mail in inbox.mails]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["owed", "post", "put", "settle"])
-def test_a_crash_in_the_validation_of_a_post_that_exists_loses_nothing(
-    store, timelines_client, validations, notices, post, step, moment
+def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
+    store, timelines_client, validations, notices, notification, addresses, inbox, post, step, moment
 ):
     store.like(post, "bob", NOW, LATER)
     crashing = Validation(
@@ -292,14 +322,14 @@ def test_a_crash_in_the_validation_of_a_post_that_exists_loses_nothing(
     crashing.validate(recorded(post))
 
     assert store.count(post).count == 1
-    assert kinds(take_all(notices)) == {"liked"}
+    assert mailed(inbox, notification, notices) == [("alice@example.com", "bob likes your post")]
     assert store.owed(post, "bob") is None
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["owed", "post", "take_back", "put", "settle"])
-def test_a_crash_in_the_validation_of_a_missing_post_loses_nothing(
-    store, timelines_client, validations, notices, post_id, step, moment
+def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one_mail(
+    store, timelines_client, validations, notices, notification, addresses, inbox, post_id, step, moment
 ):
     store.like(post_id, "bob", NOW, LATER)
     store.like(post_id, "carol", NOW, LATER)
@@ -315,7 +345,7 @@ def test_a_crash_in_the_validation_of_a_missing_post_loses_nothing(
     crashing.validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
-    assert kinds(take_all(notices)) == {"taken_back"}
+    assert mailed(inbox, notification, notices) == [("bob@example.com", "Your like was taken back")]
     assert store.owed(post_id, "bob") is None
 
 

@@ -115,6 +115,32 @@ def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
         beanstalkd.stop()
 
 
+def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
+    start: Callable[..., Process],
+    data: Path,
+    settings: TimelinesSettings,
+    tube: greenstalk.Client[bytes],
+) -> None:
+    port = servers.free_port()
+    postgres = servers.postgres(data / "lost-postgres", port, durable=False)
+    store = TimelinesStore.connect(settings.model_copy(update={"db_port": port}).database)
+    store.prepare()
+    start(db_port=port)
+    tube.put(_job(_post()))
+    eventually(lambda: store.newest(1, None))
+    store.close()
+    postgres.stop()
+    lost = _post()
+    tube.put(_job(lost))
+    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-delayed"] == 1)
+    postgres = servers.postgres(data / "lost-postgres", port, durable=False)
+    try:
+        assert eventually(lambda: store.newest(2, None)[0] == lost)
+    finally:
+        store.close()
+        postgres.stop()
+
+
 def test_a_worker_ends_in_time_on_a_signal(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:

@@ -1,6 +1,10 @@
 """Hashes of passwords."""
 
+import time
+from threading import Barrier, Lock
+
 import anyio
+import anyio.lowlevel
 import pytest
 from passlib.hash import argon2
 
@@ -23,8 +27,77 @@ def test_a_password_is_right_for_its_own_hash_only(passwords: Passwords, passwor
     assert anyio.run(check) == (True, False)
 
 
-def test_where_there_is_no_hash_no_password_is_right(passwords: Passwords) -> None:
+def test_where_there_is_no_hash_no_password_is_right(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NOBODYS", anyio.run(passwords.hash, "correct horse"))
+
     assert anyio.run(passwords.verify, "correct horse", None) is False
+
+
+def test_where_there_is_no_hash_the_work_is_done_all_the_same(passwords: Passwords) -> None:
+    async def seconds(hashed: str | None) -> float:
+        began = time.process_time()
+        await passwords.verify("correct horse", hashed)
+        return time.process_time() - began
+
+    hashed = anyio.run(passwords.hash, "another")
+
+    assert anyio.run(seconds, None) > anyio.run(seconds, hashed) / 3
+
+
+def test_a_hash_is_argon2id_with_salt(passwords: Passwords) -> None:
+    first, second = (anyio.run(passwords.hash, "correct horse") for _ in range(2))
+
+    assert first.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert first != second
+
+
+def test_the_event_loop_goes_on_while_a_hash_is_made(passwords: Passwords) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def check() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)
+            await passwords.hash("correct horse")
+            group.cancel_scope.cancel()
+
+    anyio.run(check)
+
+    assert turns > 10
+
+
+def test_as_many_hashes_are_made_at_once_as_there_are_cores(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, busiest = 0, 0
+    lock, full = Lock(), Barrier(module.CORES)
+
+    def work(_: str) -> str:
+        nonlocal busy, busiest
+        with lock:
+            busy += 1
+            busiest = max(busy, busiest)
+        full.wait(timeout=5)
+        with lock:
+            busy -= 1
+        return "hash"
+
+    async def check() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(3 * module.CORES):
+                group.start_soon(passwords.hash, "correct horse")
+
+    monkeypatch.setattr(passwords._context, "hash", work)
+    anyio.run(check)
+
+    assert busiest == module.CORES
 
 
 def test_nobodys_hash_costs_what_others_do(passwords: Passwords) -> None:

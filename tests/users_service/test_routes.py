@@ -1,18 +1,24 @@
 """What the users service answers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from passlib.hash import argon2
+from sqlalchemy import text
 
 from common.auth import Tokens
+from common.fields import RESERVED_NAMES
 from common.routing import MAX_BODY_BYTES
 from tests.waiting import eventually
 from users_service.app import create_app
-from users_service.models import NewUser
+from users_service.models import MAX_FOLLOWEES, NewUser
+from users_service.passwords import Passwords
+from users_service.routes import FORM
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
 
@@ -55,13 +61,19 @@ def test_a_taken_address_is_409(client: TestClient) -> None:
         {"username": "a" * 31},
         {"username": "al ice"},
         {"username": "älice"},
-        {"username": "admin"},
+        *[{"username": name} for name in sorted(RESERVED_NAMES)],
         {"username": "Home"},
+        {"username": "alice\n"},
+        {"username": "\u212aelvin"},
         {"username": None},
+        {"username": ["alice"]},
         {"password": "1234567"},
         {"password": "x" * 129},
         {"password": "correct\x00horse"},
+        {"password": 12345678},
+        {"email": ""},
         {"email": "alice"},
+        {"email": "a" * 64 + "@" + "b" * 186 + ".com"},
         {"email": "a@b@c"},
         {"email": "a@example.com\nBcc: b@example.com"},
         {"bio": "x" * 501},
@@ -88,10 +100,37 @@ def test_a_malformed_user_is_422(client: TestClient, change: dict[str, Any]) -> 
         b"[" * 10_000,
         b'{"username": "\\ud800"}',
         b'{"\\ud800": 1}',
+        b'{"username": "alice", "password": 1' + b"0" * 5000 + b"}",
     ],
 )
-def test_what_is_no_user_at_all_is_422(client: TestClient, body: bytes) -> None:
-    assert client.post("/register", content=body, headers=JSON).status_code == 422
+@pytest.mark.parametrize("path", ["/register", "/login"])
+def test_what_is_no_user_at_all_is_422(client: TestClient, path: str, body: bytes) -> None:
+    assert client.post(path, content=body, headers=JSON).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff", b"username=alice", b"username=alice&password=" + b"x" * 129, b"username=%00&password=x"],
+)
+def test_a_malformed_form_is_422(client: TestClient, body: bytes) -> None:
+    assert client.post("/login", content=body, headers={"Content-Type": FORM}).status_code == 422
+
+
+@pytest.mark.parametrize("password", ["", "\x00", "correct horse\x00", "ü" * 128])
+@pytest.mark.parametrize("form", ["json", "data"])
+def test_no_password_but_the_right_one_signs_in(client: TestClient, form: str, password: str) -> None:
+    client.post("/register", json=ALICE)
+    answer = client.post("/login", **{form: ALICE | {"password": password}})
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "wrong_credentials")
+
+
+@pytest.mark.parametrize("password", ["8 letter", "x" * 128, "pässword 😀", " spaces stay "])
+def test_who_registers_with_a_password_signs_in_with_it(client: TestClient, password: str) -> None:
+    assert client.post("/register", json=ALICE | {"password": password}).status_code == 201
+
+    for form in ("json", "data"):
+        assert client.post("/login", **{form: ALICE | {"password": password}}).status_code == 200
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
@@ -141,12 +180,36 @@ def test_an_unknown_name_and_a_wrong_password_get_the_same_words(client: TestCli
     assert (answers[0].status_code, answers[0].headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
+class _Watched(Passwords):
+    """Remembers what was checked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked: list[str | None] = []
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        self.checked.append(hashed)
+        return await super().verify(password, hashed)
+
+
+def test_a_hash_is_checked_for_an_unknown_name_too(client: TestClient, app: FastAPI) -> None:
+    client.post("/register", json=ALICE)
+    app.state.passwords = watched = _Watched()
+    for name in ("nobody", "alice"):
+        client.post("/login", json={"username": name, "password": "wrong"})
+
+    assert [hashed is None for hashed in watched.checked] == [True, False]
+
+
 def test_an_old_hash_becomes_a_new_one_at_sign_in(client: TestClient, store: UsersStore) -> None:
     old = argon2.using(time_cost=1, memory_cost=8192, parallelism=1).hash(ALICE["password"])
     store.register(NewUser(**ALICE), old)
 
+    client.post("/login", json=ALICE | {"password": "wrong"})
+    assert store.password_hash("alice") == old
+
     assert client.post("/login", json=ALICE).status_code == 200
-    assert store.password_hash("alice") != old
+    assert not Passwords().is_outdated(str(store.password_hash("alice")))
     assert client.post("/login", json=ALICE).status_code == 200
 
 
@@ -164,8 +227,24 @@ def test_an_address_is_shown_to_its_owner_and_to_services(
 
 
 def test_an_address_is_shown_to_nobody_else(client: TestClient, with_address: str, as_user: Headers) -> None:
-    for headers in ({}, as_user("bobby")):
-        assert "email" not in client.get("/users/alice", headers=headers).json()
+    for headers in ({}, as_user("bobby"), as_user("alice_")):
+        answer = client.get("/users/alice", headers=headers)
+
+        assert set(answer.json()) == {"username", "bio", "created_at"}
+        assert with_address not in answer.text
+
+
+def test_nothing_else_says_an_address_or_a_hash(
+    client: TestClient, with_address: str, users: Users, as_user: Headers
+) -> None:
+    users("bobby")
+    taken = client.post("/register", json=ALICE | {"username": "carol", "email": with_address})
+    followed = client.post("/users/follow/alice", headers=as_user("bobby"))
+    own = client.get("/users/alice", headers=as_user("alice"))
+
+    assert all(with_address not in answer.text for answer in (taken, followed))
+    assert "argon2" not in own.text
+    assert "password" not in own.text
 
 
 def test_a_bad_token_is_401_where_a_token_is_optional(client: TestClient, users: Users) -> None:
@@ -174,10 +253,27 @@ def test_a_bad_token_is_401_where_a_token_is_optional(client: TestClient, users:
     assert client.get("/users/alice", headers={"Authorization": "Bearer x"}).status_code == 401
 
 
-def test_an_unknown_user_is_404(client: TestClient, as_user: Headers) -> None:
-    calls = [("GET", "/users/nobody"), ("GET", "/users/nobody/followees"), ("POST", "/users/unfollow/nobody")]
-    for method, path in calls:
-        assert client.request(method, path, headers=as_user("alice")).json()["code"] == "user_not_found"
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/users/nobody"),
+        ("GET", "/users/nobody/followees"),
+        ("POST", "/users/follow/nobody"),
+        ("POST", "/users/unfollow/nobody"),
+    ],
+)
+def test_an_unknown_user_is_404(
+    client: TestClient, users: Users, as_user: Headers, method: str, path: str
+) -> None:
+    users("alice")
+    answer = client.request(method, path, headers=as_user("alice"))
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "user_not_found")
+
+
+@pytest.mark.parametrize("path", ["/users/al", "/users/al%00ice", "/users/me", "/users/%FF%FE%FD/followees"])
+def test_what_is_no_name_is_422(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 422
 
 
 def test_following_says_whether_it_is_new(client: TestClient, users: Users, as_user: Headers) -> None:
@@ -201,10 +297,31 @@ def test_unfollowing_says_whether_there_was_something_to_end(
     assert [(answer["following"], answer["changed"]) for answer in answers] == [(False, True), (False, False)]
 
 
-def test_following_oneself_is_400(client: TestClient, users: Users, as_user: Headers) -> None:
+@pytest.mark.parametrize("written", ["alice", "Alice"])
+def test_following_oneself_is_400(client: TestClient, users: Users, as_user: Headers, written: str) -> None:
     users("alice")
+    answer = client.post(f"/users/follow/{written}", headers=as_user("alice"))
 
-    assert client.post("/users/follow/alice", headers=as_user("alice")).status_code == 400
+    assert (answer.status_code, answer.json()["code"]) == (400, "cannot_follow_yourself")
+
+
+def test_following_more_than_the_limit_is_409(
+    client: TestClient, store: UsersStore, users: Users, as_user: Headers
+) -> None:
+    users("alice", "bobby")
+    with store._database.transaction() as connection:
+        connection.execute(text("UPDATE users SET followees = :n"), {"n": MAX_FOLLOWEES})
+    answer = client.post("/users/follow/bobby", headers=as_user("alice"))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "too_many_followees")
+    assert client.get("/users/alice/followees").json() == []
+
+
+def test_a_token_of_a_user_that_is_gone_is_401(client: TestClient, users: Users, as_user: Headers) -> None:
+    users("bobby")
+    answer = client.post("/users/follow/bobby", headers=as_user("ghost"))
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 @pytest.mark.parametrize("path", ["/users/follow/bobby", "/users/unfollow/bobby"])
@@ -223,6 +340,25 @@ def test_a_page_of_followees_links_to_the_next(client: TestClient, users: Users,
     assert first.headers["Link"] == '</users/alice/followees?limit=2&before=carol>; rel="next"'
     assert client.get("/users/alice/followees?limit=2&before=carol").json() == ["bobby"]
     assert "Link" not in client.get("/users/alice/followees?limit=3").headers
+
+
+def test_all_followees_come_in_one_page_if_asked_for(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    names = [f"user{number}" for number in range(25)]
+    users("alice", *names)
+    for name in names:
+        client.post(f"/users/follow/{name}", headers=as_user("alice"))
+
+    assert client.get(f"/users/alice/followees?limit={MAX_FOLLOWEES}").json() == names[::-1]
+    assert client.get("/users/alice/followees").json() == names[:4:-1]
+
+
+def test_a_cursor_that_is_no_followee_is_400(client: TestClient, users: Users) -> None:
+    users("alice", "bobby")
+    answer = client.get("/users/alice/followees?before=bobby")
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_cursor")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=7501", "limit=x", "before=a", "before=admin"])
@@ -249,17 +385,41 @@ def test_a_changed_list_is_sent_again(client: TestClient, users: Users, as_user:
     assert client.get("/users/alice/followees", headers={"If-None-Match": etag}).json() == ["bobby"]
 
 
-def test_without_postgres_it_answers_503_until_postgres_is_there(data) -> None:
+CALLS = [
+    ("POST", "/register", ALICE),
+    ("POST", "/login", ALICE),
+    ("GET", "/users/alice", None),
+    ("POST", "/users/follow/bobby", None),
+    ("POST", "/users/unfollow/bobby", None),
+    ("GET", "/users/alice/followees", None),
+]
+
+
+def _assert_away(client: TestClient, headers: dict[str, str]) -> None:
+    for method, path, body in CALLS:
+        answer = client.request(method, path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (503, "postgres_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert client.get("/health").json()["checks"] == {"postgres": "unavailable"}
+    assert client.get("/livez").status_code == 200
+
+
+def test_postgres_may_come_late_go_away_and_come_back(data: Path, as_user: Headers) -> None:
     port = servers.free_port()
     settings = UsersSettings(_env_file=None, registry_url=None, db_port=port)
     with TestClient(create_app(settings)) as client:
-        assert client.get("/users/alice").status_code == 503
-        assert client.get("/health").json()["checks"] == {"postgres": "unavailable"}
-        assert client.get("/livez").status_code == 200
+        _assert_away(client, as_user("alice"))
+
+        server = servers.postgres(data / "late-postgres", port, durable=False)
+        eventually(lambda: client.get("/health").status_code == 200)
+        assert client.post("/register", json=ALICE).status_code == 201
+
+        server.stop()
+        _assert_away(client, as_user("alice"))
 
         server = servers.postgres(data / "late-postgres", port, durable=False)
         try:
             eventually(lambda: client.get("/health").status_code == 200)
-            assert client.get("/users/alice").status_code == 404
+            assert client.post("/login", json=ALICE).status_code == 200
         finally:
             server.stop()

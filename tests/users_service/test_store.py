@@ -104,6 +104,86 @@ def test_the_limit_of_followees_is_exact_when_many_come_at_once(store: UsersStor
     assert len(store.followees("alice", 100, None)) == 4
 
 
+def test_who_ends_one_may_follow_another(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby", "carol")
+    store.follow("alice", "bobby")
+    with store._database.transaction() as connection:
+        connection.execute(text("UPDATE users SET followees = :n"), {"n": MAX_FOLLOWEES})
+    with pytest.raises(Conflict):
+        store.follow("alice", "carol")
+
+    store.unfollow("alice", "bobby")
+
+    assert store.follow("alice", "carol")
+    assert store.followees("alice", 10, None) == ["carol"]
+
+
+def test_who_is_at_the_limit_may_follow_again_whom_they_follow(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+    store.follow("alice", "bobby")
+    with store._database.transaction() as connection:
+        connection.execute(text("UPDATE users SET followees = :n"), {"n": MAX_FOLLOWEES})
+
+    assert store.follow("alice", "bobby") is False
+
+
+def test_the_count_stays_exact_when_following_and_ending_race(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby", "carol", "david")
+    turns = [
+        (verb, follower, followee)
+        for _ in range(10)
+        for follower, followee in (
+            ("alice", "bobby"),
+            ("bobby", "alice"),
+            ("alice", "carol"),
+            ("david", "bobby"),
+        )
+        for verb in (store.follow, store.unfollow)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda turn: turn[0](*turn[1:]), turns))
+
+    with store._database.read() as connection:
+        wrong = connection.execute(
+            text(
+                "SELECT username FROM users"
+                " WHERE followees <> (SELECT count(*) FROM follows WHERE follower = username)"
+            )
+        )
+        assert wrong.all() == []
+
+
+def test_a_hash_is_replaced_only_if_it_is_still_the_old_one(store: UsersStore, users: Users) -> None:
+    users("alice")
+    store.rehash("alice", "another hash", "late")
+    assert store.password_hash("alice") == "no hash"
+
+    store.rehash("alice", "no hash", "better")
+
+    assert store.password_hash("alice") == "better"
+
+
+def test_nobody_has_no_hash(store: UsersStore) -> None:
+    assert store.password_hash("nobody") is None
+
+
+def test_ending_to_follow_nobody_is_not_found(store: UsersStore, users: Users) -> None:
+    users("alice")
+
+    with pytest.raises(NotFound):
+        store.unfollow("alice", "nobody")
+
+
+def test_a_name_that_was_taken_again_has_another_version(store: UsersStore, users: Users) -> None:
+    users("alice")
+    before = store.followees_version("alice")
+    with store._database.transaction() as connection:
+        connection.execute(text("DELETE FROM users"))
+    users("alice")
+
+    assert store.followees_version("alice") != before
+
+
 def test_the_version_changes_with_the_list_and_only_then(store: UsersStore, users: Users) -> None:
     users("alice", "bobby")
     versions = [store.followees_version("alice")]
