@@ -1,0 +1,248 @@
+"""People who use the suite all the while, each one thing after the other, and hold it to its word."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import aiohttp
+import httpx2
+
+from tests.faults.ledger import Answer, Ledger, Written
+
+PASSWORD = "correct horse"
+LONGEST_PAUSE_SECONDS = 0.2
+RETRY_SECONDS = 0.3
+# Longer than all that the gateway gives itself.
+PATIENCE = aiohttp.ClientTimeout(total=20)
+PAGE = 20
+
+
+class Person:
+    """A signed-in user. Nobody else changes what is theirs, so they know what must be true of it."""
+
+    def __init__(
+        self, name: str, token: str, people: Sequence[str], ledger: Ledger, stop: Event, rng: random.Random
+    ) -> None:
+        self.name = name
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._others = [other for other in people if other != name]
+        self._ledger = ledger
+        self._stop = stop
+        self._rng = rng
+        self._written = 0
+
+    async def live(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        habits: dict[Callable[[], Awaitable[None]], int] = {
+            self.write: 6, self.write_for_sure: 4, self.write_later: 6, self.follow_or_not: 5,
+            self.like_or_not: 8, self.like_nothing: 1, self.ask_all: 1, self.vote: 5,
+            self.read: 8, self.read_home: 8, self.look_around: 4,
+        }  # fmt: skip
+        while not self._stop.is_set():
+            [habit] = self._rng.choices(list(habits), list(habits.values()))
+            await habit()
+            await asyncio.sleep(self._rng.uniform(0, LONGEST_PAUSE_SECONDS))
+
+    async def write(self) -> None:
+        text, post = self._new_post()
+        answer = await self._ask("post", "POST", "/posts", json={"text": text})
+        if answer.is_success:
+            self._note(post, answer)
+            await self._expect_on_own_timeline(post.id)
+
+    async def write_for_sure(self) -> None:
+        text, post = self._new_post()
+        key = {"Idempotency-Key": str(uuid4())}
+        while not self._stop.is_set():
+            answer = await self._ask("keyed", "POST", "/posts", json={"text": text}, headers=key)
+            if answer.is_success:
+                self._note(post, answer)
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def write_later(self) -> None:
+        text, post = self._new_post()
+        answer = await self._ask("async", "POST", "/posts/async", json={"text": text})
+        if answer.is_success:
+            post.id = answer.body["id"]
+
+    async def follow_or_not(self) -> None:
+        other, wanted = self._rng.choice(self._others), self._rng.random() < 0.7
+        verb = "follow" if wanted else "unfollow"
+        answer = await self._ask(verb, "POST", f"/users/{verb}/{other}")
+        self._ledger.follows.settle((self.name, other), wanted, answer)
+
+    async def like_or_not(self) -> None:
+        if not (post := self._some_stored_post()):
+            return
+        wanted = self._rng.random() < 0.7
+        answer = await self._ask(
+            "like" if wanted else "unlike", "POST" if wanted else "DELETE", f"/likes/{post.id}"
+        )
+        self._ledger.likes.settle((post.id, self.name), wanted, answer)
+        if self._ledger.likes.of((post.id, self.name)) == {wanted}:
+            await self._expect_among_own_likes(post.id, wanted)
+
+    async def like_nothing(self) -> None:
+        """A post that does not exist: the like is taken back, so nothing is noted."""
+        await self._ask("like", "POST", f"/likes/{uuid4()}")
+
+    async def ask_all(self) -> None:
+        poll = {"question": f"{self.name} asks", "options": ["yes", "no", "why"]}
+        answer = await self._ask("ask", "POST", "/polls", json=poll)
+        if answer.is_success:
+            self._ledger.polls.append(answer.body["id"])
+
+    async def vote(self) -> None:
+        """Until it is counted: again after a lost answer, which may say that it was counted already."""
+        voted = {poll for poll, name in self._ledger.votes if name == self.name}
+        if not (open_polls := [poll for poll in self._ledger.polls if poll not in voted]):
+            return
+        poll, option = self._rng.choice(open_polls), self._rng.randrange(3)
+        was_lost = False
+        while not self._stop.is_set():
+            path = f"/polls/{poll}/vote"
+            answer = await self._ask("vote", "POST", path, json={"option": option}, may_be={409})
+            if answer.status == 409 and not was_lost:
+                self._complain(f"{self.name} has not voted in {poll}, and is told so")
+            if not answer.is_away:
+                self._ledger.votes[poll, self.name] = option
+                return
+            was_lost = True
+            await asyncio.sleep(RETRY_SECONDS)
+        if was_lost:
+            self._ledger.lost_votes.add((poll, self.name))
+
+    async def read(self) -> None:
+        if not (post := self._some_stored_post()):
+            return
+        answer = await self._ask("read", "GET", f"/posts/id/{post.id}")
+        if answer.is_success and answer.body["username"] != post.author:
+            self._complain(f"{post.id} is not {post.author}'s")
+
+    async def read_home(self) -> None:
+        """Exactly the newest posts of those followed; of a follow in doubt either is right."""
+        truths = {other: self._ledger.follows.of((self.name, other)) for other in self._others}
+        stored = [post for post in self._ledger.stored if truths.get(post.author) == {True}]
+        answer = await self._ask("home", "GET", f"/posts/home/{self.name}")
+        if not answer.is_success:
+            return
+        shown = {post["id"] for post in answer.body}
+        oldest = min(shown) if len(shown) == PAGE else ""
+        if missing := {post.id for post in stored if post.id > oldest} - shown:
+            self._complain(f"{missing} are not on the home timeline of {self.name}")
+        if strange := {post["username"] for post in answer.body if True not in truths[post["username"]]}:
+            self._complain(f"{self.name} does not follow {strange}")
+
+    async def look_around(self) -> None:
+        kind, path = self._rng.choice(
+            [
+                ("public", "/posts"),
+                ("popular", "/likes/popular"),
+                ("profile", f"/users/{self._rng.choice(self._others)}"),
+                ("followees", f"/users/{self.name}/followees"),
+            ]
+        )
+        await self._ask(kind, "GET", path)
+
+    async def _ask(
+        self,
+        kind: str,
+        method: str,
+        path: str,
+        json: object = None,
+        headers: dict[str, str] | None = None,
+        may_be: frozenset[int] | set[int] = frozenset(),
+    ) -> Answer:
+        started, status, body = time.monotonic(), 0, None
+        try:
+            request = self._session.request(method, path, json=json, headers=self._headers | (headers or {}))
+            async with request as response:
+                body = await response.json(content_type=None)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError):
+            pass
+        answer = Answer(kind, started, time.monotonic(), status, body)
+        self._ledger.answers.append(answer)
+        if not (answer.is_success or answer.is_away or status in may_be):
+            self._complain(f"{method} {path}: {status} {body}")
+        return answer
+
+    async def _expect_on_own_timeline(self, post_id: str) -> None:
+        answer = await self._ask("timeline", "GET", f"/posts/{self.name}")
+        if answer.is_success and post_id not in {post["id"] for post in answer.body}:
+            self._complain(f"{self.name} does not see {post_id}")
+
+    async def _expect_among_own_likes(self, post_id: str, wanted: bool) -> None:
+        answer = await self._ask("liked", "GET", f"/users/{self.name}/likes?limit=100")
+        if not answer.is_success:
+            return
+        is_there = post_id in {like["post_id"] for like in answer.body}
+        # An older like may be on a later page.
+        if is_there is not wanted and (not wanted or len(answer.body) < 100):
+            self._complain(f"{self.name} sees {post_id} {'not ' * wanted}among their likes")
+
+    def _new_post(self) -> tuple[str, Written]:
+        self._written += 1
+        text = f"{self.name} {self._written}"
+        post = self._ledger.posts[text] = Written(self.name)
+        return text, post
+
+    def _note(self, post: Written, answer: Answer) -> None:
+        post.id = answer.body["id"]
+        self._ledger.stored.append(post)
+
+    def _some_stored_post(self) -> Written | None:
+        return self._rng.choice(self._ledger.stored) if self._ledger.stored else None
+
+    def _complain(self, complaint: str) -> None:
+        self._ledger.wrong.append(complaint)
+
+
+class Load:
+    """All of them at once, in a thread of their own, for as long as the context lasts."""
+
+    def __init__(self, url: str, people: Sequence[str], seed: int) -> None:
+        self.ledger = Ledger()
+        self._url = url
+        self._stop = Event()
+        tokens = _sign_up(url, people)
+        self._people = [
+            Person(name, tokens[name], people, self.ledger, self._stop, random.Random(f"{seed} {name}"))
+            for name in people
+        ]
+        self._thread = Thread(target=lambda: asyncio.run(self._run()), name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        async with (
+            aiohttp.ClientSession(self._url, timeout=PATIENCE) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            for person in self._people:
+                group.create_task(person.live(session))
+
+
+def _sign_up(url: str, people: Sequence[str]) -> dict[str, str]:
+    tokens: dict[str, Any] = {}
+    with httpx2.Client(base_url=url, timeout=20) as client:
+        for name in people:
+            user = {"username": name, "password": PASSWORD, "email": f"{name}@example.com"}
+            client.post("/register", json=user).raise_for_status()
+            signed_in = client.post("/login", json={"username": name, "password": PASSWORD})
+            tokens[name] = signed_in.raise_for_status().json()["access_token"]
+    return tokens

@@ -1,0 +1,220 @@
+"""The suite under load, with one part after the other killed, hung, or stopped and started again."""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Literal
+
+from tests.faults.ledger import Answer, Ledger
+from tests.faults.load import Load
+from tests.faults.parts import SERVICES, WORKERS, Suite
+from tests.faults.survey import Survey, are_jobs_done
+from tests.waiting import eventually
+
+PEOPLE = [f"user{number}" for number in range(10)]
+RECOVERY_SECONDS = 30
+# A like whose job was never put is put half a minute later.
+QUIET_SECONDS = 90
+
+# What has to be there for each kind of request; the gateway, for all of them.
+NEEDS = {
+    "post": {"timelines", "postgres"},
+    "keyed": {"timelines", "postgres"},
+    "async": {"timelines", "beanstalkd"},
+    "read": {"timelines", "postgres"},
+    "timeline": {"timelines", "postgres"},
+    "public": {"timelines", "postgres"},
+    "home": {"timelines", "users", "postgres"},
+    "follow": {"users", "postgres"},
+    "unfollow": {"users", "postgres"},
+    "profile": {"users", "postgres"},
+    "followees": {"users", "postgres"},
+    "like": {"likes", "redis"},
+    "unlike": {"likes", "redis"},
+    "liked": {"likes", "redis"},
+    "popular": {"likes", "redis"},
+    "ask": {"polls", "dynamodb"},
+    "vote": {"polls", "dynamodb"},
+}
+# A POST that was under way may have had its effect: the gateway must not send it again.
+NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is done to some parts at once, and undone some seconds later."""
+
+    verb: Literal["kill", "hang", "stop"]
+    parts: tuple[str, ...]
+    seconds: float = 2
+
+    def __str__(self) -> str:
+        return f"{self.verb} {' and '.join(self.parts)} for {self.seconds:g} s"
+
+    def excuses(self, answer: Answer) -> bool:
+        """Whether a request may have failed because of it."""
+        needs = NEEDS[answer.kind] | {"gateway"}
+        if needs & self._away:
+            return answer.is_away
+        is_cut_off = self.verb != "stop" and answer.kind in NEVER_TWICE and needs & self._maimed
+        return bool(is_cut_off) and answer.status in (502, 504)
+
+    def concerned(self) -> set[str]:
+        """The kinds of requests that cannot be answered meanwhile."""
+        return {kind for kind, needs in NEEDS.items() if (needs | {"gateway"}) & self._away}
+
+    @property
+    def _away(self) -> set[str]:
+        whole = {name for name in SERVICES if {f"{name}.1", f"{name}.2"} <= set(self.parts)}
+        return whole | set(self.parts)
+
+    @property
+    def _maimed(self) -> set[str]:
+        return {part.partition(".")[0] for part in self.parts}
+
+
+def _both(service: str) -> tuple[str, str]:
+    return f"{service}.1", f"{service}.2"
+
+
+ROLLING_RESTART = [Fault("stop", tuple(f"{service}.{n}" for service in SERVICES), 0) for n in (1, 2)]
+QUICK = [
+    *(Fault("kill", (f"{service}.1",)) for service in SERVICES),
+    *(Fault("kill", _both(service)) for service in ("timelines", "likes")),
+    Fault("hang", ("users.2",), 7),
+    Fault("hang", ("timelines.2",), 7),
+    Fault("kill", ("registry",)),
+    Fault("hang", ("registry",), 4),
+    Fault("kill", ("gateway",)),
+    *(Fault("kill", (worker,), 1) for worker in WORKERS),
+    Fault("stop", tuple(WORKERS), 0),
+    Fault("hang", ("timelines_worker",), 4),
+    *(Fault("kill", (store,)) for store in ("postgres", "redis", "beanstalkd", "mail")),
+    *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
+    # The stand-in keeps nothing over a kill.
+    Fault("stop", ("dynamodb",)),
+    *ROLLING_RESTART,
+]
+
+
+@dataclass
+class Blow:
+    """A fault as it happened, in seconds of the monotonic clock."""
+
+    fault: Fault
+    struck: float
+    mended: float
+    recovered: float
+    healed: float
+
+    def excuses(self, answer: Answer) -> bool:
+        during = answer.ended >= self.struck and answer.started <= self.healed
+        return during and self.fault.excuses(answer)
+
+
+@dataclass
+class Report:
+    """Everything that came of it."""
+
+    seed: int
+    blows: list[Blow]
+    ledger: Ledger
+    survey: Survey
+    logs: list[tuple[str, str]]
+
+    def failures(self, blows: Iterable[Blow] | None = None) -> list[str]:
+        """The requests that failed although nothing that they need was away."""
+        blows = self.blows if blows is None else blows
+        return [
+            f"{answer.kind}: {answer.status} after {answer.seconds:.1f} s, {self._when(answer)}"
+            for answer in self.ledger.answers
+            if not answer.is_success
+            and answer.status != 409
+            and not any(one.excuses(answer) for one in blows)
+        ]
+
+    @property
+    def longest_recovery(self) -> float:
+        return max((blow.recovered - blow.mended for blow in self.blows), default=0)
+
+    @property
+    def wrong(self) -> list[str]:
+        return [*self.ledger.wrong, *sorted(self.survey.wrong)]
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: {len(self.blows)} faults, {len(self.ledger.answers)} requests, "
+            f"{self.ledger.acknowledged} acknowledged writes, {len(self.survey.lost)} lost, "
+            f"{len(self.survey.doubled)} doubled, {len(self.wrong)} wrong answers, "
+            f"{len(self.failures())} failures without a cause, "
+            f"longest recovery {self.longest_recovery:.1f} s"
+        )
+
+    def _when(self, answer: Answer) -> str:
+        last = [blow for blow in self.blows if blow.struck <= answer.ended][-1:]
+        return f"{answer.ended - last[0].struck:.1f} s after: {last[0].fault}" if last else "before any fault"
+
+
+class Ordeal:
+    """One suite, its people, and what is done to it."""
+
+    def __init__(self, data: Path, seed: int) -> None:
+        self._seed = seed
+        self._suite = Suite(data)
+        self._blows: list[Blow] = []
+
+    def run(self, faults: Iterable[Fault]) -> Report:
+        """Start it all, let the faults happen one after the other, compare, end it all."""
+        try:
+            self._suite.start()
+            with Load(self._suite.url, PEOPLE, self._seed) as load:
+                for fault in faults:
+                    self._blows.append(self._suffer(fault, load.ledger))
+            survey = self._survey(load.ledger)
+        finally:
+            self._suite.end()
+        return Report(self._seed, self._blows, load.ledger, survey, list(self._suite.logs()))
+
+    def _suffer(self, fault: Fault, ledger: Ledger) -> Blow:
+        print(fault, flush=True)
+        parts = [self._suite.parts[name] for name in fault.parts]
+        struck = time.monotonic()
+        for part in parts:
+            getattr(part, fault.verb)()
+        Event().wait(fault.seconds)
+        mended = time.monotonic()
+        for part in parts:
+            part.go_on() if fault.verb == "hang" else part.start()
+        eventually(lambda: self._is_answered(fault.concerned(), mended, ledger), RECOVERY_SECONDS)
+        recovered = time.monotonic()
+        eventually(self._suite.is_whole, RECOVERY_SECONDS)
+        return Blow(fault, struck, mended, recovered, time.monotonic())
+
+    @staticmethod
+    def _is_answered(kinds: set[str], since: float, ledger: Ledger) -> bool:
+        """Whether the last request of each of these kinds, begun since then, succeeded."""
+        last = {answer.kind: answer for answer in ledger.answers[-500:] if answer.started > since}
+        return all(kind in last and last[kind].is_success for kind in kinds)
+
+    def _survey(self, ledger: Ledger) -> Survey:
+        def look() -> Survey:
+            mails = self._suite.data / "stores" / "mail"
+            return Survey(self._suite.url, PEOPLE, ledger, mails)
+
+        deadline = time.monotonic() + QUIET_SECONDS
+        while not are_jobs_done(self._suite.ports["beanstalkd"]) or not (survey := look()).is_clean:
+            if time.monotonic() > deadline:
+                return look()
+            Event().wait(1)
+        return survey
+
+
+def shuffled(seed: int) -> Iterator[Fault]:
+    """The faults for ever, each time in another order, each time of another length."""
+    rng = random.Random(seed)
+    while True:
+        for fault in rng.sample(QUICK, len(QUICK)):
+            yield Fault(fault.verb, fault.parts, round(fault.seconds * rng.uniform(0.2, 1.5), 1))

@@ -1,0 +1,41 @@
+"""Faults at random for as long as you like: `bin/soak [minutes]`. The last line has the figures."""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.faults.ordeal import Fault, Ordeal, shuffled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bin/soak", description=__doc__)
+    parser.add_argument("minutes", nargs="?", type=float, default=5)
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(2**32), help="repeats the faults of a run"
+    )
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="microblog-soak-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL's user has to reach it
+        report = Ordeal(Path(folder), given.seed).run(_for(given.minutes * 60, given.seed))
+    problems = [
+        *sorted(report.survey.lost), *sorted(report.survey.doubled), *report.wrong, *report.failures()
+    ]  # fmt: skip
+    print(*problems, sep="\n")
+    print(report)
+    sys.exit(1 if problems else 0)
+
+
+def _for(seconds: float, seed: int) -> Iterator[Fault]:
+    end = time.monotonic() + seconds
+    for fault in shuffled(seed):
+        if time.monotonic() > end:
+            return
+        yield fault
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What is there when all is quiet again, against what was promised."""
+
+import mailbox
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import greenstalk
+import httpx2
+
+from tests.faults.ledger import Ledger, Pair
+
+
+class Survey:
+    """Everything that the people may see, read once; and what of it should not be so."""
+
+    def __init__(self, url: str, people: list[str], ledger: Ledger, mails: Path) -> None:
+        self.lost: set[str] = set()
+        self.doubled: set[str] = set()
+        self.wrong: set[str] = set()
+        self._ledger = ledger
+        with httpx2.Client(base_url=url, timeout=20) as self._client:
+            self._compare_posts()
+            self._compare_follows(people)
+            self._compare_likes(people)
+            self._compare_votes()
+        self._compare_mails(mails)
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong)
+
+    def _compare_posts(self) -> None:
+        found = [(post["id"], post["text"]) for post in self._pages("/posts?limit=100")]
+        promised = {(post.id, text) for text, post in self._ledger.posts.items() if post.id}
+        counts = Counter(text for _, text in found)
+        self.lost |= {f"the post {post}" for post in promised - set(found)}
+        self.doubled |= {f"the post {text!r}" for text, count in counts.items() if count > 1}
+        self.wrong |= {f"nobody wrote {text!r}" for text in counts if text not in self._ledger.posts}
+
+    def _compare_follows(self, people: list[str]) -> None:
+        found = {
+            (name, other)
+            for name in people
+            for other in self._get(f"/users/{name}/followees?limit={len(people)}")
+        }
+        self.lost |= {f"the follow {pair}" for pair in self._ledger.follows.missing(found)}
+        self.wrong |= {f"the follow {pair}" for pair in self._ledger.follows.strange(found)}
+
+    def _compare_likes(self, people: list[str]) -> None:
+        found: set[Pair] = {
+            (like["post_id"], name)
+            for name in people
+            for like in self._pages(f"/users/{name}/likes?limit=100")
+        }
+        self.lost |= {f"the like {pair}" for pair in self._ledger.likes.missing(found)}
+        self.wrong |= {f"the like {pair}" for pair in self._ledger.likes.strange(found)}
+        counts = Counter(post for post, _ in found)
+        ranking = {one["post_id"]: one["count"] for one in self._pages("/likes/popular?limit=100")}
+        self.wrong |= {f"the ranking of {post}" for post, _ in (counts - Counter(ranking)).items()}
+        self.wrong |= {f"the ranking of {post}" for post, _ in (Counter(ranking) - counts).items()}
+        for post in {post.id for post in self._ledger.stored}:
+            if (count := self._get(f"/likes/{post}/count")["count"]) != counts[post]:
+                self.wrong.add(f"{count} likes of {post}, which {counts[post]} like")
+
+    def _compare_votes(self) -> None:
+        promised = Counter((poll, option) for (poll, _), option in self._ledger.votes.items())
+        in_doubt = Counter(poll for poll, _ in self._ledger.lost_votes)
+        for poll in self._ledger.polls:
+            results = self._get(f"/polls/{poll}/results")
+            for result in results["results"]:
+                surplus = result["votes"] - promised[poll, result["option"]]
+                if surplus < 0:
+                    self.lost.add(f"a vote in {poll}")
+                elif surplus > in_doubt[poll]:
+                    self.doubled.add(f"a vote in {poll}")
+            if results["total_votes"] != sum(result["votes"] for result in results["results"]):
+                self.wrong.add(f"the sum of {poll}")
+
+    def _compare_mails(self, folder: Path) -> None:
+        counts = Counter(
+            (mail["To"], mail["Subject"], mail.get_payload()) for mail in mailbox.Maildir(folder)
+        )
+        self.doubled |= {f"the mail {mail}" for mail, count in counts.items() if count > 1}
+
+    def _get(self, path: str) -> Any:
+        return self._client.get(path).raise_for_status().json()
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+        next_page: str | None = path
+        while next_page:
+            page = self._client.get(next_page).raise_for_status()
+            yield from page.json()
+            next_page = page.links.get("next", {}).get("url")
+
+
+def are_jobs_done(port: int) -> bool:
+    """Whether nothing is waiting, nothing at work and nothing buried, in any tube."""
+    with greenstalk.Client(("127.0.0.1", port)) as client:
+        stats = client.stats()
+    states = ("urgent", "ready", "reserved", "delayed", "buried")
+    return not any(stats[f"current-jobs-{state}"] for state in states)
