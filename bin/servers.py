@@ -94,7 +94,7 @@ def postgres(
 
 def redis(data: Path, port: int) -> Server:
     options = ["--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
-    durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
+    durable = ["--appendonly", "yes", "--appendfsync", "always"]
 
     def answers() -> None:
         with redis_client.Redis(host=HOST, port=port, socket_timeout=1) as client:
