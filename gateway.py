@@ -3,21 +3,24 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.middleware import Middleware
+from throttled.rate_limiter import per_hour, per_min
 
-from common import __version__, openapi
+from common import __version__, edge, openapi
+from common.edge import EdgeSettings
 from common.errors import problems
-from common.forwarder import READ_SECONDS, Destination, Forwarder
+from common.forwarder import READ_SECONDS, Destination, Forwarder, Resolve
+from common.limits import Limiter, Policy, SignInPolicy
 from common.registry import Directory, Instance, Status
 from common.routing import router
-from common.service import create_service, serve
-from common.settings import ServiceSettings
+from common.service import create_service, serve, tokens
 from common.transport import AiohttpTransport
 
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -48,8 +51,14 @@ ROUTES = {
 # The paths whose POST may be sent again under the same Idempotency-Key.
 KEYED = {"/posts"}
 
+# Argon2 makes both of these dear, and of guesses no more than 30 in the first quarter of an hour may be made.
+STRICTER = {
+    "/register": Policy("register", per_min(60, burst=100)),
+    "/login": SignInPolicy("login", per_min(60, burst=100), guesses=per_hour(30, burst=20)),
+}
 
-class GatewaySettings(ServiceSettings):
+
+class GatewaySettings(EdgeSettings):
     port: int = 8080
 
 
@@ -116,9 +125,11 @@ def _service_status(directory: Directory, name: str) -> ServiceStatus:
     return ServiceStatus(status=best, instances=len(instances))
 
 
-def resolver(paths: Mapping[str, str]) -> Callable[[bytes], Destination | None]:
+def resolver(paths: Mapping[str, str], ordinary: Policy | None = None) -> Resolve:
     """All templates as one pattern, so that a path is looked at once."""
-    destinations = [Destination(service, path in KEYED) for path, service in paths.items()]
+    destinations = [
+        Destination(service, STRICTER.get(path, ordinary), path in KEYED) for path, service in paths.items()
+    ]
     groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in paths)
     pattern = re.compile("|".join(groups).encode())
 
@@ -205,8 +216,19 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.directory = directory
     app.state.api_document = ApiDocument(directory, transport)
-    app.router.routes.insert(0, Forwarder(directory, transport, resolver(ROUTES)))
+    edge.install(app, settings)
+    # The innermost middleware: nearly every request ends here.
+    app.user_middleware.append(
+        Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), _limiter(settings))
+    )
     return app
+
+
+def _limiter(settings: GatewaySettings) -> Limiter | None:
+    if settings.ordinary is None:
+        return None
+    policies = [settings.ordinary, *STRICTER.values()]
+    return Limiter(policies, tokens(settings), settings.rate_limit_storage)
 
 
 app = create_app()

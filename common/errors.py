@@ -1,6 +1,7 @@
 """Errors are words of the domain with a status: raised anywhere, rendered here, once."""
 
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -10,9 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from common.telemetry import request_id
 
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -58,6 +61,12 @@ class NotFound(Problem):
     status = HTTPStatus.NOT_FOUND
 
 
+class MethodNotAllowed(Problem):
+    """Not with this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
 class Conflict(Problem):
     """Already so."""
 
@@ -70,6 +79,18 @@ class TooLarge(Problem):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class UrlTooLong(Problem):
+    """The URL is longer than any of this API's."""
+
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+
+
+class HeadersTooLarge(Problem):
+    """More headers, or larger ones, than anything here needs."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
 class UnsupportedMediaType(Problem):
     """A body of another media type than the route reads."""
 
@@ -80,6 +101,12 @@ class Unprocessable(Problem):
     """Malformed, in a way that the request's model alone cannot see."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class TooManyRequests(Problem):
+    """More than one client may ask for in this time."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class BadGateway(Problem):
@@ -187,7 +214,15 @@ async def _http_exception(request: Request, exc: Exception) -> JSONResponse:
     status = HTTPStatus(exc.status_code)
     problem = Problem(status.phrase.lower().replace(" ", "_"), exc.detail, dict(exc.headers or {}))
     problem.status = status
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers = {"Allow": ", ".join(filter(partial(_is_allowed, request), METHODS))}
     return render(problem)
+
+
+def _is_allowed(request: Request, method: str) -> bool:
+    """The framework itself tells only of the first route that has the path."""
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:

@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import httpx
-from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common import telemetry
 from common.balancer import Balancer
@@ -25,6 +25,7 @@ from common.errors import (
     Unavailable,
     render,
 )
+from common.limits import Limiter, Policy
 from common.registry import Directory, Instance
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ HOP_BY_HOP = {
 }  # fmt: skip
 # What only this side may say; Host becomes the instance's.
 OURS = {
-    b"host", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+    b"host", b"content-length", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
     b"x-request-id", b"traceparent",
 }  # fmt: skip
 
@@ -55,43 +56,59 @@ NOT_FORWARDED = HOP_BY_HOP | OURS
 # What this server says in every answer itself.
 NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id"}
 
-LENGTHS = {b"content-length", b"transfer-encoding"}
+BEARER = b"bearer "
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a path leads, and whether its POST may be repeated under an `Idempotency-Key`."""
+    """Where a path leads, how often a client may go there, and whether its POST honours `Idempotency-Key`."""
 
     service_name: str
+    policy: Policy | None = None
     honours_key: bool = False
 
 
 Resolve = Callable[[bytes], Destination | None]
 
 
-class Forwarder(BaseRoute):
-    """A route to all that `resolve` knows a way to. It comes first: nearly every request is for it."""
+class Forwarder:
+    """ASGI middleware that answers all that `resolve` knows a way to; the rest is the app's own."""
 
-    def __init__(self, directory: Directory, transport: httpx.AsyncBaseTransport, resolve: Resolve) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        directory: Directory,
+        transport: httpx.AsyncBaseTransport,
+        resolve: Resolve,
+        limiter: Limiter | None = None,
+    ) -> None:
+        self._app = app
         self._balancer = Balancer(directory)
         self._transport = transport
         self._resolve = resolve
+        self._limiter = limiter
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (destination := self._resolve(scope["raw_path"])):
-            return Match.FULL, {"destination": destination}
-        return Match.NONE, {}
+            await self._forward(destination, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, destination: Destination, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             _require_plain(scope["raw_path"])
-            exchange = Exchange(scope, receive)
+            exchange = Exchange(destination, scope, receive)
             await exchange.read_body()
+            limiter, policy = self._limiter, destination.policy
+            if limiter and policy:
+                await limiter.admit(policy, exchange)
             async with Lookout(exchange):
                 instance, answer = await self._answer(exchange)
                 exchange.is_answered = True
+                if limiter and policy and answer.status_code == HTTPStatus.OK:
+                    await limiter.succeeded(policy, exchange)
                 with self._balancer.busy(instance):
                     await _pass_on(answer, send)
         except Problem as problem:
@@ -102,7 +119,7 @@ class Forwarder(BaseRoute):
     async def _answer(self, exchange: "Exchange") -> tuple[Instance, httpx.Response]:
         """The first answer that is one; the last problem met, if there is none."""
         name = exchange.destination.service_name
-        problem: Problem = Unavailable(f"{name}_unavailable", f"No instance of {name} can be reached.")
+        problem: Problem | None = None
         tried: list[Instance] = []
         while len(tried) < ATTEMPTS and (instance := self._balancer.choose(name, tried)):
             tried.append(instance)
@@ -119,7 +136,7 @@ class Forwarder(BaseRoute):
                 if not exchange.is_repeatable:
                     break
             logger.warning("%s at %s is passed over", name, instance.netloc)
-        raise problem
+        raise problem or Unavailable(f"{name}_unavailable", f"No instance of {name} can be reached.")
 
     async def _ask(self, exchange: "Exchange", instance: Instance) -> httpx.Response:
         with self._balancer.busy(instance):
@@ -134,15 +151,36 @@ class Forwarder(BaseRoute):
 class Exchange:
     """One client's request, as it is sent on to an instance: or to several, one after the other."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, destination: Destination, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self._body: bytes | AsyncIterator[bytes] = b""
         self.receive = receive
-        self.destination: Destination = scope["destination"]
+        self.destination = destination
         self.is_answered = False
         # What went wrong on the client's side while its body was passed on.
         self.failure: Exception | None = None
+
+    @property
+    def client(self) -> str:
+        """The address that the request came from."""
+        address, _ = self._scope["client"] or ("unknown", 0)
+        return str(address)
+
+    @property
+    def bearer(self) -> bytes | None:
+        """The token in it, good or not."""
+        value = self._header(b"authorization")
+        return value[len(BEARER) :].strip() if value and value[: len(BEARER)].lower() == BEARER else None
+
+    @property
+    def content_type(self) -> bytes:
+        return self._header(b"content-type") or b""
+
+    @property
+    def held_body(self) -> bytes:
+        """The body, if it is small."""
+        return self._body if isinstance(self._body, bytes) else b""
 
     @property
     def is_repeatable(self) -> bool:
@@ -151,7 +189,10 @@ class Exchange:
             return False
         if self._scope["method"] in IDEMPOTENT:
             return True
-        return self.destination.honours_key and any(name == b"idempotency-key" for name, _ in self._headers)
+        return self.destination.honours_key and self._header(b"idempotency-key") is not None
+
+    def _header(self, wanted: bytes) -> bytes | None:
+        return next((value for name, value in self._headers if name == wanted), None)
 
     async def until_gone(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
@@ -161,16 +202,19 @@ class Exchange:
             pass
 
     async def read_body(self) -> None:
-        """Hold a small body, so that it can be sent again; others stream."""
-        names = {name: value for name, value in self._headers if name in LENGTHS}
-        if b"transfer-encoding" in names:
-            self._body = self._stream()
-        elif (length := int(names.get(b"content-length", 0))) > LARGEST_BODY_BYTES:
+        """Hold a small body, so that it can be looked at and sent again; a larger one streams."""
+        length = int(self._header(b"content-length") or 0)
+        if not length and self._header(b"transfer-encoding") is None:
+            return
+        if length > LARGEST_BODY_BYTES:
             raise _too_large()
-        elif length > REPLAYABLE_BYTES:
-            self._body = self._stream()
-        elif length:
-            self._body = b"".join([chunk async for chunk in self._stream()])
+        chunks, held = self._stream(), bytearray()
+        async for chunk in chunks:
+            held += chunk
+            if len(held) > REPLAYABLE_BYTES:
+                self._body = _resumed(bytes(held), chunks)
+                return
+        self._body = bytes(held)
 
     async def _stream(self) -> AsyncIterator[bytes]:
         received = 0
@@ -189,12 +233,12 @@ class Exchange:
                 return
 
     def request_to(self, instance: Instance) -> httpx.Request:
-        path, query = self._scope["raw_path"], self._scope["query_string"]
+        path, query, body = self._scope["raw_path"], self._scope["query_string"], self._body
         return httpx.Request(
             self._scope["method"],
             _url(instance.netloc),
             headers=[(b"host", instance.netloc.encode()), *self._forwarded_headers()],
-            content=self._body,
+            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _Chunks(body),
             # The bytes that the client sent, not what a URL parser makes of them.
             extensions={"target": path + b"?" + query if query else path},
         )
@@ -202,15 +246,24 @@ class Exchange:
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
         dropped = NOT_FORWARDED | _named_by_connection(self._headers)
         for name, value in self._headers:
-            if name not in dropped:
+            if name not in dropped and b"_" not in name and not name.startswith(b"x-user-"):
                 yield name, value
             elif name == b"host":
                 yield b"x-forwarded-host", value
-        client, _ = self._scope["client"] or ("unknown", 0)
-        yield b"x-forwarded-for", client.encode()
+        yield b"x-forwarded-for", self.client.encode()
         yield b"x-forwarded-proto", self._scope["scheme"].encode()
         yield b"x-request-id", telemetry.request_id.get().encode()
         yield b"traceparent", telemetry.traceparent.get().encode()
+
+
+class _Chunks(httpx.AsyncByteStream):
+    """A body as it comes in."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
 
 
 class ClientGone(Exception):
@@ -266,10 +319,10 @@ class Lookout:
 
 
 async def _pass_on(answer: httpx.Response, send: Send) -> None:
-    raw = answer.headers.raw
-    dropped = NOT_RETURNED | _named_by_connection(raw)
-    headers = [(name, value) for name, value in raw if name.lower() not in dropped]
-    missing = int(answer.headers.get("content-length", -1))
+    lowered = [(name.lower(), value) for name, value in answer.headers.raw]
+    dropped = NOT_RETURNED | _named_by_connection(lowered)
+    headers = [header for header in lowered if header[0] not in dropped]
+    missing = next((int(value) for name, value in headers if name == b"content-length"), -1)
     is_over = False
     try:
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
@@ -283,13 +336,19 @@ async def _pass_on(answer: httpx.Response, send: Send) -> None:
         await answer.aclose()
 
 
+async def _resumed(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield held
+    async for chunk in rest:
+        yield chunk
+
+
 @lru_cache(1000)
 def _url(netloc: str) -> httpx.URL:
     return httpx.URL(f"http://{netloc}/")
 
 
 def _named_by_connection(headers: RawHeaders) -> set[bytes]:
-    values = [value for name, value in headers if name.lower() == b"connection"]
+    values = [value for name, value in headers if name == b"connection"]
     return {token.strip().lower() for value in values for token in value.split(b",")}
 
 

@@ -14,10 +14,12 @@ import anyio
 import uvicorn
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from common import __version__, docs, errors
 from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
+from common.protocol import BoundedProtocol
 from common.registry import Registration
 from common.settings import DEFAULT_JWT_SECRET, ServiceSettings, Settings
 from common.telemetry import RequestContext, configure_logging
@@ -36,6 +38,9 @@ GOODBYE_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 75
 
 EXIT_MISCONFIGURED = 3
+
+# common/telemetry.py has the trace; FastAPI would look for exporters at every request.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
 class Companion(Protocol):
@@ -84,6 +89,7 @@ def create_service(
         openapi_url=openapi_url,
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.state.name = name
     app.state.needs = needs
@@ -188,11 +194,17 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
     if settings.is_exposed and settings.jwt_secret == DEFAULT_JWT_SECRET:
         logger.error("HOST=%s is reachable by others: set JWT_SECRET to a secret of your own", settings.host)
         sys.exit(EXIT_MISCONFIGURED)
-    config = uvicorn.Config(
+    Server(listening(app, settings)).run()
+
+
+def listening(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
+    """How uvicorn is to serve `app`."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=BoundedProtocol,
+        ws="none",
         loop="uvloop",
         log_config=None,
         access_log=False,
@@ -201,4 +213,3 @@ def serve(app: FastAPI, settings: ServiceSettings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
-    Server(config).run()

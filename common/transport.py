@@ -78,11 +78,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 def _body(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
-    try:
-        return request.content or None
-    except httpx.RequestNotRead:
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        return request.stream
+    if isinstance(request.stream, httpx.ByteStream):
+        return b"".join(request.stream) or None
+    assert isinstance(request.stream, httpx.AsyncByteStream)
+    return request.stream
 
 
 class _Body(httpx.AsyncByteStream):

@@ -1,0 +1,75 @@
+"""What a service that faces the internet needs besides: who may call it, from where, how often."""
+
+import re
+from ipaddress import ip_network
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import AfterValidator, Field
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from throttled.rate_limiter.quota_parser import parse
+
+from common.limits import Policy
+from common.proxies import TrustedProxies
+from common.settings import ServiceSettings
+
+OFF = "off"
+QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
+ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-ID", "traceparent"]
+TOLD = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+
+
+def _quota(value: str) -> str:
+    if value != OFF and not QUOTA.fullmatch(value):
+        raise ValueError("say `off`, or a rate and a burst such as `100/s burst 500`")
+    return value
+
+
+def _networks(value: str) -> str:
+    for network in _listed(value):
+        ip_network(network)
+    return value
+
+
+def _origins(value: str) -> str:
+    for origin in _listed(value):
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError("an origin is a scheme and a host, such as `https://example.com`, or `*`")
+    return value
+
+
+class EdgeSettings(ServiceSettings):
+    """What is read where the internet comes in. Lists are separated by commas."""
+
+    rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
+    rate_limit_storage: str = Field("", pattern=r"^(rediss?://.+)?$")
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    cors_origins: Annotated[str, AfterValidator(_origins)] = ""
+
+    @property
+    def ordinary(self) -> Policy | None:
+        """What one client may ask for; None for no limits at all."""
+        return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
+
+
+def install(app: FastAPI, settings: EdgeSettings) -> None:
+    """Put in front of `app` what these settings ask for; the first is the first that a request meets."""
+    if settings.trusted_proxies:
+        trusted = _listed(settings.trusted_proxies)
+        app.user_middleware.append(Middleware(TrustedProxies, trusted_hosts=trusted))
+    if settings.cors_origins:
+        app.user_middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=_listed(settings.cors_origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=ASKED,
+                expose_headers=TOLD,
+            )
+        )
+
+
+def _listed(value: str) -> list[str]:
+    return [one.strip() for one in value.split(",") if one.strip()]

@@ -1,0 +1,182 @@
+"""uvicorn's HTTP/1.1, with bounds on what a client may send, and on how long it may take for it."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from common import telemetry
+from common.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    Problem,
+    Unavailable,
+    UrlTooLong,
+    render,
+)
+
+URL_BYTES = 8 * 1024
+HEADERS = 100
+HEADER_BYTES = 32 * 1024
+
+# From the first byte to the end of the headers, from there to the end of the body, and for one
+# answer's bytes that nobody takes.
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0
+UNREAD_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+
+# Each costs a file descriptor and some kilobytes, whether or not anything is asked on it.
+CONNECTIONS = 4000
+
+# RFC 9110, §7.2: a name or an address, and a port.
+HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+REFUSED_METHODS = {b"CONNECT", b"TRACE"}
+BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Counts while it reads, so that nothing has to fit into memory before it is refused."""
+
+    _received = _head_bytes = _header_bytes = 0
+    _is_in_head = False
+    _is_over = False
+    _refusal: Problem | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self._answer(Unavailable("too_many_connections", "There are too many connections now."))
+        else:
+            self._within(HEAD_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        if self._unread:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        self._head_bytes += len(data)
+        self._received = len(data)
+        super().data_received(data)
+        # The parser keeps a header to itself until it has all of it.
+        if (
+            self._is_in_head
+            and not self.transport.is_closing()
+            and self._head_bytes > URL_BYTES + HEADER_BYTES
+        ):
+            self._answer(_headers_too_large())
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_in_head and self._head_bytes > URL_BYTES + HEADER_BYTES:
+            self._refusal = self._refusal or _headers_too_large()
+        self._answer(self._refusal or BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112."))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        # A chunk counts for the first request that begins in it; what others have of it is little.
+        self._head_bytes, self._received = self._received, 0
+        self._header_bytes = 0
+        self._within(HEAD_SECONDS, self._give_up)
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > URL_BYTES:
+            self._refuse(UrlTooLong("url_too_long", f"A URL has at most {URL_BYTES} bytes."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES or len(self.headers) > HEADERS:
+            self._refuse(_headers_too_large())
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._within(BODY_SECONDS, self._give_up)
+        self._require_sane_head()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_time()
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread:
+            self._unread.cancel()
+
+    def _require_sane_head(self) -> None:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _authority(self.url) not in (None, hosts[0]):
+            self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
+        if self.parser.get_method() in REFUSED_METHODS:
+            self._refuse(MethodNotAllowed("method_not_allowed", "This method is not for anything here."))
+        if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
+            # The parser would leave the body for another protocol to read.
+            self._refuse(BadRequest("bad_upgrade", "A request to upgrade has no body."))
+
+    def _refuse(self, problem: Problem) -> None:
+        """End the parsing: uvicorn makes whatever is raised here a call of `send_400_response`."""
+        self._refusal = problem
+        raise problem
+
+    def _answer(self, problem: Problem) -> None:
+        self._is_over = True
+        if self._is_answering_another():
+            # This would be taken for its end.
+            self.transport.abort()
+            return
+        telemetry.begin()
+        answer = render(problem)
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        status = STATUS_LINE[answer.status_code]
+        self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
+        # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).
+        self.transport.write_eof()
+        self._within(LINGER_SECONDS, self.transport.abort)
+
+    def _is_answering_another(self) -> bool:
+        """Whether an answer is under way, or due before, to another request on this connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
+
+    def _within(self, seconds: float, otherwise: Callable[[], None]) -> None:
+        self._in_time()
+        self._timer = self.loop.call_later(seconds, otherwise)
+
+    def _in_time(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self.transport.close()
+
+
+def _authority(target: bytes) -> bytes | None:
+    """The host and port of a target in absolute form (RFC 9112, §3.2.2); None for all others."""
+    if target.startswith((b"/", b"*")):
+        return None
+    url = httptools.parse_url(target)
+    return url.host + (b":%d" % url.port if url.port else b"")
+
+
+def _headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(
+        "headers_too_large", f"A request has at most {HEADERS} headers, of {HEADER_BYTES} bytes in all."
+    )
