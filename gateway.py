@@ -203,13 +203,14 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
+    limiter = _limiter(settings)
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
         [routes],
         companions=[directory],
-        resources=[transport],
+        resources=[transport, limiter] if limiter else [transport],
         openapi_url=None,
         health=health_routes,
     )
@@ -219,7 +220,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     edge.install(app, settings)
     # The innermost middleware: nearly every request ends here.
     app.user_middleware.append(
-        Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), _limiter(settings))
+        Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), limiter)
     )
     return app
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from secrets import randbits
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl
 
-from redis.exceptions import RedisError
 from throttled.asyncio import Quota, RateLimiterType, RateLimitResult, Throttled
 from throttled.asyncio.store import BaseStore, MemoryStore, RedisStore
+from throttled.exceptions import StoreUnavailableError
 
 from common.auth import USERNAME, Tokens
 from common.errors import TooManyRequests, Unauthorized
@@ -91,11 +91,18 @@ class Limiter:
             acquaintance = f"{account} {_network(asking.client)}"
             await self._counted(lambda buckets: buckets.acquaint(acquaintance))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._shared:
+            await self._shared.close()
+
     async def _counted(self, count: "Callable[[_Buckets], Awaitable[Value]]") -> Value:
         if self._shared and time.monotonic() >= self._shared_from:
             try:
                 return await asyncio.wait_for(count(self._shared), REDIS_SECONDS)
-            except (RedisError, OSError, TimeoutError) as exc:
+            except (StoreUnavailableError, TimeoutError) as exc:
                 self._shared_from = time.monotonic() + REDIS_PAUSE_SECONDS
                 logger.warning("each gateway counts for itself: %r", exc)
         return await count(self._local)
@@ -123,6 +130,10 @@ class _Buckets:
     async def guess(self, policy: str, account: str, acquaintance: str) -> RateLimitResult:
         era = await self._store.get(f"microblog-acquaintance {acquaintance}")
         return await self._guesses[policy].limit(f"{acquaintance} {era}" if era else account)
+
+    async def close(self) -> None:
+        # throttled-py itself has no way to.
+        await self._store._backend.get_client().aclose(close_connection_pool=True)  # type: ignore[attr-defined]  # noqa: SLF001
 
     async def acquaint(self, acquaintance: str) -> None:
         """A new era, and with it a bucket that is full."""

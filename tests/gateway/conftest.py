@@ -77,7 +77,8 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the gateway has hung up, or we have
+        # The gateway has hung up, in the middle of a body perhaps, or we have.
+        with contextlib.suppress(OSError, ValueError):
             super().handle()
 
     def finish(self) -> None:

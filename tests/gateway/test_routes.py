@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
 import gateway
-from common.registry import Status
+from common.registry import Status, Table
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,46 @@ def test_the_swagger_page_needs_nothing_from_elsewhere(client: TestClient) -> No
 
     assert "https://" not in page
     assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
+
+
+def test_who_asks_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = gateway.create_app(
+        gateway.GatewaySettings(_env_file=None, registry_url=None, rate_limit="1/min burst 2")
+    )
+    upstream = start("timelines")
+    limited.state.directory.accept(
+        Table(epoch="", version=1, services={"timelines": (upstream.as_instance(),)}), now=0
+    )
+    with TestClient(limited) as client:
+        answers = [client.get("/posts") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json()["code"] == "too_many_requests"
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert len(upstream.requests) == 2
+
+
+def test_guesses_at_a_password_are_limited(client: TestClient, start, listed) -> None:
+    users = start("users")
+    users.behaviour = lambda answer: answer.reply(401)
+    listed(users.as_instance())
+    guess = {"username": "alice", "password": "guess"}
+
+    statuses = [client.post("/login", json=guess).status_code for _ in range(40)]
+
+    assert statuses == [401] * 20 + [429] * 20
+
+
+def test_signing_in_again_and_again_is_not(client: TestClient, start, listed) -> None:
+    users = start("users")
+    listed(users.as_instance())
+    right = {"username": "alice", "password": "right"}
+
+    assert {client.post("/login", data=right).status_code for _ in range(40)} == {200}
+
+
+def test_the_documentation_runs_no_foreign_script(client: TestClient) -> None:
+    policy = client.get("/docs").headers["Content-Security-Policy"]
+
+    assert "script-src 'self' 'sha256-" in policy
+    assert "frame-ancestors 'none'" in policy
