@@ -189,7 +189,7 @@ async def document(request: Request) -> JSONResponse:
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
-    settings = settings or GatewaySettings()
+    settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
     app = create_service(
