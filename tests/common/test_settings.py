@@ -104,6 +104,7 @@ def test_a_database_on_this_machine_may_have_the_default_password() -> None:
     assert Stored(_env_file=None, port=1, host="0.0.0.0", **SAFE).weak_spots == []
 
 
+@pytest.mark.usefixtures("root_logger")
 def test_what_is_weak_is_said_once_and_loudly(capsys: pytest.CaptureFixture[str]) -> None:
     _settings().begin_logging()
 
@@ -113,6 +114,7 @@ def test_what_is_weak_is_said_once_and_loudly(capsys: pytest.CaptureFixture[str]
     assert "REGISTRY_TOKEN" in line
 
 
+@pytest.mark.usefixtures("root_logger")
 def test_what_is_safe_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
     _settings(**SAFE).begin_logging()
 

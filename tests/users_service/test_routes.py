@@ -64,6 +64,7 @@ def test_a_taken_address_is_409(client: TestClient) -> None:
         *[{"username": name} for name in sorted(RESERVED_NAMES)],
         {"username": "Home"},
         {"username": "alice\n"},
+        {"username": "service:likes"},
         {"username": "\u212aelvin"},
         {"username": None},
         {"username": ["alice"]},
