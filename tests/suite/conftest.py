@@ -1,16 +1,19 @@
 """The nine processes of the Procfile, on private ports, on servers of their own."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import servers
 
+from common.settings import DEFAULT_JWT_SECRET
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +36,31 @@ class Suite:
         token = self.gateway.post("/login", data={"username": username, "password": PASSWORD}).json()
         return {"Authorization": f"Bearer {token['access_token']}"}
 
+    def see(self, path: str) -> Any:
+        """What is there, or will be when a worker has come to it."""
+
+        def look() -> httpx2.Response | None:
+            answer = self.gateway.get(path)
+            return answer if answer.status_code == 200 else None
+
+        return eventually(look).json()
+
     def mails_to(self, username: str) -> list[str]:
         texts = [path.read_text() for path in (self.mails / "new").glob("*")]
         return [text for text in texts if f"To: {username}@example.com" in text]
+
+
+# What no answer may say: hashes, what the code is made of, what signs tokens.
+SECRETS = re.compile(
+    rf"\$argon2|password_hash|Traceback|psycopg2|sqlalchemy|\bSELECT \w|{DEFAULT_JWT_SECRET}"
+)
+
+
+def _says_no_secret(answer: httpx2.Response) -> None:
+    if "/docs/" not in answer.request.url.path:
+        answer.read()
+        assert not SECRETS.search(answer.text), answer.text
+        assert "server" not in answer.headers
 
 
 def _free_offset() -> int:
@@ -87,7 +112,9 @@ def suite(
             honcho, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{ports[8080]}", timeout=10) as gateway:
+        url = f"http://127.0.0.1:{ports[8080]}"
+        hooks = {"response": [_says_no_secret]}
+        with httpx2.Client(base_url=url, timeout=10, event_hooks=hooks) as gateway:
             eventually(_is_ready(gateway), seconds=60)
             yield Suite(gateway, data / "mail", ports)
     finally:
