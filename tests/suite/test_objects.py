@@ -11,8 +11,7 @@ import pytest
 
 from common.auth import Tokens
 from common.fields import new_id
-from common.settings import DEFAULT_JWT_SECRET
-from tests.suite.conftest import PASSWORD, Suite
+from tests.suite.conftest import PASSWORD, SECRETS, Suite
 
 # What is named in the path is the owner's; `nobody` has no token.
 ASKERS = ("owner", "other", "nobody", "expired", "service")
@@ -100,8 +99,8 @@ class World:
 
 @pytest.fixture(scope="session")
 def headers(suite: Suite) -> dict[str, dict[str, str]]:
-    expired = Tokens(DEFAULT_JWT_SECRET, "HS256", timedelta(seconds=-1)).issue("matrix_owner")
-    service = Tokens(DEFAULT_JWT_SECRET, "HS256", timedelta(minutes=5)).issue_for_service("likes")
+    expired = Tokens(SECRETS["JWT_SECRET"], "HS256", timedelta(seconds=-1)).issue("matrix_owner")
+    service = suite.tokens.issue_for_service("likes")
     return {
         "owner": suite.sign_up("matrix_owner"),
         "other": suite.sign_up("matrix_other"),
