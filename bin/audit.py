@@ -8,10 +8,9 @@ from typing import Any
 
 # Findings that do not concern this project, and why.
 ACCEPTED = {
-    "CVE-2024-23342": "ecdsa's time tells of the key that it signs with. python-jose installs it, and does not "
-    "use it where cryptography is; and JWT_ALG allows HMAC only.",
+    "CVE-2024-23342": "ecdsa's time tells of its key; python-jose installs it, but here nothing signs with it: "
+    "JWT_ALG allows HMAC only.",
 }
-
 
 Dependency = dict[str, Any]
 

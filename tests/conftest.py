@@ -29,6 +29,11 @@ SETTINGS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=int, default=20, help="how long to fuzz, twice: bin/fuzz")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="what the fuzzing begins with")
+
+
 def pytest_configure() -> None:
     """Whatever this shell has set for the suite that it runs is not for its tests."""
     for name in list(os.environ):

@@ -137,6 +137,7 @@ def suite(
         | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "LOG_LEVEL": "debug",
+            "RATE_LIMIT": "off",
             "DB_PORT": str(postgres),
             "DB_USER": database_user,
             "USERS_DB_NAME": "suite_users",
