@@ -30,7 +30,7 @@ SETTINGS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-seconds", type=int, default=20, help="how long to fuzz, twice: bin/fuzz")
+    parser.addoption("--fuzz-seconds", type=int, default=15, help="how long to fuzz, twice: bin/fuzz")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what the fuzzing begins with")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings
+from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings, Settings
 from likes_service.settings import LikesSettings
 from polls_service.settings import PollsSettings
 from timelines_service.settings import TimelinesSettings
@@ -145,6 +145,24 @@ def test_junk_in_a_variable_ends_the_process_with_a_line_that_names_only_the_var
     assert ended.value.code == 3
     assert f"cannot start: {variable}: " in line
     assert "s3cret" not in line
+
+
+class Listed(Settings):
+    names: list[str] = Field(default_factory=list)
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_junk_where_a_list_is_wanted_is_not_repeated_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAMES", JUNK)
+
+    with pytest.raises(SystemExit):
+        Listed.read()
+
+    said = capsys.readouterr().out
+    assert "names" in said
+    assert "s3cret" not in said
 
 
 @pytest.mark.parametrize("secret", ["", "-----BEGIN PUBLIC KEY-----", "ssh-rsa AAAA"])
