@@ -200,7 +200,7 @@ async def document(request: Request) -> JSONResponse:
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
-    settings = settings or GatewaySettings()
+    settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
     limiter = _limiter(settings)

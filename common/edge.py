@@ -5,14 +5,14 @@ from ipaddress import ip_network
 from typing import Annotated
 
 from fastapi import FastAPI
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from throttled.rate_limiter.quota_parser import parse
 
 from common.limits import Policy
 from common.proxies import TrustedProxies
-from common.settings import ServiceSettings
+from common.settings import ServiceSettings, url
 
 OFF = "off"
 QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
@@ -28,8 +28,11 @@ def _quota(value: str) -> str:
 
 
 def _networks(value: str) -> str:
-    for network in _listed(value):
-        ip_network(network)
+    try:
+        for network in _listed(value):
+            ip_network(network)
+    except ValueError as exc:
+        raise ValueError("say addresses and networks, such as `10.0.0.0/8, 192.0.2.1`") from exc
     return value
 
 
@@ -44,7 +47,7 @@ class EdgeSettings(ServiceSettings):
     """What is read where the internet comes in. Lists are separated by commas."""
 
     rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
-    rate_limit_storage: str = Field("", pattern=r"^(rediss?://.+)?$")
+    rate_limit_storage: Annotated[str, url("redis", "rediss")] = ""
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
 

@@ -13,12 +13,14 @@ from secrets import randbits
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl
 
+from pydantic import TypeAdapter
 from throttled.asyncio import Quota, RateLimiterType, RateLimitResult, Throttled
 from throttled.asyncio.store import BaseStore, MemoryStore, RedisStore
 from throttled.exceptions import StoreUnavailableError
 
-from common.auth import USERNAME, Tokens
+from common.auth import Tokens
 from common.errors import TooManyRequests, Unauthorized
+from common.fields import Username
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ REDIS_SECONDS = 0.2
 # After that long a Redis that was away is tried again.
 REDIS_PAUSE_SECONDS = 5.0
 ACQUAINTANCE_SECONDS = 30 * 24 * 3600
+
+USERNAME: TypeAdapter[str] = TypeAdapter(Username)
 
 Value = TypeVar("Value")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -21,8 +20,8 @@ from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
 from common.protocol import BoundedProtocol
 from common.registry import Registration
-from common.settings import DEFAULT_JWT_SECRET, ServiceSettings, Settings
-from common.telemetry import RequestContext, configure_logging
+from common.settings import ServiceSettings, Settings
+from common.telemetry import RequestContext
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,6 @@ FINISH_SECONDS = 3
 GOODBYE_SECONDS = 0.5
 # Longer than any caller of ours keeps an idle connection, so that the caller is the one who closes it.
 KEEP_ALIVE_SECONDS = 75
-
-EXIT_MISCONFIGURED = 3
 
 # common/telemetry.py has the trace; FastAPI would look for exporters at every request.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
@@ -71,7 +68,7 @@ def create_service(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         if not logging.root.handlers:
-            configure_logging(settings.log_level, settings.log_format)
+            settings.begin_logging()
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         async with AsyncExitStack() as stack:
             for resource in resources:
@@ -190,10 +187,7 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    configure_logging(settings.log_level, settings.log_format)
-    if settings.is_exposed and settings.jwt_secret == DEFAULT_JWT_SECRET:
-        logger.error("HOST=%s is reachable by others: set JWT_SECRET to a secret of your own", settings.host)
-        sys.exit(EXIT_MISCONFIGURED)
+    settings.begin_logging()
     Server(listening(app, settings)).run()
 
 

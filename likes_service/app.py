@@ -13,7 +13,7 @@ from likes_service.store import LikesStore
 
 
 def create_app(settings: LikesSettings | None = None) -> FastAPI:
-    settings = settings or LikesSettings()
+    settings = settings or LikesSettings.read()
     store = LikesStore.connect(settings.redis_url, THREADS)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
     needs = [Need("redis", store), Need("beanstalkd", queue, is_vital=False)]

@@ -10,7 +10,6 @@ from common.http import ServiceClient
 from common.queue import Job, JobQueue, QueueDown
 from common.registry import Directory
 from common.service import tokens
-from common.telemetry import configure_logging
 from common.worker import Every, until_terminated, work
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import MailServer, MailServerAway
@@ -91,8 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m likes_service.workers", description=__doc__)
     parser.add_argument("worker", nargs="?", choices=["validation", "notification"], default="validation")
     is_validation = parser.parse_args().worker == "validation"
-    settings = LikesSettings()
-    configure_logging(settings.log_level, settings.log_format)
+    settings = LikesSettings.read()
+    settings.begin_logging()
     (validate if is_validation else notify)(settings, until_terminated())
 
 

@@ -10,7 +10,7 @@ from polls_service.store import PollsStore
 
 
 def create_app(settings: PollsSettings | None = None) -> FastAPI:
-    settings = settings or PollsSettings()
+    settings = settings or PollsSettings.read()
     store = PollsStore.connect(
         settings.dynamodb_url,
         settings.aws_region,

@@ -1,4 +1,4 @@
-"""Who may write: whoever knows the registry's own token."""
+"""Who may write: whoever knows the registry's own token; if it has none, whoever is on its machine."""
 
 import hmac
 
@@ -8,6 +8,7 @@ from fastapi.security.base import SecurityBase
 
 from common.auth import bearer_token
 from common.errors import Unauthorized
+from common.settings import is_loopback
 
 
 class RegistryToken(SecurityBase):
@@ -19,6 +20,7 @@ class RegistryToken(SecurityBase):
     async def __call__(self, request: Request) -> None:
         expected: str = request.app.state.registry_token
         if not expected:
+            _require_this_machine(request)
             return
         token = bearer_token(request)
         if token is None:
@@ -26,6 +28,12 @@ class RegistryToken(SecurityBase):
         # Headers are bytes, which the framework has read as Latin-1.
         if not hmac.compare_digest(token.encode("latin-1"), expected.encode()):
             raise Unauthorized("invalid_token", "This is not this registry's REGISTRY_TOKEN.")
+
+
+def _require_this_machine(request: Request) -> None:
+    if request.client is None or not is_loopback(request.client.host):
+        detail = "This registry has no REGISTRY_TOKEN: only its own machine may write."
+        raise Unauthorized("token_required", detail)
 
 
 registry_token = RegistryToken()

@@ -11,7 +11,7 @@ from registry_service.watch import Watch
 
 
 def create_app(settings: RegistrySettings | None = None) -> FastAPI:
-    settings = settings or RegistrySettings()
+    settings = settings or RegistrySettings.read()
     store = RegistryStore(LivedTime())
     watch = Watch(store)
     app = create_service(

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
@@ -17,6 +17,14 @@ _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # What resolvers take for an IPv4 address in one of its old spellings: 127.1, 0x7f.1, 2130706433.
 ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
+# Where no service is (RFC 6890): unspecified, link-local, multicast, reserved; and what carries an IPv4
+# address, which may be one of these, to where it is unpacked: IPv4-compatible, NAT64, Teredo, 6to4.
+NOBODYS = [
+    *map(ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")),
+    *map(ip_network, ("fe80::/10", "fec0::/10", "ff00::/8")),
+    *map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")),
+]
 
 
 def _host(host: str) -> str:
@@ -33,18 +41,12 @@ def _address(host: str) -> str:
         address = ip_address(host)
     except ValueError as exc:
         raise PydanticCustomError("malformed_host", "This is not an IP address") from exc
-    if "%" in host or _is_nobodys(address):
-        raise PydanticCustomError("unroutable_host", "No service can be reached at this address by others")
-    return str(address)
-
-
-def _is_nobodys(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    if address.is_unspecified or address.is_link_local or address.is_multicast:
-        return True
-    # 240/4, and in it the broadcast address. What Python calls reserved in IPv6 includes ::1.
-    return isinstance(address, IPv4Address) and address.is_reserved
+    is_nobodys = not address.is_loopback and any(address in network for network in NOBODYS)
+    if "%" in host or is_nobodys:
+        raise PydanticCustomError("unroutable_host", "No service can be reached at this address by others")
+    return str(address)
 
 
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]

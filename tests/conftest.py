@@ -1,5 +1,6 @@
 """The world that tests live in: real servers of their own, clean settings, tokens."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -26,6 +27,11 @@ SETTINGS = (
     "REGISTRY_",
     "SMTP_",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=int, default=15, help="how long to fuzz, twice: bin/fuzz")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="what the fuzzing begins with")
 
 
 def pytest_configure() -> None:
@@ -71,6 +77,16 @@ def dynamodb_port(data: Path) -> Iterator[int]:
     server = servers.dynamodb(data / "dynamodb", servers.free_port())
     yield server.port
     server.stop()
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, which is afterwards as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

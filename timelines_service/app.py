@@ -15,7 +15,7 @@ from timelines_service.store import TimelinesStore
 
 
 def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
-    settings = settings or TimelinesSettings()
+    settings = settings or TimelinesSettings.read()
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)

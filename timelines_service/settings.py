@@ -3,13 +3,13 @@
 from sqlalchemy import URL
 
 from common.postgres import database_url
-from common.settings import BeanstalkdSettings, PostgresSettings, ServiceSettings
+from common.settings import BeanstalkdSettings, PostgresSettings, PostgresUrl, ServiceSettings
 
 
 class TimelinesSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
     port: int = 5200
     timelines_db_name: str = "microblog_timelines"
-    timelines_database_url: str | None = None
+    timelines_database_url: PostgresUrl | None = None
 
     @property
     def database(self) -> URL:

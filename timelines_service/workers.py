@@ -6,7 +6,6 @@ from functools import partial
 from threading import Event
 
 from common.queue import Job, JobQueue
-from common.telemetry import configure_logging
 from common.worker import Every, prepare, until_terminated, work
 from timelines_service.models import Post
 from timelines_service.service import TUBE
@@ -35,8 +34,8 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
 
 
 def main() -> None:
-    settings = TimelinesSettings()
-    configure_logging(settings.log_level, settings.log_format)
+    settings = TimelinesSettings.read()
+    settings.begin_logging()
     store_posts(settings, until_terminated())
 
 

@@ -11,7 +11,7 @@ from users_service.store import UsersStore
 
 
 def create_app(settings: UsersSettings | None = None) -> FastAPI:
-    settings = settings or UsersSettings()
+    settings = settings or UsersSettings.read()
     store = UsersStore.connect(settings.database)
     app = create_service(
         "users", "Accounts, sign-in, who follows whom.", settings, [routes], [Need("postgres", store)]

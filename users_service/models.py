@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from common.fields import PRINTABLE, Request, Username
+from users_service.guessable import is_common
 
 MAX_FOLLOWEES = 7500
 
@@ -14,7 +16,19 @@ _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
 
 Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL)]
-Password = Annotated[str, StringConstraints(min_length=8, max_length=128), PRINTABLE]
+
+
+def _uncommon(password: str) -> str:
+    if is_common(password):
+        raise PydanticCustomError(
+            "common_password", "This is one of the most common passwords: choose another"
+        )
+    return password
+
+
+Password = Annotated[
+    str, StringConstraints(min_length=8, max_length=128), PRINTABLE, AfterValidator(_uncommon)
+]
 
 
 class NewUser(Request):
@@ -24,6 +38,13 @@ class NewUser(Request):
     bio: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE] = Field(
         "", examples=["Reads, cooks, cycles."]
     )
+
+    @field_validator("password")
+    @classmethod
+    def _is_not_the_name(cls, password: str, info: ValidationInfo) -> str:
+        if password.lower() == info.data.get("username"):
+            raise PydanticCustomError("name_as_password", "A name is no password: choose another")
+        return password
 
 
 class Credentials(Request):

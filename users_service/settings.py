@@ -3,13 +3,13 @@
 from sqlalchemy import URL
 
 from common.postgres import database_url
-from common.settings import PostgresSettings, ServiceSettings
+from common.settings import PostgresSettings, PostgresUrl, ServiceSettings
 
 
 class UsersSettings(ServiceSettings, PostgresSettings):
     port: int = 5100
     users_db_name: str = "microblog_users"
-    users_database_url: str | None = None
+    users_database_url: PostgresUrl | None = None
 
     @property
     def database(self) -> URL:

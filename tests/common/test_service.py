@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,7 +49,7 @@ class Stuck:
     def ping(self): Event().wait()
     def close(self): pass
 
-settings = ServiceSettings(_env_file=None)
+settings = ServiceSettings.read()
 needs = [Need("stuck", Stuck(), is_vital=False)]
 serve(create_service("tests", "For tests.", settings, [routes], needs), settings)
 """
@@ -128,20 +129,24 @@ def registered(tmp_path: Path, registry: Registry) -> Iterator[Process]:
         yield running
 
 
-def _run(**variables: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", PROGRAM, ""]
+def _run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *(arguments or ("-c", PROGRAM, ""))]
     environment = os.environ | variables
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_beyond_loopback_the_default_secret_is_refused_in_one_line(host: str) -> None:
-    done = _run(HOST=host, PORT=str(servers.free_port()))
+PROCFILE = (ROOT / "Procfile").read_text()
+COMMANDS = re.findall(r"exec python (.+)$", PROCFILE, flags=re.MULTILINE)
 
-    assert done.returncode == 3
-    assert len(done.stdout.splitlines()) == 1
-    assert "JWT_SECRET" in done.stdout
-    assert done.stderr == ""
+
+@pytest.mark.parametrize("command", [*COMMANDS, "-m uvicorn users_service.app:app"])
+def test_beyond_loopback_the_default_secret_is_refused_in_one_line(command: str) -> None:
+    done = _run(*command.split(), HOST="0.0.0.0")
+
+    assert (done.returncode, done.stderr) == (3, "")
+    [line] = done.stdout.splitlines()
+    assert "JWT_SECRET" in line
+    assert "REGISTRY_TOKEN" in line
 
 
 def test_a_port_that_is_taken_is_named() -> None:

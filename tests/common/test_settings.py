@@ -1,11 +1,27 @@
 """Settings: where they come from, and which ones are refused."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from common.settings import ServiceSettings
+from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings, Settings
+from likes_service.settings import LikesSettings
+from polls_service.settings import PollsSettings
+from timelines_service.settings import TimelinesSettings
+from users_service.settings import UsersSettings
+
+SAFE = {"jwt_secret": "x" * 32, "registry_token": "registry-token"}
+
+
+def _settings(**given: Any) -> ServiceSettings:
+    return ServiceSettings(**{"_env_file": None, "port": 1} | given)
+
+
+class Stored(ServiceSettings, PostgresSettings):
+    """What a service with a database reads."""
 
 
 @pytest.mark.parametrize(
@@ -23,22 +39,20 @@ from common.settings import ServiceSettings
     ],
 )
 def test_what_others_can_reach_is_exposed(host: str, is_exposed: bool) -> None:
-    assert ServiceSettings(_env_file=None, port=1, host=host).is_exposed is is_exposed
+    assert _settings(host=host, **SAFE).is_exposed is is_exposed
 
 
 def test_the_advertised_host_wins() -> None:
-    settings = ServiceSettings(_env_file=None, port=1, host="0.0.0.0", advertised_host="users.internal")
-
-    assert settings.address == "users.internal"
+    assert _settings(host="0.0.0.0", advertised_host="users.internal", **SAFE).address == "users.internal"
 
 
 def test_the_host_is_advertised_as_it_is() -> None:
-    assert ServiceSettings(_env_file=None, port=1, host="127.0.0.2").address == "127.0.0.2"
+    assert _settings(host="127.0.0.2").address == "127.0.0.2"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
 def test_a_wildcard_is_not_advertised(host: str) -> None:
-    assert ServiceSettings(_env_file=None, port=1, host=host).address not in ("0.0.0.0", "::", "")
+    assert _settings(host=host, **SAFE).address not in ("0.0.0.0", "::", "")
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,11 +80,104 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 )
 def test_what_cannot_work_is_refused(refused: dict) -> None:
     with pytest.raises(ValidationError):
-        ServiceSettings(**{"_env_file": None, "port": 1} | refused)
+        _settings(**refused)
+
+
+@pytest.mark.parametrize(
+    ("weak", "variable"),
+    [
+        ({"jwt_secret": DEFAULT_JWT_SECRET}, "JWT_SECRET"),
+        ({"jwt_secret": "x" * 31}, "JWT_SECRET"),
+        ({"registry_token": ""}, "REGISTRY_TOKEN"),
+        ({"db_host": "db.internal"}, "DB_PASSWORD"),
+    ],
+)
+def test_what_is_weak_is_refused_beyond_loopback_only(weak: dict[str, str], variable: str) -> None:
+    weak = {"_env_file": None, "port": 1} | SAFE | weak
+
+    assert variable in Stored(**weak).weak_spots[0]
+    with pytest.raises(ValidationError, match=variable):
+        Stored(**weak, host="0.0.0.0")
+
+
+def test_a_database_on_this_machine_may_have_the_default_password() -> None:
+    assert Stored(_env_file=None, port=1, host="0.0.0.0", **SAFE).weak_spots == []
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_what_is_weak_is_said_once_and_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    _settings().begin_logging()
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["level"] == "warning"
+    assert "JWT_SECRET" in line
+    assert "REGISTRY_TOKEN" in line
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_what_is_safe_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
+    _settings(**SAFE).begin_logging()
+
+    assert capsys.readouterr().out == ""
+
+
+JUNK = "s3cret\tjunk"
+ANY_TEXT = {"JWT_SECRET", "DB_USER", "DB_PASSWORD", "SMTP_USER", "SMTP_PASSWORD"}
+ANY_TEXT |= {"USERS_DB_NAME", "TIMELINES_DB_NAME", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+SETTINGS = [UsersSettings, TimelinesSettings, LikesSettings, PollsSettings]
+VARIABLES = sorted({(name.upper(), kind) for kind in SETTINGS for name in kind.model_fields}, key=str)
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize(("variable", "kind"), [one for one in VARIABLES if one[0] not in ANY_TEXT], ids=str)
+def test_junk_in_a_variable_ends_the_process_with_a_line_that_names_only_the_variable(
+    variable: str,
+    kind: type[ServiceSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, JUNK)
+
+    with pytest.raises(SystemExit) as ended:
+        kind.read()
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 3
+    assert f"cannot start: {variable}: " in line
+    assert "s3cret" not in line
+
+
+class Listed(Settings):
+    names: list[str] = Field(default_factory=list)
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_junk_where_a_list_is_wanted_is_not_repeated_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAMES", JUNK)
+
+    with pytest.raises(SystemExit):
+        Listed.read()
+
+    said = capsys.readouterr().out
+    assert "names" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize("secret", ["", "-----BEGIN PUBLIC KEY-----", "ssh-rsa AAAA"])
+def test_what_signs_nothing_well_is_no_secret(secret: str) -> None:
+    with pytest.raises(ValidationError):
+        _settings(jwt_secret=secret)
+
+
+@pytest.mark.parametrize("address", ["http://[::1]:8006", "https://registry.internal/path", ""])
+def test_a_url_may_have_any_host(address: str) -> None:
+    assert _settings(registry_url=address).registry_url == address
 
 
 def test_settings_do_not_change() -> None:
-    settings = ServiceSettings(_env_file=None, port=1)
+    settings = _settings()
 
     with pytest.raises(ValidationError):
         settings.port = 2

@@ -30,15 +30,6 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def root_logger() -> Iterator[logging.Logger]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield root
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 def _record(message: str, *arguments: object, failure: Exception | None = None) -> logging.LogRecord:
     about = (type(failure), failure, None) if failure else None
     return logging.LogRecord("tests", logging.WARNING, __file__, 1, message, arguments, about)

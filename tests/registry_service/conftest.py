@@ -55,5 +55,5 @@ def app(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app) as client:
+    with TestClient(app, client=("127.0.0.1", 50000)) as client:
         yield client

@@ -83,6 +83,26 @@ def test_a_service_that_was_never_seen_is_404(client: TestClient) -> None:
         {"host": "::1%lo"},
         {"host": "::"},
         {"host": "::ffff:169.254.1.1"},
+        {"host": "::ffff:a9fe:101"},
+        {"host": "0:0:0:0:0:ffff:0.0.0.0"},
+        {"host": "::169.254.1.1"},
+        {"host": "64:ff9b::169.254.1.1"},
+        {"host": "2002:a9fe:101::1"},
+        {"host": "0.1.2.3"},
+        {"host": "240.0.0.1"},
+        {"host": "2130706433"},
+        {"host": "0x7f000001"},
+        {"host": "0177.1"},
+        {"host": "127.1"},
+        {"host": "1.2.3.4.5"},
+        {"host": "127.0.0.1."},
+        {"host": "169.254.169.254.0x0"},
+        {"host": "\uff11\uff12\uff17.0.0.1"},
+        {"host": "http://example.com"},
+        {"host": "example.com?x"},
+        {"host": "example.com#x"},
+        {"host": "example.com\\x"},
+        {"host": "%31%32%37.0.0.1"},
         {"host": "[::1]"},
         {"host": "ff02::1"},
         {"host": "2852039166"},
@@ -120,10 +140,10 @@ def test_a_host_may_be_a_name_or_an_address(client: TestClient, host: str) -> No
 
 
 def test_one_place_may_be_spelled_in_several_ways(client: TestClient) -> None:
-    for host in ("::1", "0:0:0:0:0:0:0:1"):
+    for host in ("::1", "0:0:0:0:0:0:0:1", "127.0.0.1", "::ffff:127.0.0.1"):
         _register(client, host=host)
 
-    assert [one["host"] for one in client.get("/services/users").json()] == ["::1"]
+    assert [one["host"] for one in client.get("/services/users").json()] == ["::1", "127.0.0.1"]
 
 
 @pytest.mark.parametrize("path", ["/register", "/heartbeat/x"])
@@ -276,6 +296,16 @@ def test_a_user_s_token_is_not_the_registrys(
     guarded: TestClient, as_user: Callable[[str], dict[str, str]]
 ) -> None:
     assert guarded.post("/register", json=USERS, headers=as_user("alice")).status_code == 401
+
+
+@pytest.mark.parametrize(("method", "path"), WRITING)
+@pytest.mark.parametrize("peer", ["10.0.0.7", "2001:db8::1", "::ffff:10.0.0.7"])
+def test_a_registry_without_a_token_takes_nothing_from_other_machines(
+    app: FastAPI, peer: str, method: str, path: str
+) -> None:
+    answer = TestClient(app, client=(peer, 50000)).request(method, path, json=USERS)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_required")
 
 
 def test_a_registry_without_a_token_looks_at_none(client: TestClient) -> None:

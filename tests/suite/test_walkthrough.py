@@ -53,13 +53,9 @@ def test_a_queued_post_appears_under_the_id_that_was_promised(suite: Suite) -> N
     headers = suite.sign_up("walk_async")
     queued = suite.gateway.post("/posts/async", json={"text": "Later!"}, headers=headers)
 
-    stored = eventually(lambda: _found(suite.gateway.get(queued.headers["Location"])))
+    stored = suite.see(queued.headers["Location"])
 
     assert (queued.status_code, stored["id"], stored["text"]) == (202, queued.json()["id"], "Later!")
-
-
-def _found(answer: httpx2.Response) -> dict[str, str] | None:
-    return answer.json() if answer.status_code == 200 else None
 
 
 def test_a_like_is_mailed_to_the_author_once(suite: Suite) -> None:

@@ -1,16 +1,23 @@
 """Hashes of passwords."""
 
+import subprocess
+import sys
 import time
+import unicodedata
+from pathlib import Path
 from threading import Barrier, Lock
 
 import anyio
 import anyio.lowlevel
 import pytest
-from passlib.hash import argon2
+from passlib.hash import argon2, pbkdf2_sha256
 
 from common.errors import Unavailable
 from users_service import passwords as module
+from users_service.guessable import _common, is_common
 from users_service.passwords import NOBODYS, Passwords
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -18,13 +25,54 @@ def passwords() -> Passwords:
     return Passwords()
 
 
-@pytest.mark.parametrize("password", ["x" * 64, "x" * 72, "x" * 73, "x" * 128, "pässword😀"])
-def test_a_password_is_right_for_its_own_hash_only(passwords: Passwords, password: str) -> None:
+@pytest.mark.parametrize(
+    ("password", "similar"),
+    [
+        ("x" * 64, "x" * 65),
+        ("x" * 72, "x" * 73),
+        ("x" * 127, "x" * 128),
+        ("correct horse", "correct horse\0"),
+        ("correct\0horse", "correct\0house"),
+        ("correct horse", "Correct horse"),
+        ("correct horse", " correct horse"),
+        ("password \N{GRINNING FACE}", "password \N{SMILING FACE WITH OPEN MOUTH}"),
+        (unicodedata.normalize("NFC", "pässword"), unicodedata.normalize("NFD", "pässword")),
+        ("p\N{KELVIN SIGN}ssword", "pKssword"),
+    ],
+)
+def test_a_password_is_right_for_its_own_hash_only(passwords: Passwords, password: str, similar: str) -> None:
     async def check() -> tuple[bool, bool]:
         hashed = await passwords.hash(password)
-        return await passwords.verify(password, hashed), await passwords.verify(password + "x", hashed)
+        return await passwords.verify(password, hashed), await passwords.verify(similar, hashed)
 
     assert anyio.run(check) == (True, False)
+
+
+def test_an_old_kind_of_hash_is_right_for_its_own_password_and_outdated(passwords: Passwords) -> None:
+    old = pbkdf2_sha256.hash("correct horse")
+
+    assert anyio.run(passwords.verify, "correct horse", old)
+    assert not anyio.run(passwords.verify, "correct house", old)
+    assert passwords.is_outdated(old)
+
+
+def test_the_three_thousand_most_common_passwords_are_known() -> None:
+    assert len(_common()) == 3000
+    assert min(map(len, _common())) == 8
+
+
+@pytest.mark.parametrize("password", ["password", "12345678", "iloveyou", "PassWord1"])
+def test_a_common_password_is_known_in_any_case(password: str) -> None:
+    assert is_common(password)
+
+
+def test_common_passwords_are_read_when_they_are_needed_only() -> None:
+    program = (
+        "import users_service.app; from users_service.guessable import _common; print(_common.cache_info())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+
+    assert "misses=0" in done.stdout
 
 
 def test_where_there_is_no_hash_no_password_is_right(

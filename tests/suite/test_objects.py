@@ -1,0 +1,174 @@
+"""Who may do what: every route of the API documents, asked by everybody."""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from common.auth import Tokens
+from common.fields import new_id
+from tests.suite.conftest import PASSWORD, SECRETS, Suite
+
+# What is named in the path is the owner's; `nobody` has no token.
+ASKERS = ("owner", "other", "nobody", "expired", "service")
+
+FOR_ALL = (200, 200, 200, 200, 200)
+FOR_USERS = (200, 200, 401, 401, 403)
+MAKING = (201, 201, 401, 401, 403)
+
+# A new route needs a row here: what each of them gets.
+STATUSES = {
+    "POST /register": (201, 201, 201, 201, 201),
+    "POST /login": FOR_ALL,
+    "GET /users/{username}": (200, 200, 200, 401, 200),
+    "POST /users/follow/{username}": (400, 200, 401, 401, 403),
+    "POST /users/unfollow/{username}": FOR_USERS,
+    "GET /users/{username}/followees": FOR_ALL,
+    "POST /posts": MAKING,
+    "POST /posts/async": (202, 202, 401, 401, 403),
+    "GET /posts": FOR_ALL,
+    "GET /posts/id/{post_id}": FOR_ALL,
+    "GET /posts/{username}": FOR_ALL,
+    "GET /posts/home/{username}": (200, 403, 401, 401, 403),
+    "POST /likes/{post_id}": MAKING,
+    "DELETE /likes/{post_id}": FOR_USERS,
+    "GET /likes/{post_id}/count": FOR_ALL,
+    "GET /likes/popular": FOR_ALL,
+    "GET /users/{username}/likes": FOR_ALL,
+    "POST /polls": MAKING,
+    "GET /polls/{poll_id}": (200, 200, 200, 401, 200),
+    "POST /polls/{poll_id}/vote": MAKING,
+    "GET /polls/{poll_id}/results": FOR_ALL,
+}
+NEW_POLL = {"question": "Tea?", "options": ["Yes", "No"]}
+BODIES: dict[str, dict[str, Any]] = {
+    "POST /register": {"password": PASSWORD},
+    "POST /login": {"username": "matrix_owner", "password": PASSWORD},
+    "POST /posts": {"text": "Mine."},
+    "POST /posts/async": {"text": "Mine, soon."},
+    "POST /polls": NEW_POLL,
+    "POST /polls/{poll_id}/vote": {"option": 0},
+}
+# Where an answer says whose doing it was. A vote and what is only queued do not.
+DOERS = {
+    "POST /users/follow/{username}": "follower",
+    "POST /users/unfollow/{username}": "follower",
+    "POST /posts": "username",
+    "POST /likes/{post_id}": "username",
+    "DELETE /likes/{post_id}": "username",
+    "POST /polls": "created_by",
+}
+SILENT = {"POST /posts/async", "POST /polls/{poll_id}/vote"}
+OPERATIONAL = {"GET /livez", "GET /health"}
+
+
+def _documented() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every call of the four services, and what its document says of it."""
+    for service in ("users", "timelines", "likes", "polls"):
+        paths = importlib.import_module(f"{service}_service.app").app.openapi()["paths"]
+        for path, methods in paths.items():
+            for method, operation in methods.items():
+                if (call := f"{method.upper()} {path}") not in OPERATIONAL:
+                    yield call, operation
+
+
+DOCUMENTED = dict(_documented())
+
+
+@dataclass
+class World:
+    """A post and a poll of `matrix_owner`, and the headers of everybody who asks for them."""
+
+    suite: Suite
+    headers: dict[str, dict[str, str]]
+    names: dict[str, str]
+
+    def ask(self, call: str, asker: str, **extra: object) -> httpx2.Response:
+        method, path = call.split()
+        body = BODIES.get(call)
+        if call == "POST /register":
+            body = {**BODIES[call], "username": f"m{new_id().hex[8:32]}"}
+        json = None if body is None else body | extra
+        headers = self.headers[asker]
+        return self.suite.gateway.request(method, path.format(**self.names), json=json, headers=headers)
+
+
+@pytest.fixture(scope="session")
+def headers(suite: Suite) -> dict[str, dict[str, str]]:
+    expired = Tokens(SECRETS["JWT_SECRET"], "HS256", timedelta(seconds=-1)).issue("matrix_owner")
+    service = suite.tokens.issue_for_service("likes")
+    return {
+        "owner": suite.sign_up("matrix_owner"),
+        "other": suite.sign_up("matrix_other"),
+        "nobody": {},
+        "expired": {"Authorization": f"Bearer {expired}"},
+        "service": {"Authorization": f"Bearer {service}"},
+    }
+
+
+@pytest.fixture
+def world(suite: Suite, headers: dict[str, dict[str, str]]) -> World:
+    post = suite.gateway.post("/posts", json={"text": "The owner's."}, headers=headers["owner"]).json()
+    poll = suite.gateway.post("/polls", json=NEW_POLL, headers=headers["owner"]).json()
+    names = {"username": "matrix_owner", "post_id": post["id"], "poll_id": poll["id"]}
+    return World(suite, headers, names)
+
+
+def test_every_route_is_asked_by_everybody() -> None:
+    assert DOCUMENTED.keys() == STATUSES.keys()
+
+
+def test_every_write_is_known_to_say_whose_it_is_or_not_to() -> None:
+    writes = {call for call, operation in DOCUMENTED.items() if "GET" not in call and "security" in operation}
+
+    assert writes == DOERS.keys() | SILENT
+
+
+def test_every_body_is_known() -> None:
+    assert {call for call, operation in DOCUMENTED.items() if "requestBody" in operation} == BODIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "asker", "status"),
+    [
+        (call, asker, status)
+        for call, row in STATUSES.items()
+        for asker, status in zip(ASKERS, row, strict=True)
+    ],
+)
+def test_each_gets_what_is_theirs(world: World, call: str, asker: str, status: int) -> None:
+    answer = world.ask(call, asker)
+
+    assert answer.status_code == status, answer.text
+    assert str(status) in DOCUMENTED[call]["responses"]
+    assert ("WWW-Authenticate" in answer.headers) is (status == 401)
+
+
+@pytest.mark.parametrize("call", DOERS)
+def test_a_write_is_its_tokens_subjects(world: World, call: str) -> None:
+    assert world.ask(call, "other").json()[DOERS[call]] == "matrix_other"
+
+
+def test_a_queued_post_is_its_tokens_subjects(world: World) -> None:
+    queued = world.ask("POST /posts/async", "other")
+
+    assert world.suite.see(queued.headers["Location"])["username"] == "matrix_other"
+
+
+def test_a_vote_is_its_tokens_subjects(world: World) -> None:
+    world.ask("POST /polls/{poll_id}/vote", "other")
+
+    assert world.ask("GET /polls/{poll_id}", "other").json()["voted"] == 0
+    assert world.ask("GET /polls/{poll_id}", "owner").json()["voted"] is None
+
+
+@pytest.mark.parametrize("call", BODIES)
+@pytest.mark.parametrize("field", ["unexpected", "created_by", "id", "is_admin", "__proto__"])
+def test_a_field_that_is_not_asked_for_is_422(world: World, call: str, field: str) -> None:
+    answer = world.ask(call, "owner", **{field: "matrix_other"})
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"#/{field}")
