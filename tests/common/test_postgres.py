@@ -8,7 +8,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -22,6 +21,7 @@ from sqlalchemy.exc import DataError
 from common import postgres as module
 from common.postgres import Database, NotPrepared, database_url
 from common.settings import PostgresSettings
+from tests.hanging import seconds_of_a_crowd
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -283,12 +283,8 @@ def test_a_transaction_has_one_deadline_for_all_its_waiting(database: Database) 
     assert time.monotonic() - started < 2
 
 
-def test_who_waits_for_a_thread_meanwhile_does_not_wait_anew(hung: Database) -> None:
-    started = time.monotonic()
-    with ThreadPoolExecutor(module.POOL_SIZE) as threads:
-        list(threads.map(lambda _: seconds_until_refused(hung), range(20 * module.POOL_SIZE)))
-
-    assert time.monotonic() - started < 2
+def test_a_crowd_waits_no_longer_for_a_server_that_hangs_than_one(hung: Database) -> None:
+    assert seconds_of_a_crowd(lambda: names(hung), Database.outages) < 2
 
 
 def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
