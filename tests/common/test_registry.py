@@ -120,7 +120,7 @@ class Registry:
 
     def start(self) -> None:
         self.process = self._start("registry_service.app", port=self._port)
-        eventually(lambda: _is_live(self.url))
+        eventually(lambda: _is_live(self.url), seconds=20)
 
     def kill(self) -> None:
         self.process.kill()
@@ -269,7 +269,7 @@ def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) 
         registry.kill()
         registry.start()
 
-        assert eventually(lambda: _statuses(registry.url), seconds=2) == ["up"]
+        assert eventually(lambda: _statuses(registry.url), seconds=5) == ["up"]
 
 
 @pytest.mark.usefixtures("impatient")
