@@ -1,5 +1,6 @@
 """PostgreSQL through SQLAlchemy: one pool per process, one transaction per change."""
 
+import math
 import select
 import time
 from collections.abc import Iterator
@@ -17,35 +18,43 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from common.breaker import Breaker, Hung
 from common.settings import PostgresSettings
 
 # Three instances of each of two services, and what is left over, fit into PostgreSQL's default of 100.
 POOL_SIZE = 8
-CONNECT_SECONDS = 2
-STATEMENT_SECONDS = 2
-# A server that hangs cannot keep the limit above, so there is one on this side too.
-ANSWER_SECONDS = 3.0
+STATEMENT_SECONDS = 1.3
+# A server that hangs cannot keep the limit above, so there is one on this side too, for all that a read or
+# a transaction waits for: who asks learns within two seconds that there is no answer.
+DEADLINE_SECONDS = 1.6
+CONNECT_SECONDS = 1.0
 
 # Any number will do, as long as nothing else in the database takes it.
 MIGRATION_LOCK = 0x6D6963726F
 
 EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
-_patience: ContextVar[float | None] = ContextVar("patience", default=ANSWER_SECONDS)
+# By the monotonic clock; None is for what takes the time that it needs.
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 class NotPrepared(Exception):
     """The schema is not there: the server was not, or did not let us make it."""
 
 
+class NoAnswer(psycopg2.OperationalError):
+    """The server has taken too long."""
+
+
 class Database:
     """A database that creates itself and brings its schema up to date."""
 
-    outages = (OperationalError, InterfaceError, PoolTimeout, NotPrepared)
+    outages = (OperationalError, InterfaceError, PoolTimeout, NotPrepared, Hung)
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_prepared = False
+        self._breaker = Breaker("PostgreSQL")
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -60,8 +69,7 @@ class Database:
                 pool_timeout=CONNECT_SECONDS,
                 pool_pre_ping=False,
                 connect_args={
-                    "connect_timeout": CONNECT_SECONDS,
-                    "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC",
+                    "options": f"-c statement_timeout={STATEMENT_SECONDS * 1000:.0f} -c timezone=UTC"
                 },
             )
         )
@@ -70,7 +78,7 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Everything inside happens, or nothing does."""
         self._require_prepared()
-        with self._engine.begin() as connection:
+        with self._in_time(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -87,7 +95,7 @@ class Database:
         SQLAlchemy's own AUTOCOMMIT takes one of them back, to undo it, and
         raises what the driver raises when the server is gone by then.
         """
-        with self._engine.connect() as connection:
+        with self._in_time(), self._engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             driver.autocommit = True
             try:
@@ -95,6 +103,20 @@ class Database:
             finally:
                 if not driver.closed:
                     driver.autocommit = False
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """All the waiting inside is over by one deadline; after one that passed, nobody waits for a while."""
+        self._breaker.check()
+        token = _deadline.set(time.monotonic() + DEADLINE_SECONDS)
+        try:
+            yield
+        except OperationalError as exc:
+            if isinstance(exc.orig, NoAnswer):
+                self._breaker.trip()
+            raise
+        finally:
+            _deadline.reset(token)
 
     def _require_prepared(self) -> None:
         if not self._is_prepared:
@@ -111,8 +133,7 @@ class Database:
         """Create the database and apply the migrations that are missing; several processes may at once."""
         try:
             self._create_if_missing()
-            with _unhurried():
-                self._migrate(migrations)
+            self._migrate(migrations)
         except (DBAPIError, CommandError) as exc:
             # Also when it is forbidden, or of a newer version: an operator can change that while we wait.
             raise NotPrepared(f"cannot prepare the database: {exc}") from exc
@@ -134,33 +155,22 @@ class Database:
             # The server is away, or only the database is: the one that every server has tells.
             url = self._engine.url.set(database="postgres")
             server = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-            with _unhurried(), server.connect() as connection:
+            with server.connect() as connection:
                 _create(connection, str(self._engine.url.database))
-
-
-@contextmanager
-def _unhurried() -> Iterator[None]:
-    """What is done inside takes the time that it needs."""
-    token = _patience.set(None)
-    try:
-        yield
-    finally:
-        _patience.reset(token)
 
 
 def _wait(connection: Any) -> None:
     """psycopg2's own waiting has no end when the server hangs; this is its way to replace it."""
-    is_connecting = connection.status == extensions.STATUS_SETUP
-    seconds = CONNECT_SECONDS if is_connecting else _patience.get()
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = _deadline.get()
+    if connection.status == extensions.STATUS_SETUP:
+        deadline = min(deadline or math.inf, time.monotonic() + CONNECT_SECONDS)
     while (state := connection.poll()) != extensions.POLL_OK:
         if state not in EVENTS:
             raise psycopg2.OperationalError("the connection is lost")
         socket = select.poll()
         socket.register(connection.fileno(), EVENTS[state])
-        left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
-        if not socket.poll(left):
-            raise psycopg2.OperationalError(f"the server did not answer within {seconds} s")
+        if not socket.poll(None if deadline is None else max(deadline - time.monotonic(), 0) * 1000):
+            raise NoAnswer("the server did not answer in time")
 
 
 def _create(connection: Connection, name: str) -> None:

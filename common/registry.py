@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from threading import Event, Thread
@@ -23,7 +24,8 @@ CHECK_SECONDS = 1
 WATCH_SECONDS = 20
 TIMEOUT = httpx.Timeout(2.0)
 # A process has 5 seconds to end, whatever the registry does.
-GOODBYE = httpx.Timeout(0.5)
+GOODBYE_SECONDS = 0.5
+GOODBYE = httpx.Timeout(GOODBYE_SECONDS)
 # A service that cannot reach itself where it would be found is mistaken about its address.
 SELF_SECONDS = 5
 
@@ -97,6 +99,8 @@ class Registration:
             base_url=registry_url, headers=headers, timeout=TIMEOUT, trust_env=False
         )
         self._instance_id: str | None = None
+        self._beating = asyncio.Lock()
+        self._is_leaving = False
         self._complaint = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -117,7 +121,13 @@ class Registration:
         await self._registry.aclose()
 
     async def _stop_keeping(self) -> None:
+        self._is_leaving = True
         if self._task:
+            # A word on its way would come after the last one; and who is being registered has yet to learn
+            # its id, without which nobody takes it off the list.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._beating.acquire(), GOODBYE_SECONDS)
+                self._beating.release()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -128,7 +138,8 @@ class Registration:
             status = Status.UP if await self._is_well() else Status.DEGRADED
             if status is not sent or time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT_SECONDS
-                sent = await self._beat(status)
+                async with self._beating:
+                    sent = await self._beat(status)
             check = CHECK_SECONDS * random.uniform(0.8, 1.2)
             await asyncio.sleep(max(0, min(check, due - time.monotonic())))
 
@@ -192,9 +203,9 @@ class Registration:
         return answer
 
     def _complain(self, complaint: str) -> None:
-        """Once, not every second for as long as it lasts."""
+        """Once, not every second for as long as it lasts; who is leaving has no reason to."""
         if complaint != self._complaint:
-            logger.warning(complaint)
+            logger.log(logging.DEBUG if self._is_leaving else logging.WARNING, complaint)
         self._complaint = complaint
 
 

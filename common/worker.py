@@ -75,7 +75,7 @@ def work(
             if chore:
                 chore()
             jobs = _reserve(queue, batch)
-            if jobs and not _handle(queue, jobs, handle, outages):
+            if jobs and not _handle(queue, jobs, handle, outages, stop):
                 # The next ones would meet the same outage: they are better off waiting, untried.
                 stop.wait(random.uniform(*OUTAGE_SECONDS))
         except QueueDown as exc:
@@ -93,7 +93,7 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
     return jobs
 
 
-def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> bool:
+def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event) -> bool:
     """Handle and settle these jobs; False when they met an outage."""
     try:
         handle(jobs)
@@ -103,7 +103,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
         return False
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
-            return _handle_one_by_one(queue, jobs, handle, outages)
+            return _handle_one_by_one(queue, jobs, handle, outages, stop)
         _give_up_or_retry(queue, jobs[0], exc)
     else:
         for job in jobs:
@@ -111,14 +111,17 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
     return True
 
 
-def _handle_one_by_one(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages) -> bool:
+def _handle_one_by_one(
+    queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event
+) -> bool:
     """Handle these jobs so that a bad one harms only itself; False when one met an outage."""
-    for position, job in enumerate(jobs, start=1):
-        if not _handle(queue, [job], handle, outages):
-            for untried in jobs[position:]:
-                queue.release(untried, delay=0)
-            return False
-    return True
+    is_well = True
+    for job in jobs:
+        if is_well and not stop.is_set():
+            is_well = _handle(queue, [job], handle, outages, stop)
+        else:
+            queue.release(job, delay=0)
+    return is_well
 
 
 def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:

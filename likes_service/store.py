@@ -11,6 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from common.breaker import Breaker, Hung
 from common.errors import BadRequest
 from likes_service import scripts
 from likes_service.models import LikedPost, LikeRecorded, Liking, Notice, Owed, PostLikes
@@ -21,8 +22,9 @@ MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
 OWED = "likes:owed"
 
-CONNECT_SECONDS = 1
-ANSWER_SECONDS = 1
+# Both together: who asks learns within two seconds that there is no answer.
+CONNECT_SECONDS = 0.8
+ANSWER_SECONDS = 1.0
 # For those who are not in the way of requests: the health check, and what prepares.
 SPARE_CONNECTIONS = 4
 
@@ -37,9 +39,17 @@ class Unready(Exception):
 
 
 class _Client(redis.Redis):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._breaker = Breaker("Redis")
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
+        self._breaker.check()
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+        except redis.TimeoutError:
+            self._breaker.trip()
+            raise
         except redis.ResponseError as exc:
             if NOT_NOW.search(f"{exc.status_code} {exc}"):
                 raise Unready(str(exc)) from exc
@@ -49,7 +59,7 @@ class _Client(redis.Redis):
 class LikesStore:
     """Every verb is one command or one script, so its views never disagree. Threads may share it."""
 
-    outages = (redis.ConnectionError, redis.TimeoutError, Unready)
+    outages = (redis.ConnectionError, redis.TimeoutError, Unready, Hung)
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client

@@ -11,19 +11,23 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     ClientError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
 )
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
+from common.breaker import Breaker, Hung
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 # As many as there are threads for requests, and some for those who are not in their way.
 CONNECTIONS = 16
-CONNECT_SECONDS, READ_SECONDS = 1, 2
-DEADLINE_SECONDS = 2.0
+CONNECT_SECONDS, READ_SECONDS = 0.5, 0.8
+# Until then a new try may begin, so that the last one is over within two seconds.
+DEADLINE_SECONDS = 0.9
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.3
 
 USABLE = {"ACTIVE", "UPDATING"}
@@ -89,10 +93,12 @@ class Table:
         Busy,
         TableMissing,
         Refused,
+        Hung,
     )
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._dynamodb = client
+        self._breaker = Breaker("DynamoDB")
         self.name = name
 
     @classmethod
@@ -189,6 +195,7 @@ class Table:
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
         """Repeat what meets a passing trouble, until the deadline."""
+        self._breaker.check()
         deadline = Deadline()
         while True:
             try:
@@ -200,8 +207,9 @@ class Table:
                     raise meaning(str(exc)) from exc
                 else:
                     raise
-            except HTTPClientError as exc:
+            except (ConnectTimeoutError, HTTPClientError) as exc:
                 if deadline.is_over():
+                    self._breaker.trip()
                     raise
                 deadline.pause(exc)
 
@@ -219,7 +227,7 @@ class Deadline:
     def pause(self, reason: Exception) -> None:
         if self.is_over():
             raise Busy(str(reason)) from reason
-        time.sleep(random.uniform(0, self._longest))
+        time.sleep(min(random.uniform(0, self._longest), max(self._end - time.monotonic(), 0)))
         self._longest = min(self._longest * 2, LONGEST_PAUSE_SECONDS)
 
 

@@ -5,7 +5,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 import servers
@@ -14,6 +15,7 @@ from common import http, telemetry
 from common.errors import Unavailable
 from common.http import ServiceClient
 from common.registry import Directory, Table
+from common.service import THREADS
 from tests.instances import instance
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
@@ -298,6 +300,54 @@ def test_the_deadline_holds_for_one_that_hangs_too(serve, ask, monkeypatch):
         client.get("/")
 
     assert time.monotonic() - started < http.TIMEOUT["read"] / 2
+
+
+@pytest.fixture
+def dripping() -> Iterator[int]:
+    """The port of an instance that answers a byte at a time, and never to the end."""
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+            while not gone.wait(0.01):
+                connection.sendall(b"x")
+
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield listener.getsockname()[1]
+        gone.set()
+        thread.join()
+
+
+def test_an_answer_that_drips_is_not_waited_for(dripping, ask, hasty):
+    client = ask(dripping)
+    started = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        client.get("/")
+
+    assert time.monotonic() - started < 2 * http.DEADLINE_SECONDS
+
+
+def test_half_of_the_threads_are_left_for_those_who_do_not_ask(serve, ask):
+    client = ask(serve(None).port)
+    waits = []
+
+    def ask_in_vain() -> None:
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            client.get("/")
+        waits.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        for _ in range(20 * THREADS):
+            threads.submit(ask_in_vain)
+
+    assert len([wait for wait in waits if wait > 1]) == http.SEATS == THREADS / 2
+    assert max(waits) < 2
 
 
 def test_who_asks_learns_within_two_seconds_that_there_is_no_answer():

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DataError
 from common import postgres as module
 from common.postgres import Database, NotPrepared, database_url
 from common.settings import PostgresSettings
+from tests.hanging import seconds_of_a_crowd
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -165,12 +167,9 @@ def test_a_migration_takes_the_time_it_needs(
 ) -> None:
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.1)
     add_revision(migrations, "0002", "op.execute('SELECT pg_sleep(0.4)')", "0001")
-    database = connect()
-    patience = module._patience.set(0.2)
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
 
-    database.prepare(migrations)
-
-    module._patience.reset(patience)
+    connect().prepare(migrations)
 
 
 def test_nothing_is_done_before_the_database_is_prepared(connect) -> None:
@@ -247,17 +246,61 @@ def test_a_server_that_goes_when_a_read_is_done_does_not_harm_it(database: Datab
         eventually(lambda: not is_running(pid))
 
 
-def test_a_server_that_hangs_is_not_waited_for(database: Database) -> None:
+@pytest.fixture
+def hung(database: Database) -> Iterator[Database]:
+    """The server's processes behind all connections of the pool are stopped until the test is over."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(database.read()) for _ in range(module.POOL_SIZE)]
+        pids = [one.execute(text("SELECT pg_backend_pid()")).scalar_one() for one in connections]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield database
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def seconds_until_refused(database: Database) -> float:
+    started = time.monotonic()
+    with pytest.raises(Database.outages):
+        names(database)
+    return time.monotonic() - started
+
+
+def test_a_server_that_hangs_is_waited_for_less_than_two_seconds(hung: Database) -> None:
+    assert 1 < seconds_until_refused(hung) < 2
+
+
+def test_a_transaction_has_one_deadline_for_all_its_waiting(database: Database) -> None:
+    def wait_twice() -> None:
+        with database.transaction() as connection:
+            for _ in range(2):
+                connection.execute(text("SELECT pg_sleep(1)"))
+
+    started = time.monotonic()
+    with pytest.raises(Database.outages, match="in time"):
+        wait_twice()
+
+    assert time.monotonic() - started < 2
+
+
+def test_a_crowd_waits_no_longer_for_a_server_that_hangs_than_one(hung: Database) -> None:
+    assert seconds_of_a_crowd(lambda: names(hung), Database.outages) < 2
+
+
+def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
     pid = backend(database)
     os.kill(pid, signal.SIGSTOP)
-    patience = module._patience.set(0.2)
-
-    with pytest.raises(Database.outages, match="did not answer"):
-        names(database)
-
-    module._patience.reset(patience)
+    seconds_until_refused(database)
     os.kill(pid, signal.SIGCONT)
-    assert names(database) == []
+
+    eventually(lambda: is_answering(database), seconds=2)
+
+
+def is_answering(database: Database) -> bool:
+    try:
+        return names(database) == []
+    except Database.outages:
+        return False
 
 
 def test_a_server_that_does_not_even_greet_is_not_waited_for(

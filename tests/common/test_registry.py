@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,7 @@ import pytest
 import servers
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from common import registry as module
@@ -120,7 +120,7 @@ class Registry:
 
     def start(self) -> None:
         self.process = self._start("registry_service.app", port=self._port)
-        eventually(lambda: _is_live(self.url))
+        eventually(lambda: _is_live(self.url), seconds=20)
 
     def kill(self) -> None:
         self.process.kill()
@@ -269,7 +269,7 @@ def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) 
         registry.kill()
         registry.start()
 
-        assert eventually(lambda: _statuses(registry.url), seconds=2) == ["up"]
+        assert eventually(lambda: _statuses(registry.url), seconds=5) == ["up"]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -333,14 +333,50 @@ def test_what_is_not_a_registry_is_asked_until_it_is_one(
     assert "is not a registry" in complaints[0]
 
 
+def test_who_leaves_while_it_is_registered_is_taken_off_the_list(start: Start) -> None:
+    registry = Registry(start)
+    with _something_else(registry.url, _slow_lease) as asked, Service(registry.url):
+        eventually(lambda: asked)
+
+        # Leaves now, before it has been told its id.
+    assert asked == ["/register", "/heartbeat/id", "/heartbeat/id", "/deregister/id"]
+
+
+def test_a_registry_that_is_gone_is_no_trouble_to_who_leaves(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Service(registry.url):
+        eventually(lambda: _has_beaten(registry.url))
+        registry.kill()
+
+    assert [
+        one for one in caplog.records if one.name == module.logger.name and one.levelname == "WARNING"
+    ] == []
+
+
+def _has_beaten(url: str) -> bool:
+    found = httpx2.get(f"{url}/services").json()["services"].get("things", [])
+    return any(one["last_heartbeat"] > one["registered_at"] for one in found)
+
+
+async def _slow_lease(path: str) -> Response:
+    if path == "/register":
+        await asyncio.sleep(0.3)
+    return JSONResponse({"instance_id": "id"})
+
+
+async def _welcome(path: str) -> Response:
+    return PlainTextResponse("Welcome!")
+
+
 @contextmanager
-def _something_else(url: str) -> Iterator[list[str]]:
-    """A server that answers everything with the same friendly words; the paths that it was asked for."""
+def _something_else(url: str, reply: Callable[[str], Awaitable[Response]] = _welcome) -> Iterator[list[str]]:
+    """A server that is no registry; the paths that it was asked for."""
     asked: list[str] = []
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         asked.append(scope["path"])
-        await PlainTextResponse("Welcome!")(scope, receive, send)
+        await (await reply(scope["path"]))(scope, receive, send)
 
     port = int(url.rpartition(":")[2])
     config = uvicorn.Config(answer, port=port, loop="asyncio", lifespan="off", log_config=None)

@@ -190,8 +190,26 @@ def test_an_outage_among_jobs_that_are_handled_one_by_one_gives_the_rest_back(
 
     running(handle, batch=4)
 
-    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-ready"] == 2)
+    eventually(lambda: len(batches) == 3 and tube.stats_tube(TUBE)["current-jobs-ready"] == 2)
     assert batches == [[0, 1, 2, 3], [0], [1]]
+
+
+def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(queue: JobQueue, tube) -> None:
+    for number in range(4):
+        queue.put(Number(number=number))
+    stop = Event()
+    batches: list[list[int]] = []
+
+    def handle(jobs: Sequence[Job]) -> None:
+        batches.append([_number(job) for job in jobs])
+        if len(jobs) > 1:
+            raise RuntimeError("a bug")
+        stop.set()
+
+    work(queue, handle, (Away,), stop, batch=4)
+
+    assert batches == [[0, 1, 2, 3], [0]]
+    assert tube.stats_tube(TUBE)["current-jobs-ready"] == 3
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

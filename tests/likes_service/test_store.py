@@ -13,9 +13,11 @@ import servers
 
 from common.errors import BadRequest
 from common.fields import new_id
+from common.service import THREADS
 from likes_service.models import Liked as LikedNotice
 from likes_service.models import LikedPost, LikeRecorded, Owed, PostLikes, TakenBack
 from likes_service.store import LikesStore
+from tests.hanging import hung_server, seconds_of_a_crowd
 from tests.likes_service.conftest import LATER, NOW
 
 SECOND = timedelta(seconds=1)
@@ -427,6 +429,13 @@ def test_a_redis_that_is_away_is_an_outage():
 
     with pytest.raises(store.outages):
         store.ping()
+
+
+def test_a_crowd_waits_less_than_two_seconds_for_a_redis_that_hangs(post_id):
+    with hung_server() as port:
+        store = LikesStore.connect(f"redis://127.0.0.1:{port}/0", THREADS)
+
+        assert seconds_of_a_crowd(lambda: like(store, post_id, "bob"), store.outages) < 2
 
 
 def test_scripts_come_back_by_themselves(store, raw_redis, post_id):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +15,7 @@ from threading import Event
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import greenstalk
 import pytest
 import servers
 
@@ -28,6 +29,8 @@ from likes_service.store import LikesStore
 from tests.instances import instance
 from tests.likes_service.conftest import settings, take_all
 from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
 
 
 class Suite(ThreadingHTTPServer):
@@ -43,6 +46,9 @@ class Suite(ThreadingHTTPServer):
         services = {name: (instance(self.server_port, name),) for name in ("timelines", "users")}
         table = Table(epoch="e", version=1, services=services)
         self.answers = {"/services": table.model_dump(mode="json")}
+
+    def handle_error(self, *about: object) -> None:
+        """Who asked was killed: nothing for the tests' own lines."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -87,11 +93,16 @@ def given(suite, redis_url, beanstalkd_port, smtp_port) -> LikesSettings:
     return given.model_copy(update={"registry_url": f"http://127.0.0.1:{suite.server_port}"})
 
 
+BOTH = (workers.validate, workers.notify)
+
+
 @contextmanager
-def at_work(given: LikesSettings) -> Iterator[None]:
-    """Both workers run."""
+def at_work(
+    given: LikesSettings, runs: Sequence[Callable[[LikesSettings, Event], None]] = BOTH
+) -> Iterator[None]:
+    """Both workers run, or these."""
     stop = Event()
-    threads = [threading.Thread(target=run, args=[given, stop]) for run in (workers.validate, workers.notify)]
+    threads = [threading.Thread(target=run, args=[given, stop]) for run in runs]
     for thread in threads:
         thread.start()
     try:
@@ -202,6 +213,160 @@ def test_a_like_of_a_missing_post_ends_in_a_mail_to_the_liker(likes, store, suit
 
     assert eventually(lambda: inbox.mails)[0]["To"] == "bob@example.com"
     assert store.count(post_id).count == 0
+
+
+Process = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What the workers said."""
+    return tmp_path / "workers.log"
+
+
+@pytest.fixture
+def worker(given, suite, log) -> Iterator[Callable[..., Process]]:
+    """Starts a worker; one that is killed at a step, if that is named."""
+    environment = os.environ | {
+        "REDIS_URL": given.redis_url,
+        "REGISTRY_URL": str(given.registry_url),
+        "BEANSTALKD_PORT": str(given.beanstalkd_port),
+        "SMTP_HOST": given.smtp_host,
+        "SMTP_PORT": str(given.smtp_port),
+    }
+    with ExitStack() as stack:
+
+        def start(worker: str, *crash: str) -> Process:
+            how = ["-m", "tests.crashing", *crash] if crash else ["-m"]
+            command = [sys.executable, *how, "likes_service.workers", worker]
+            with log.open("ab") as output:
+                process = stack.enter_context(
+                    subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+                )
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def raw_tubes(beanstalkd_port: int, tubes) -> Iterator[greenstalk.Client[bytes]]:
+    """Beanstalkd as an operator sees it."""
+    watch = [VALIDATE_TUBE, NOTIFY_TUBE]
+    with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, watch=watch) as client:
+        yield client
+
+
+def _is_empty(client: greenstalk.Client[bytes]) -> bool:
+    states = ("ready", "reserved", "delayed")
+    stats = [client.stats_tube(tube) for tube in (VALIDATE_TUBE, NOTIFY_TUBE)]
+    return not any(one[f"current-jobs-{state}"] for one in stats for state in states)
+
+
+QUEUE, STORE = "common.queue:JobQueue", "likes_service.store:LikesStore"
+SENDING = "likes_service.mailer:Conversation.send"
+
+
+@pytest.fixture
+def bobs_like(given, raw_tubes, worker, store, post_id) -> Callable[[str, str, str], None]:
+    """bob likes the post, this worker dies over it, and both work until nothing is left to do."""
+
+    def like(name: str, step: str, moment: str) -> None:
+        with liking(given) as likes:
+            likes.like(post_id, "bob")
+        with at_work(given, BOTH[:1] if name == "notification" else ()):
+            assert worker(name, step, moment).wait(timeout=20) == -signal.SIGKILL
+        with at_work(given):
+            eventually(lambda: store.owed(post_id, "bob") is None and _is_empty(raw_tubes), seconds=20)
+
+    return like
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (f"{QUEUE}.reserve", "after"),
+        (f"{QUEUE}.put", "after"),
+        (f"{QUEUE}.delete", "before"),
+    ],
+)
+def test_a_validation_worker_that_is_killed_leaves_one_like_and_one_mail(
+    bobs_like, store, inbox, post, step, moment
+):
+    bobs_like("validation", step, moment)
+
+    assert store.count(post).count == 1
+    assert [mail["To"] for mail in inbox.mails] == ["alice@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (f"{STORE}.take_back", "after"),
+        (f"{QUEUE}.delete", "before"),
+    ],
+)
+def test_a_validation_worker_that_is_killed_takes_a_like_back_once_and_mails_its_liker_once(
+    bobs_like, store, suite, inbox, post_id, step, moment
+):
+    suite.answers["/users/bob"] = {"username": "bob", "email": "bob@example.com"}
+
+    bobs_like("validation", step, moment)
+
+    assert (store.count(post_id).count, store.liked_by("bob", 1, None), store.popular(1, None)) == (0, [], [])
+    assert [mail["To"] for mail in inbox.mails] == ["bob@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("step", "moment", "mails"),
+    [
+        (f"{QUEUE}.reserve", "after", 1),
+        # Claimed and perhaps sent: nobody can know, and none is better than two.
+        (SENDING, "before", 0),
+        (SENDING, "after", 1),
+        (f"{QUEUE}.delete", "before", 1),
+    ],
+)
+def test_a_notification_worker_that_is_killed_mails_nobody_twice(bobs_like, inbox, post, step, moment, mails):
+    bobs_like("notification", step, moment)
+
+    assert len(inbox.mails) == mails
+
+
+def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, suite, inbox, post):
+    for _ in range(2):
+        worker("validation")
+        worker("notification")
+    likers = [f"user{number}" for number in range(30)]
+    with liking(given) as likes:
+        for liker in likers:
+            likes.like(post, liker)
+    for liker in likers:  # and once more, as after a lost lease
+        raw_tubes.use(VALIDATE_TUBE)
+        raw_tubes.put(_job({"post_id": str(post), "username": liker}))
+    eventually(lambda: len(inbox.mails) >= 30 and _is_empty(raw_tubes), seconds=20)
+
+    assert sorted(mail["Subject"].split()[0] for mail in inbox.mails) == sorted(likers)
+
+
+def _job(payload: object) -> bytes:
+    return json.dumps({"version": 1, "request_id": "r", "traceparent": "", "payload": payload}).encode()
+
+
+JUNK = [b"", b"[]", b"\xff\xfe", b"x" * 65535, b"[" * 60000, _job({"post_id": "1"}), _job({"kind": "liked"})]
+
+
+@pytest.mark.parametrize(("name", "tube"), [("validation", VALIDATE_TUBE), ("notification", NOTIFY_TUBE)])
+def test_junk_is_buried_with_its_reason_and_stops_no_worker(raw_tubes, worker, log, name, tube):
+    raw_tubes.use(tube)
+    numbers = [raw_tubes.put(junk) for junk in JUNK]
+    process = worker(name)
+    eventually(lambda: raw_tubes.stats_tube(tube)["current-jobs-buried"] == len(JUNK))
+    for number in numbers:
+        raw_tubes.delete(number)
+
+    assert all(f"job {number} buried: it cannot be read" in log.read_text() for number in numbers)
+    assert process.poll() is None
 
 
 @pytest.mark.parametrize("arguments", [[], ["validation"], ["notification"]])

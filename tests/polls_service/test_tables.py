@@ -1,6 +1,5 @@
 """One table in DynamoDB: how it comes to be, and what happens when DynamoDB says no."""
 
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -14,6 +13,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from polls_service import tables as module
 from polls_service.tables import Busy, ConditionFailed, Refused, Table, TableMissing, key
+from tests.hanging import hung_server, seconds_of_a_crowd
 
 Connect = Callable[..., Table]
 Hook = Callable[[str, Callable[..., Any]], None]
@@ -300,14 +300,11 @@ def test_a_server_that_is_away_is_an_outage(connect: Connect) -> None:
         connect(place=f"http://127.0.0.1:{servers.free_port()}").status()
 
 
-@pytest.mark.usefixtures("hurry")
-def test_a_server_that_hangs_is_an_outage(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_SECONDS", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as hung:
-        table = connect(place=f"http://127.0.0.1:{hung.getsockname()[1]}")
+def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Connect) -> None:
+    with hung_server() as port:
+        table = connect(place=f"http://127.0.0.1:{port}")
 
-        with pytest.raises(Table.outages):
-            table.status()
+        assert seconds_of_a_crowd(lambda: table.get("a", "b"), Table.outages) < 2
 
 
 def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from common.auth import Tokens
 from common.http import ServiceClient
-from common.registry import Directory, Table
+from common.registry import Directory, Instance, Table
 from tests.instances import instance
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
@@ -85,13 +85,20 @@ def users() -> Users:
     return Users()
 
 
+def directory_of(users: Instance) -> Directory:
+    """A directory that knows this instance only."""
+    directory = Directory(None)
+    directory.accept(Table(epoch="e", version=1, services={"users": (users,)}), now=0)
+    return directory
+
+
 @pytest.fixture
 def app(settings: TimelinesSettings, store: TimelinesStore, users: Users, tokens: Tokens) -> FastAPI:
     app = create_app(settings)
     app.state.store.prepare()
-    directory = Directory(None)
-    directory.accept(Table(epoch="e", version=1, services={"users": (instance(1),)}), now=0)
-    asking = ServiceClient("users", directory, tokens, "timelines", httpx.MockTransport(users))
+    asking = ServiceClient(
+        "users", directory_of(instance(1)), tokens, "timelines", httpx.MockTransport(users)
+    )
     app.state.timelines._users = UsersClient(asking)
     return app
 

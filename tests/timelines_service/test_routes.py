@@ -2,17 +2,24 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
 import greenstalk
 import pytest
 import servers
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.timelines_service.conftest import Users
+from common.auth import Tokens
+from common.http import ServiceClient
+from tests.hanging import hung_server
+from tests.instances import instance
+from tests.timelines_service.conftest import Users, directory_of
 from tests.waiting import eventually
 from timelines_service.app import create_app
+from timelines_service.clients import UsersClient
 from timelines_service.settings import TimelinesSettings
 
 Headers = Callable[[str], dict[str, str]]
@@ -194,6 +201,27 @@ def test_when_users_cannot_be_asked_a_home_timeline_is_503(
     users.is_away = True
 
     assert client.get("/posts/home/alice", headers=as_user("alice")).status_code == 503
+
+
+def test_a_users_service_that_hangs_does_not_keep_others_from_reading(
+    app: FastAPI, client: TestClient, as_user: Headers, tokens: Tokens
+) -> None:
+    post = _write(client, as_user("alice"))
+
+    def seconds(path: str, status: int) -> float:
+        started = monotonic()
+        assert client.get(path, headers=as_user("alice")).status_code == status
+        return monotonic() - started
+
+    with hung_server() as port, ThreadPoolExecutor(60) as threads:
+        asking = ServiceClient("users", directory_of(instance(port)), tokens, "timelines")
+        app.state.timelines._users = UsersClient(asking)
+        homes = [threads.submit(seconds, "/posts/home/alice", 503) for _ in range(30)]
+        reads = [threads.submit(seconds, f"/posts/id/{post['id']}", 200) for _ in range(30)]
+
+        assert max(read.result() for read in reads) < 1.5
+        assert max(home.result() for home in homes) < 2.5
+        asking.close()
 
 
 def test_a_home_timeline_goes_on_after_its_last_post(

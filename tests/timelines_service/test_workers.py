@@ -12,6 +12,7 @@ from pathlib import Path
 import greenstalk
 import pytest
 import servers
+from sqlalchemy import text
 
 from common.fields import new_id
 from tests.waiting import eventually
@@ -25,20 +26,27 @@ Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def start(settings: TimelinesSettings, data: Path) -> Iterator[Callable[..., Process]]:
-    """Start a worker, with these variables."""
+def log(tmp_path: Path) -> Path:
+    """What the last worker said."""
+    return tmp_path / "timelines_worker.log"
+
+
+@pytest.fixture
+def start(settings: TimelinesSettings, log: Path) -> Iterator[Callable[..., Process]]:
+    """Start a worker, with these variables; one that is killed at a step, if that is named."""
     workers: list[Process] = []
 
-    def start(**variables: object) -> Process:
+    def start(*crash: str, **variables: object) -> Process:
         environment = os.environ | {
             "DB_PORT": str(settings.db_port),
             "TIMELINES_DB_NAME": settings.timelines_db_name,
             "BEANSTALKD_PORT": str(settings.beanstalkd_port),
             **{name.upper(): str(value) for name, value in variables.items()},
         }
-        command = [sys.executable, "-m", "timelines_service.workers"]
-        with (data / "timelines_worker.log").open("ab") as log:
-            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        how = ["-m", "tests.crashing", *crash] if crash else ["-m"]
+        command = [sys.executable, *how, "timelines_service.workers"]
+        with log.open("wb") as output:
+            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output))
         return workers[-1]
 
     yield start
@@ -69,23 +77,100 @@ def test_queued_posts_are_stored_once_however_often_they_come(
     assert store.newest(1000, None) == posts[::-1]
 
 
+QUEUE, STORE = "common.queue:JobQueue", "timelines_service.store:TimelinesStore"
+
+
 @pytest.mark.parametrize(
-    "junk",
-    [b"", b"{", b"\xff\xfe", b"[]", b'{"version": 2}', b'{"version": 1, "request_id": "r", "payload": {}}'],
+    ("step", "moment"),
+    [
+        (f"{QUEUE}.reserve", "after"),
+        (f"{STORE}.add_missing", "after"),
+        (f"{QUEUE}.delete", "before"),
+        (f"{QUEUE}.delete", "after"),
+    ],
 )
-def test_junk_is_buried_and_the_rest_of_its_batch_stored(
-    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], junk: bytes
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(
+    start: Callable[..., Process],
+    store: TimelinesStore,
+    tube: greenstalk.Client[bytes],
+    step: str,
+    moment: str,
 ) -> None:
-    before, after = _post(), _post()
-    for body in (_job(before), junk, _job(after)):
-        tube.put(body)
+    posts = [_post() for _ in range(10)]
+    for post in posts:
+        tube.put(_job(post))
+    assert start(step, moment).wait(timeout=20) == -signal.SIGKILL
+
+    start()
+    eventually(lambda: _is_empty(tube))
+
+    assert store.newest(100, None) == posts[::-1]
+
+
+def test_two_workers_store_every_post_once(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
+) -> None:
+    posts = [_post() for _ in range(400)]
+    start()
+    start()
+    for post in posts + posts:
+        tube.put(_job(post))
+
+    eventually(lambda: len(store.newest(1000, None)) == 400 and _is_empty(tube))
+
+    assert store.newest(1000, None) == posts[::-1]
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_in_time_and_keeps_no_job(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
+) -> None:
+    posts = [_post() for _ in range(100)]
+    for post in posts:
+        tube.put(_job(post))
+    with store._database.transaction() as connection:
+        connection.execute(text("LOCK TABLE posts"))
+        worker = start()
+        eventually(lambda: tube.stats_tube(TUBE)["current-jobs-reserved"] == 100)
+        worker.send_signal(signal.SIGTERM)
+
+        assert worker.wait(timeout=5) == 0
+        assert tube.stats_tube(TUBE)["current-jobs-reserved"] == 0
+
+    start()
+    eventually(lambda: _is_empty(tube), seconds=20)
+    assert store.newest(1000, None) == posts[::-1]
+
+
+JUNK = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"version": 2}',
+    b'{"version": 1, "request_id": "r", "payload": {}}',
+    b'{"version": 1, "request_id": "r", "traceparent": "", "payload": {"post_id": 1}}',
+    b"x" * 65535,
+    b"[" * 60000,
+]
+
+
+def test_junk_is_buried_with_its_reason_and_the_rest_of_its_batch_stored(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], log: Path
+) -> None:
+    tube.put(_job(_post()))
+    junk = {tube.put(body): body for body in JUNK}
+    tube.put(_job(_post()))
     start()
 
     eventually(lambda: len(store.newest(9, None)) == 2 and _is_empty(tube))
 
-    buried = tube.peek_buried()
-    tube.delete(buried)
-    assert buried.body == junk
+    buried = {}
+    for _ in junk:
+        job = tube.peek_buried()
+        tube.delete(job)
+        buried[job.id] = job.body
+    assert buried == junk
+    assert all(f"job {number} buried: it cannot be read" in log.read_text() for number in junk)
 
 
 def _is_empty(tube: greenstalk.Client[bytes]) -> bool:

@@ -1,0 +1,32 @@
+"""Who has waited in vain spares the others."""
+
+import time
+from collections.abc import Callable
+
+OPEN_SECONDS = 1.0
+
+
+class Hung(Exception):
+    """It hung just now, and is not asked again at once."""
+
+
+class Breaker:
+    """A circuit breaker that opens for a moment when something hangs. Threads may share it.
+
+    Each request bounds its own waiting. Those that queue for a thread meanwhile
+    would wait as long once more, one row after the other; they are refused instead.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._clock = clock
+        self._open_until = 0.0
+
+    def trip(self) -> None:
+        """Refuse everybody for a moment."""
+        self._open_until = self._clock() + OPEN_SECONDS
+
+    def check(self) -> None:
+        """Raises Hung while it is open."""
+        if self._clock() < self._open_until:
+            raise Hung(f"{self._name} hung just now")
