@@ -150,7 +150,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    options, settings = _options(), BeanstalkdSettings()
+    options, settings = _options(), BeanstalkdSettings.read()
     address = (settings.beanstalkd_host, settings.beanstalkd_port)
     try:
         with closing(BuriedJobs.connect(*address)) as jobs:
