@@ -28,6 +28,8 @@ STATEMENT_SECONDS = 1.3
 # a transaction waits for: who asks learns within two seconds that there is no answer.
 DEADLINE_SECONDS = 1.6
 CONNECT_SECONDS = 1.0
+# Past the deadline too: perhaps it was this process that stood still, and the answer is there.
+LAST_CHANCE_SECONDS = 0.1
 
 # Any number will do, as long as nothing else in the database takes it.
 MIGRATION_LOCK = 0x6D6963726F
@@ -169,7 +171,8 @@ def _wait(connection: Any) -> None:
             raise psycopg2.OperationalError("the connection is lost")
         socket = select.poll()
         socket.register(connection.fileno(), EVENTS[state])
-        if not socket.poll(None if deadline is None else max(deadline - time.monotonic(), 0) * 1000):
+        left = None if deadline is None else max(deadline - time.monotonic(), LAST_CHANCE_SECONDS)
+        if not socket.poll(left and left * 1000):
             raise NoAnswer("the server did not answer in time")
 
 

@@ -287,6 +287,14 @@ def test_a_crowd_waits_no_longer_for_a_server_that_hangs_than_one(hung: Database
     assert seconds_of_a_crowd(lambda: names(hung), Database.outages) < 2
 
 
+def test_an_answer_that_is_there_past_the_deadline_is_taken(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0)
+
+    assert names(database) == []
+
+
 def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
     pid = backend(database)
     os.kill(pid, signal.SIGSTOP)
