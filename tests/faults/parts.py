@@ -139,7 +139,7 @@ class Suite:
                 return subprocess.Popen(
                     [sys.executable, *arguments],
                     cwd=ROOT,
-                    env=os.environ | self._variables() | {"PORT": str(self.ports.get(name, 0))},
+                    env=os.environ | self._variables(name),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -147,8 +147,9 @@ class Suite:
 
         return launch
 
-    def _variables(self) -> dict[str, str]:
-        return {
+    def _variables(self, name: str) -> dict[str, str]:
+        port = {"PORT": str(self.ports[name])} if name in self.ports else {}
+        return port | {
             "REGISTRY_URL": f"http://127.0.0.1:{self.ports['registry']}",
             "DB_PORT": str(self.ports["postgres"]),
             "REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}/0",
