@@ -1,7 +1,9 @@
 """What is measured: servers of our own, services and their floors as processes, and what they cost."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +20,9 @@ import psutil
 import servers
 
 ROOT = Path(__file__).parent.parent
+SERVICES = ("users", "timelines", "likes", "polls")
+PROCFILE_LINE = re.compile(r"^(?P<name>\w+): .*exec python (?P<command>.+)$", re.MULTILINE)
+
 READY_SECONDS = 60
 STOP_SECONDS = 10
 
@@ -94,6 +100,40 @@ class Processes:
         wait_for(f"http://127.0.0.1:{port}/", app)
         return running
 
+    def stores(self) -> None:
+        """Start the backing servers, and tell them to whatever is started from now on."""
+        self.environment |= {
+            "DB_PORT": str(self.store(servers.postgres)),
+            "REDIS_URL": f"redis://127.0.0.1:{self.store(servers.redis)}/0",
+            "BEANSTALKD_PORT": str(self.store(servers.beanstalkd)),
+            "DYNAMODB_URL": f"http://127.0.0.1:{self.store(servers.dynamodb)}",
+            "SMTP_PORT": str(self.store(servers.mail)),
+        }
+
+    def suite(self, instances: int = 1) -> list[Running]:
+        """Start every line of the Procfile, those of the four services that often, and wait for them."""
+        registry = servers.free_port()
+        self.environment["REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
+        running: list[Running] = []
+        for line in PROCFILE_LINE.finditer((ROOT / "Procfile").read_text()):
+            name, command = line["name"], line["command"].split()
+            for _ in range(instances if name in SERVICES else 1):
+                port = registry if name == "registry" else servers.free_port()
+                running.append(self.python(name, *command, port=port))
+        gateway = next(one for one in running if one.name == "gateway")
+        wait_until(partial(_is_whole, gateway.port, instances), "the suite")
+        return running
+
+
+def _is_whole(gateway: int, instances: int) -> bool:
+    """Whether every instance is up, as the gateway sees it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway}/", timeout=2) as answer:
+            services = json.load(answer)["services"].values()
+    except OSError:
+        return False
+    return all(one["status"] == "up" and one["instances"] == instances for one in services)
+
 
 def _stop(process: psutil.Popen) -> None:
     process.terminate()
@@ -106,8 +146,12 @@ def _stop(process: psutil.Popen) -> None:
 
 def wait_for(url: str, name: str) -> None:
     """Until something answers there, and with no 503."""
+    wait_until(partial(_answers, url), name)
+
+
+def wait_until(is_so: Callable[[], bool], name: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not _answers(url):
+    while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{name} is not ready after {READY_SECONDS} s")
         time.sleep(0.05)

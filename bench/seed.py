@@ -4,13 +4,14 @@ import io
 import random
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 from passlib.context import CryptContext
+from psycopg2 import extensions
 
 from common.auth import Tokens
 from common.settings import DEFAULT_JWT_SECRET
@@ -37,12 +38,23 @@ def post_id(number: int, of: int) -> UUID:
 
 def copy(port: int, database: str, table: str, columns: str, rows: Iterable[tuple[object, ...]]) -> None:
     """Fill a table by COPY, and let the planner know."""
-    with closing(connect(port, database)) as connection, connection.cursor() as cursor:
+    with _waiting(), closing(connect(port, database)) as connection, connection.cursor() as cursor:
         for lines in _chunks(rows):
             cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", lines)
         connection.commit()
         connection.autocommit = True
         cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """Let psycopg2 wait by itself: it cannot COPY in the way that our services have it wait."""
+    ours = extensions.get_wait_callback()
+    extensions.set_wait_callback(None)
+    try:
+        yield
+    finally:
+        extensions.set_wait_callback(ours)
 
 
 def connect(port: int, database: str) -> Any:
@@ -61,11 +73,11 @@ def _chunks(rows: Iterable[tuple[object, ...]]) -> Iterator[io.StringIO]:
     yield io.StringIO("\n".join(lines))
 
 
-def users(port: int, count: int, database: str = "microblog_users") -> None:
-    """That many users, all with one password, and an address each."""
+def users(port: int, names: Iterable[str], database: str = "microblog_users") -> None:
+    """These users, all with one password, and an address each."""
     now = datetime.now(UTC).isoformat()
     hashed = HASHER.hash(PASSWORD)
-    rows = ((name(n), hashed, f"{name(n)}@example.com", "Reads, cooks, cycles.", now) for n in range(count))
+    rows = ((name, hashed, f"{name}@example.com", "Reads, cooks, cycles.", now) for name in names)
     copy(port, database, "users", "username, password_hash, email, bio, created_at", rows)
 
 

@@ -18,8 +18,6 @@ from statistics import median
 from urllib.parse import urlencode
 from uuid import UUID
 
-import servers
-
 from bench import seed
 from bench.load import Load, request
 from bench.processes import Processes, Running
@@ -143,20 +141,15 @@ AREAS = {"timelines": _timelines, "users": _users, "likes": _likes, "polls": _po
 
 
 def _start(processes: Processes) -> dict[str, Running]:
-    processes.environment |= {
-        "LOG_LEVEL": "warning",
-        "DB_PORT": str(processes.store(servers.postgres)),
-        "REDIS_URL": f"redis://127.0.0.1:{processes.store(servers.redis)}/0",
-        "BEANSTALKD_PORT": str(processes.store(servers.beanstalkd)),
-        "DYNAMODB_URL": f"http://127.0.0.1:{processes.store(servers.dynamodb)}",
-    }
+    processes.environment["LOG_LEVEL"] = "warning"
+    processes.stores()
     registry = processes.service("registry", "-m", "registry_service.app")
     processes.environment["REGISTRY_URL"] = f"http://127.0.0.1:{registry.port}"
     return {name: processes.service(name, "-m", f"{name}_service.app") for name in AREAS}
 
 
 def _seed(port: int) -> None:
-    seed.users(port, USERS)
+    seed.users(port, map(seed.name, range(USERS)))
     seed.posts(port, itertools.cycle(map(seed.name, range(USERS))), POSTS)
     pairs = (
         (seed.name(n), seed.name(m))
