@@ -198,7 +198,8 @@ def _print_latencies(steps: Sequence[Step]) -> None:
 def _best(steps: Sequence[Step]) -> list[Step]:
     """For each number of instances, the most that was answered in time; else the least that was tried."""
     return [
-        max((s for s in group if s.is_good), key=lambda s: s.offered, default=group[0]) for group in groups
+        max((s for s in group if s.is_good), key=lambda s: s.offered, default=group[0])
+        for group in _by_instances(steps).values()
     ]
 
 
