@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 # Clients that are remembered; the one heard of longest ago is forgotten first.
 CLIENTS = 100_000
-TOKENS = 10_000
 REDIS_SECONDS = 0.2
 # After that long a Redis that was away is tried again.
 REDIS_PAUSE_SECONDS = 5.0
@@ -74,14 +73,14 @@ class Limiter:
     """Counts requests. A Redis that is away is done without: then each gateway counts for itself."""
 
     def __init__(self, policies: Sequence[Policy], tokens: Tokens, redis_url: str | None = None) -> None:
-        self._subject = lru_cache(TOKENS)(lambda token: _subject(tokens, token))
+        self._tokens = tokens
         self._local = _Buckets(policies, MemoryStore(options={"MAX_SIZE": CLIENTS}))
         self._shared = _Buckets(policies, _redis(redis_url)) if redis_url else None
         self._shared_from = 0.0
 
     async def admit(self, policy: Policy, asking: Asking) -> None:
         """Raises TooManyRequests when the client's bucket, or that of the account it names, is empty."""
-        who = (asking.bearer and self._subject(asking.bearer)) or _network(asking.client)
+        who = _subject(self._tokens, asking.bearer) or _network(asking.client)
         _require(policy, await self._counted(lambda buckets: buckets.spend(policy.name, who)))
         if isinstance(policy, SignInPolicy) and (account := _account(asking)):
             acquaintance = f"{account} {_network(asking.client)}"
@@ -164,14 +163,14 @@ def _require(policy: Policy, result: RateLimitResult) -> None:
     )
 
 
-def _subject(tokens: Tokens, token: bytes) -> str | None:
+def _subject(tokens: Tokens, token: bytes | None) -> str | None:
     try:
-        return tokens.subject(token.decode("latin-1"))
+        return tokens.subject(token.decode("latin-1")) if token else None
     except Unauthorized:
         return None
 
 
-@lru_cache(TOKENS)
+@lru_cache(10_000)
 def _network(address: str) -> str:
     """Who is counted as one: an IPv4 address, or the /64 of an IPv6 one, which is what one customer has."""
     try:

@@ -84,15 +84,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A connection for one statement that changes nothing."""
+    def single(self) -> Iterator[Connection]:
+        """A connection for single statements: each is a transaction by itself."""
         self._require_prepared()
         with self._autocommit() as connection:
             yield connection
 
     @contextmanager
     def _autocommit(self) -> Iterator[Connection]:
-        """Without BEGIN and ROLLBACK, a single read takes two round trips less.
+        """Without BEGIN and COMMIT, a single statement takes two round trips less.
 
         SQLAlchemy's own AUTOCOMMIT takes one of them back, to undo it, and
         raises what the driver raises when the server is gone by then.

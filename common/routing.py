@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pydantic_core
@@ -9,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from starlette.concurrency import run_in_threadpool
 
 from common.auth import authenticate, require_subject
 from common.errors import TooLarge, UnsupportedMediaType
@@ -48,6 +51,8 @@ class EarlyRoute(APIRoute):
         self, path: str, endpoint: Callable[..., Any], *, summary: str | None = None, **options: Any
     ) -> None:
         first_line = (endpoint.__doc__ or "").partition("\n")[0].rstrip(".")
+        if not iscoroutinefunction(endpoint):
+            endpoint = _in_a_thread(endpoint)
         super().__init__(path, endpoint, summary=summary or first_line or None, **options)
 
     def get_route_handler(self) -> Answer:
@@ -67,6 +72,16 @@ class EarlyRoute(APIRoute):
             return await answer(request)
 
         return answer_early
+
+
+def _in_a_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """FastAPI would go there twice: to call it, and again to look at what it has returned."""
+
+    @wraps(endpoint)
+    async def call(**values: Any) -> Any:
+        return await run_in_threadpool(endpoint, **values)
+
+    return call
 
 
 def _calls(dependant: Dependant) -> Iterator[object]:

@@ -114,11 +114,12 @@ def tokens(settings: Settings) -> Tokens:
 
 
 async def _open(stack: AsyncExitStack, needs: Sequence[Need], companions: Sequence[Companion]) -> None:
+    for need in needs:
+        await stack.enter_async_context(_prepared(need))
+    # After the stores, so that whoever uses them stops before they close.
     for companion in companions:
         companion.start()
         stack.callback(companion.stop)
-    for need in needs:
-        await stack.enter_async_context(_prepared(need))
 
 
 @asynccontextmanager

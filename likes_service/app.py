@@ -17,12 +17,13 @@ def create_app(settings: LikesSettings | None = None) -> FastAPI:
     store = LikesStore.connect(settings.redis_url, THREADS)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
     needs = [Need("redis", store), Need("beanstalkd", queue, is_vital=False)]
+    likes = Likes(store, queue)
     app = create_service(
-        "likes", "Who likes which post, and which posts are liked most.", settings, [routes], needs
+        "likes", "Who likes which post, and which posts are liked most.", settings, [routes], needs, [likes]
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.likes = Likes(store, queue)
+    app.state.likes = likes
     return app
 
 

@@ -3,8 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from threading import Lock
+from threading import Semaphore
 from uuid import UUID
 
 from common import telemetry
@@ -19,8 +21,10 @@ logger = logging.getLogger(__name__)
 OVERDUE_AFTER = timedelta(seconds=30)
 OVERDUE_AT_ONCE = 200
 
-# While the queue is away no request waits for it, but for the one that looks again after a pause.
+# While the queue is away it is asked this often.
 PAUSE_SECONDS = 5.0
+# Who comes when so many are on their way waits a little for room.
+MOST_ON_THE_WAY = 1000
 TURN_SECONDS = 0.25
 
 
@@ -33,32 +37,44 @@ class Likes:
         self._store = store
         self._queue = queue
         self._clock = clock
-        self._turn = Lock()
+        # Nobody who likes waits for the disk of the queue: what is owed is in Redis already.
+        self._background = ThreadPoolExecutor(1, "validations")
+        self._room = Semaphore(MOST_ON_THE_WAY)
         self._paused_until = 0.0
 
+    def start(self) -> None:
+        """The thread starts with the first like."""
+
+    def stop(self) -> None:
+        """What is on its way to the queue gets there, or stays owed."""
+        self._background.shutdown()
+
     def like(self, post_id: UUID, username: str) -> Liking:
-        """Count the like and have it validated: now, or when the queue is back."""
+        """Count the like and have it validated: in a moment, or when the queue is back."""
         now = datetime.now(UTC)
         due = now if self._is_paused() else now + OVERDUE_AFTER
         liking = self._store.like(post_id, username, now, due)
         if liking.changed:
-            self._put(LikeRecorded(post_id=post_id, username=username))
+            self._have_validated(LikeRecorded(post_id=post_id, username=username))
         return liking
+
+    def _have_validated(self, recorded: LikeRecorded) -> None:
+        """Queue the validation soon; if that cannot be, it stays owed, and is put by the sweep."""
+        if not self._is_paused() and self._room.acquire(timeout=TURN_SECONDS):
+            self._background.submit(copy_context().run, self._put, recorded)
 
     def _is_paused(self) -> bool:
         return self._clock() < self._paused_until
 
     def _put(self, recorded: LikeRecorded) -> None:
-        """Queue the validation if that takes no time; if not it stays owed, and is put by the sweep."""
-        if self._is_paused() or not self._turn.acquire(timeout=TURN_SECONDS):
-            return
         try:
-            self._queue.put(recorded)
+            if not self._is_paused():
+                self._queue.put(recorded)
         except QueueDown as exc:
             self._paused_until = self._clock() + PAUSE_SECONDS
             logger.warning("likes are validated later: %s", exc)
         finally:
-            self._turn.release()
+            self._room.release()
 
 
 class Validation:

@@ -120,18 +120,23 @@ class TimelinesStore:
 
     def add(self, post: Post, key: str | None = None) -> Post:
         """The post stored: this one, or the first one with the same key. Raises Unprocessable."""
+        if key is not None:
+            return self._add_once(post, key)
+        with self._database.single() as connection:
+            connection.execute(ADD, post.model_dump())
+        return post
+
+    def _add_once(self, post: Post, key: str) -> Post:
+        fingerprint = sha256(post.text.encode()).hexdigest()
+        reservation = {"key": key, "fingerprint": fingerprint, "post_id": post.id}
         with self._database.transaction() as connection:
-            if key is not None:
-                fingerprint = sha256(post.text.encode()).hexdigest()
-                reservation = {"key": key, "fingerprint": fingerprint, "post_id": post.id}
-                first = connection.execute(
-                    RESERVE,
-                    reservation | {"username": post.username, "created_at": post.created_at},
-                ).one()
-                if first.fingerprint != fingerprint:
-                    raise Unprocessable("idempotency_key_reused", "This key was used for another text.")
-                if first.post_id != post.id:
-                    return _post(connection.execute(POST, {"id": first.post_id}).one())
+            first = connection.execute(
+                RESERVE, reservation | {"username": post.username, "created_at": post.created_at}
+            ).one()
+            if first.fingerprint != fingerprint:
+                raise Unprocessable("idempotency_key_reused", "This key was used for another text.")
+            if first.post_id != post.id:
+                return _post(connection.execute(POST, {"id": first.post_id}).one())
             connection.execute(ADD, post.model_dump())
         return post
 
@@ -173,7 +178,7 @@ class TimelinesStore:
         return self._posts(BY_FOLLOWEE, values)
 
     def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
-        with self._database.read() as connection:
+        with self._database.single() as connection:
             return [_post(row) for row in connection.execute(statement, values)]
 
 

@@ -1,5 +1,6 @@
 """Tokens that are good, and the many that are not."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -41,6 +42,27 @@ def test_a_services_token_is_known_as_one(tokens: Tokens) -> None:
 def test_no_user_can_be_called_like_a_service(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Username).validate_python(name)
+
+
+def test_services_ask_under_one_token_for_a_while(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 600.0)
+    first = tokens.issue_for_service("likes")
+
+    assert tokens.issue_for_service("likes") == first
+    monkeypatch.setattr(time, "time", lambda: 660.0)
+    assert tokens.issue_for_service("likes") != first
+
+
+def test_a_token_that_was_good_is_not_when_it_has_expired(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tokens.issue("alice")
+    tokens.subject(token)
+    later = time.time() + 301
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    with pytest.raises(Unauthorized):
+        tokens.subject(token)
 
 
 @pytest.mark.parametrize("token", BAD.values(), ids=BAD.keys())

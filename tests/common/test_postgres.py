@@ -91,13 +91,13 @@ def add(database: Database, name: str) -> None:
 
 
 def names(database: Database) -> list[str]:
-    with database.read() as connection:
+    with database.single() as connection:
         return list(connection.execute(text("SELECT name FROM things ORDER BY name")).scalars())
 
 
 def backend(database: Database) -> int:
     """The server's process behind the one connection that is open."""
-    with database.read() as connection:
+    with database.single() as connection:
         pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         return pid
 
@@ -175,7 +175,7 @@ def test_a_migration_takes_the_time_it_needs(
 def test_nothing_is_done_before_the_database_is_prepared(connect) -> None:
     database = connect()
 
-    with pytest.raises(NotPrepared), database.read():
+    with pytest.raises(NotPrepared), database.single():
         pass
     with pytest.raises(NotPrepared), database.transaction():
         pass
@@ -221,7 +221,7 @@ def test_a_transaction_happens_whole_or_not_at_all(database: Database) -> None:
 
 
 def test_times_are_utc(database: Database) -> None:
-    with database.read() as connection:
+    with database.single() as connection:
         at = connection.execute(text("SELECT now()")).scalar_one()
 
     assert at.utcoffset().total_seconds() == 0
@@ -240,7 +240,7 @@ def test_after_a_lost_connection_the_next_one_works(database: Database) -> None:
 
 
 def test_a_server_that_goes_when_a_read_is_done_does_not_harm_it(database: Database) -> None:
-    with database.read() as connection:
+    with database.single() as connection:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: not is_running(pid))
@@ -332,14 +332,14 @@ def test_a_statement_that_takes_too_long_is_ended(
     database = connect()
     database.prepare(migrations)
 
-    with pytest.raises(Database.outages, match="statement timeout"), database.read() as connection:
+    with pytest.raises(Database.outages, match="statement timeout"), database.single() as connection:
         connection.execute(text("SELECT pg_sleep(60)"))
 
 
 def test_an_error_does_not_tell_what_was_said(database: Database) -> None:
     statement = text("SELECT 1 / length(:word) + 1 / 0")
 
-    with pytest.raises(DataError) as caught, database.read() as connection:
+    with pytest.raises(DataError) as caught, database.single() as connection:
         connection.execute(statement, {"word": "secret"})
 
     assert "secret" not in str(caught.value)

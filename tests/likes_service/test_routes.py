@@ -46,7 +46,7 @@ def test_a_like_is_queued_for_validation_once(client, as_user, jobs):
     client.post(f"/likes/{UNKNOWN}", headers=as_user("bob"))
     client.post(f"/likes/{UNKNOWN}", headers=as_user("bob"))
 
-    assert jobs() == [{"post_id": UNKNOWN, "username": "bob"}]
+    assert eventually(jobs) == [{"post_id": UNKNOWN, "username": "bob"}]
 
 
 def test_unliking_takes_the_like_back(client, as_user):

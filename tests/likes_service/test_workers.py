@@ -119,7 +119,9 @@ def liking(given: LikesSettings) -> Iterator[Likes]:
     store = LikesStore.connect(given.redis_url)
     queue = JobQueue.connect(given.beanstalkd_host, given.beanstalkd_port, VALIDATE_TUBE)
     with closing(store), closing(queue):
-        yield Likes(store, queue)
+        likes = Likes(store, queue)
+        yield likes
+        likes.stop()
 
 
 @pytest.fixture

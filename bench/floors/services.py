@@ -1,0 +1,207 @@
+"""What each service is measured against: a FastAPI `def` route on the bare driver, with the same models.
+
+Each has the token check, the statement or script, and the answer of ours, and nothing else: no request id, no
+problem details, no health, no time limits.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+from zlib import crc32
+
+import boto3
+import httpx
+import psycopg2.extras
+import redis
+from anyio import to_thread
+from botocore.config import Config
+from fastapi import Depends, FastAPI, Header, HTTPException
+from jose import JOSEError, jwt
+from psycopg2.pool import ThreadedConnectionPool
+
+from common.fields import new_id
+from common.settings import DEFAULT_JWT_SECRET
+from likes_service.models import Liking
+from likes_service.scripts import LIKE
+from polls_service.models import NewVote, Vote
+from timelines_service.models import NewPost, Post
+from timelines_service.store import BY_FOLLOWEE, IN_WINDOW
+from users_service.models import OwnProfile, Profile
+
+THREADS = 8
+CLAIMS = {"require_sub": True, "require_iat": True, "require_exp": True, "require_jti": True}
+
+
+async def token_user(authorization: Annotated[str, Header()]) -> str:
+    try:
+        claims = jwt.decode(authorization.removeprefix("Bearer "), DEFAULT_JWT_SECRET, ["HS256"], CLAIMS)
+    except JOSEError as exc:
+        raise HTTPException(401) from exc
+    return str(claims["sub"])
+
+
+User = Annotated[str, Depends(token_user)]
+
+
+class Postgres:
+    """A bare pool, without a limit on any time."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadedConnectionPool(
+            THREADS,
+            THREADS,
+            host="127.0.0.1",
+            port=int(os.environ["DB_PORT"]),
+            user="postgres",
+            password="postgres",
+            dbname=name,
+        )
+        psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]  # psycopg2's stubs
+
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        connection = self._pool.getconn()
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+        finally:
+            self._pool.putconn(connection)
+
+    def rows(self, statement: str, *values: object) -> list[Any]:
+        with self.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+
+
+def app(build: Callable[[FastAPI], None]) -> FastAPI:
+    """An app that is put together when it starts, as its servers are known then."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        # As many threads as ours has: more take turns on the interpreter, and longer.
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        build(app)
+        yield
+
+    return FastAPI(lifespan=life)
+
+
+def _posts(rows: list[Any]) -> list[Post]:
+    return [Post.model_construct(id=r[0], username=r[1], text=r[2], created_at=r[3]) for r in rows]
+
+
+def _build_timelines(app: FastAPI) -> None:
+    database = Postgres("microblog_timelines")
+    users = httpx.Client(base_url=os.environ.get("USERS_URL", ""))
+    columns = "SELECT id, username, text, created_at FROM posts"
+
+    @app.get("/posts/id/{post_id}")
+    def post(post_id: UUID) -> Post:
+        found = database.rows(f"{columns} WHERE id = %s", post_id)
+        if not found:
+            raise HTTPException(404)
+        return _posts(found)[0]
+
+    @app.get("/posts")
+    def newest(limit: int = 20) -> list[Post]:
+        return _posts(database.rows(f"{columns} ORDER BY id DESC LIMIT %s", limit + 1))[:limit]
+
+    @app.get("/posts/home/{username}")
+    def home(username: str, reader: User, limit: int = 20) -> list[Post]:
+        names = users.get(f"/users/{username}/followees", params={"limit": 7500}).json()
+        with database.cursor() as cursor:
+            cursor.execute(
+                _for_psycopg2(IN_WINDOW if len(names) > 50 else BY_FOLLOWEE),
+                {"followees": names, "limit": limit + 1, "before": "ffffffff-ffff-ffff-ffff-ffffffffffff"},
+            )
+            return _posts(cursor.fetchall())[:limit]
+
+    @app.get("/posts/{username}")
+    def of_user(username: str, limit: int = 20) -> list[Post]:
+        statement = f"{columns} WHERE username = %s ORDER BY id DESC LIMIT %s"
+        return _posts(database.rows(statement, username, limit + 1))[:limit]
+
+    @app.post("/posts", status_code=201)
+    def write(new: NewPost, username: User) -> Post:
+        post = Post(id=new_id(), username=username, text=new.text, created_at=datetime.now(UTC))
+        with database.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO posts (id, username, text, created_at) VALUES (%s, %s, %s, %s)",
+                (post.id, post.username, post.text, post.created_at),
+            )
+        return post
+
+
+def _for_psycopg2(statement: Any) -> str:
+    text = str(statement).replace("%", "%%").replace(":before", "CAST(%(before)s AS uuid)")
+    return text.replace(":followees", "%(followees)s").replace(":limit", "%(limit)s")
+
+
+def _build_users(app: FastAPI) -> None:
+    database = Postgres("microblog_users")
+    statement = "SELECT username, email, bio, created_at FROM users WHERE username = %s"
+
+    @app.get("/users/{username}", response_model=OwnProfile | Profile)
+    def profile(username: str, reader: User) -> Profile:
+        found = database.rows(statement, username)
+        if not found:
+            raise HTTPException(404)
+        name, email, bio, created_at = found[0]
+        if reader == name:
+            return OwnProfile(username=name, email=email, bio=bio, created_at=created_at)
+        return Profile(username=name, bio=bio, created_at=created_at)
+
+
+def _build_likes(app: FastAPI) -> None:
+    client = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
+    script = client.register_script(LIKE)
+
+    @app.post("/likes/{post_id}", status_code=201)
+    def like(post_id: UUID, username: User) -> Liking:
+        keys = [f"likes:post:{post_id}", f"likes:user:{username}", "likes:popular", "likes:owed"]
+        now = time.time_ns() // 1000
+        changed, count = script(keys, [str(post_id), username, now, now + 30_000_000])
+        return Liking(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
+
+
+def _build_polls(app: FastAPI) -> None:
+    table = os.environ.get("DYNAMODB_POLLS_TABLE", "Polls")
+    dynamodb = boto3.client(
+        "dynamodb",
+        endpoint_url=os.environ["DYNAMODB_URL"],
+        region_name="us-east-1",
+        aws_access_key_id="dummy",
+        aws_secret_access_key="dummy",
+        config=Config(max_pool_connections=THREADS),
+    )
+
+    @app.post("/polls/{poll_id}/vote", status_code=201)
+    def vote(poll_id: UUID, choice: NewVote, username: User) -> Vote:
+        shard = {"S": f"{poll_id}#{crc32(username.encode()) % 10}"}
+        put: Any = {
+            "TableName": table,
+            "Item": {"pk": shard, "sk": {"S": f"vote#{username}"}, "option": {"N": str(choice.option)}},
+            "ConditionExpression": "attribute_not_exists(pk)",
+        }
+        count: Any = {
+            "TableName": table,
+            "Key": {"pk": shard, "sk": {"S": "count"}},
+            "UpdateExpression": "ADD #option :one",
+            "ExpressionAttributeNames": {"#option": f"option{choice.option}"},
+            "ExpressionAttributeValues": {":one": {"N": "1"}},
+        }
+        dynamodb.transact_write_items(
+            TransactItems=[{"Put": put}, {"Update": count}], ClientRequestToken=str(uuid4())
+        )
+        return Vote(poll_id=poll_id, option=choice.option)
+
+
+timelines = app(_build_timelines)
+users = app(_build_users)
+likes = app(_build_likes)
+polls = app(_build_polls)
