@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -18,7 +19,7 @@ from fastapi.telemetry import TelemetryConfig
 from common import __version__, docs, errors
 from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
-from common.protocol import BoundedProtocol
+from common.protocol import CONNECTIONS, BoundedProtocol
 from common.registry import Registration
 from common.settings import ServiceSettings, Settings
 from common.telemetry import RequestContext
@@ -189,7 +190,16 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     settings.begin_logging()
+    _allow_many_files()
     Server(listening(app, settings)).run()
+
+
+def _allow_many_files() -> None:
+    """Every connection is one, and so is the one to an instance behind the gateway."""
+    allowed, possible = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * CONNECTIONS + 100
+    most = wanted if possible == resource.RLIM_INFINITY else min(wanted, possible)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, most), possible))
 
 
 def listening(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
