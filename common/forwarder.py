@@ -23,9 +23,9 @@ from common.errors import (
     Problem,
     TooLarge,
     Unavailable,
-    render,
 )
 from common.registry import Directory, Instance
+from common.rendering import render
 
 logger = logging.getLogger(__name__)
 

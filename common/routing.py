@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from common.auth import authenticate, require_subject
+from common.bearer import authenticate, require_subject
 from common.errors import TooLarge, UnsupportedMediaType
 
 MAX_BODY_BYTES = 64 * 1024

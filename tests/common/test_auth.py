@@ -10,7 +10,8 @@ import pytest
 from fastapi import Request
 from jose import jws, jwt
 
-from common.auth import Tokens, bearer_token, is_service
+from common.auth import Tokens, is_service
+from common.bearer import bearer_token
 from common.errors import Unauthorized
 
 SECRET = "a secret of tests"
