@@ -14,13 +14,14 @@ from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
 from common import __version__, edge, openapi
+from common.auth import Tokens
 from common.edge import EdgeSettings
 from common.errors import problems
 from common.forwarder import READ_SECONDS, Destination, Forwarder, Resolve
 from common.limits import Limiter, Policy, SignInPolicy
 from common.registry import Directory, Instance, Status
 from common.routing import router
-from common.service import create_service, serve, tokens
+from common.service import create_service, serve
 from common.transport import AiohttpTransport
 
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -229,7 +230,7 @@ def _limiter(settings: GatewaySettings) -> Limiter | None:
     if settings.ordinary is None:
         return None
     policies = [settings.ordinary, *STRICTER.values()]
-    return Limiter(policies, tokens(settings), settings.rate_limit_storage)
+    return Limiter(policies, Tokens.of(settings), settings.rate_limit_storage)
 
 
 app = create_app()

@@ -78,7 +78,7 @@ class Processes:
         process = psutil.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env=os.environ | self.environment | {"PORT": str(port)} | variables,
+            env=os.environ | self.environment | ({"PORT": str(port)} if port else {}) | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

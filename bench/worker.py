@@ -25,8 +25,7 @@ from common import telemetry
 from common.fields import new_id
 from common.queue import JobQueue
 from common.worker import prepare, work
-from timelines_service.models import Post
-from timelines_service.service import TUBE
+from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 from timelines_service.workers import BATCH, save

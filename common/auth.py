@@ -1,20 +1,18 @@
-"""Who is asking: JSON Web Tokens (RFC 7519), made and checked in one place."""
+"""JSON Web Tokens (RFC 7519), made and checked in one place."""
 
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import uuid4
 
-from fastapi import Depends, Request, Security
-from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
-from fastapi.security.base import SecurityBase
 from jose import JOSEError, jwt
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from common.errors import Forbidden, Unauthorized
+from common.errors import Unauthorized
 from common.fields import Username
+from common.settings import Settings
 
 SERVICE_PREFIX = "service:"  # no username holds a colon
 SERVICE_TOKEN_MINUTES = 5
@@ -27,9 +25,6 @@ KNOWN_TOKENS = 10_000
 NOT_OURS = "The token is expired or not one of ours."
 
 ServiceName = Annotated[str, StringConstraints(pattern=f"^{SERVICE_PREFIX}[a-z0-9-]{{1,63}}$")]
-
-# For a route that answers everybody, and the token's subject more: `openapi_extra=TOKEN_OPTIONAL`.
-TOKEN_OPTIONAL: dict[str, object] = {"security": [{}]}
 
 
 class Header(BaseModel):
@@ -64,6 +59,10 @@ class Tokens:
         # A token comes with every request of its user, and stays as good or bad as it was until it expires.
         self._known = lru_cache(KNOWN_TOKENS)(self._claims)
         self._service_token = lru_cache(1)(self._sign_for_service)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.jwt_secret, settings.jwt_alg, timedelta(minutes=settings.jwt_expires_minutes))
 
     def issue(self, username: str) -> str:
         return self._sign(username, self.expires)
@@ -111,57 +110,3 @@ def _is_canonical(segment: str) -> bool:
 
 def is_service(subject: str | None) -> bool:
     return subject is not None and subject.startswith(SERVICE_PREFIX)
-
-
-def authenticate(request: Request) -> str | None:
-    """The subject of the request's bearer token; None without one, Unauthorized for a bad one."""
-    if not hasattr(request.state, "subject"):
-        request.state.subject = _subject(request)
-    subject: str | None = request.state.subject
-    return subject
-
-
-def _subject(request: Request) -> str | None:
-    token = bearer_token(request)
-    tokens: Tokens = request.app.state.tokens
-    return None if token is None else tokens.subject(token)
-
-
-def bearer_token(request: Request) -> str | None:
-    """What stands after `Authorization: Bearer`; Unauthorized if something else stands there."""
-    header = request.headers.get("authorization")
-    if header is None:
-        return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthorized("invalid_token", "The Authorization header must be: Bearer <token>.")
-    return token.strip()
-
-
-class Bearer(SecurityBase):
-    """`Authorization: Bearer` (RFC 6750) in the API document, and its subject in the code."""
-
-    model = HTTPBearerModel(bearerFormat="JWT", description="A token from `POST /login`.")
-    scheme_name = "bearer"
-
-    async def __call__(self, request: Request) -> str | None:
-        return authenticate(request)
-
-
-bearer = Bearer()
-
-
-async def require_subject(subject: Annotated[str | None, Security(bearer)]) -> str:
-    if subject is None:
-        raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
-    return subject
-
-
-async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str:
-    if is_service(subject):
-        raise Forbidden("users_only", "This is for users, not for services.")
-    return subject
-
-
-CurrentUser = Annotated[str, Depends(require_user)]
-MaybeSubject = Annotated[str | None, Security(bearer)]

@@ -64,9 +64,10 @@ class Balancer:
 
     def succeeded(self, instance: Instance) -> None:
         record = self._record(instance)
-        with self._lock:
-            record.failures = 0
-            record.pause = record.paused_until = 0.0
+        if record.failures:
+            with self._lock:
+                record.failures = 0
+                record.pause = record.paused_until = 0.0
 
     def failed(self, instance: Instance, connected: bool) -> None:
         """Note a failure: one without even a connection, or an answer that broke off or said 502 or 504."""

@@ -23,10 +23,10 @@ from common.errors import (
     Problem,
     TooLarge,
     Unavailable,
-    render,
 )
 from common.limits import Limiter, Policy
 from common.registry import Directory, Instance
+from common.rendering import render
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from common import __version__
-from common.errors import Unavailable, render
+from common.errors import Unavailable
 from common.registry import PROCESS_ID, PROCESS_ID_HEADER
+from common.rendering import render
 from common.routing import router
 
 logger = logging.getLogger(__name__)

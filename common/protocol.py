@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import httptools
@@ -16,8 +16,8 @@ from common.errors import (
     Problem,
     Unavailable,
     UrlTooLong,
-    render,
 )
+from common.rendering import render
 
 URL_BYTES = 8 * 1024
 HEADERS = 100
@@ -46,7 +46,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_in_head = False
     _is_over = False
     _refusal: Problem | None = None
-    _timer: asyncio.TimerHandle | None = None
+    _deadline = inf
+    _watching: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -54,12 +55,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > CONNECTIONS:
             self._answer(Unavailable("too_many_connections", "There are too many connections now."))
         else:
-            self._within(HEAD_SECONDS, self._give_up)
+            self._give(HEAD_SECONDS)
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._in_time()
-        if self._unread:
-            self._unread.cancel()
+        for timer in (self._watching, self._unread):
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,7 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # A chunk counts for the first request that begins in it; what others have of it is little.
         self._head_bytes, self._received = self._received, 0
         self._header_bytes = 0
-        self._within(HEAD_SECONDS, self._give_up)
+        self._give(HEAD_SECONDS)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -102,12 +104,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._within(BODY_SECONDS, self._give_up)
         self._require_sane_head()
+        self._give(BODY_SECONDS)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_time()
+        self._deadline = inf
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -147,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
         # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).
         self.transport.write_eof()
-        self._within(LINGER_SECONDS, self.transport.abort)
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _is_answering_another(self) -> bool:
         """Whether an answer is under way, or due before, to another request on this connection."""
@@ -155,17 +157,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
 
-    def _within(self, seconds: float, otherwise: Callable[[], None]) -> None:
-        self._in_time()
-        self._timer = self.loop.call_later(seconds, otherwise)
+    def _give(self, seconds: float) -> None:
+        """So much time until the next thing is due."""
+        self._deadline = self.loop.time() + seconds
 
-    def _in_time(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self.transport.close()
+    def _watch(self) -> None:
+        # One timer a connection: one for each request would cost more than all else here.
+        left = self._deadline - self.loop.time()
+        if left > 0:
+            self._watching = self.loop.call_later(min(left, HEAD_SECONDS, BODY_SECONDS), self._watch)
+        elif not self._is_over:
+            self.transport.close()
 
 
 def _authority(target: bytes) -> bytes | None:

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from common.auth import authenticate, require_subject
+from common.bearer import authenticate, require_subject
 from common.errors import TooLarge, UnsupportedMediaType
 
 MAX_BODY_BYTES = 64 * 1024
@@ -60,6 +60,8 @@ class EarlyRoute(APIRoute):
         calls = set(_calls(self.dependant))
         guards = [call for call in calls if isinstance(call, SecurityBase) and callable(call)]
         reads_json = self.body_field is not None
+        if not guards and not reads_json and self.methods == {"GET"}:
+            return answer
 
         async def answer_early(request: Request) -> Response:
             request = BoundedRequest(request.scope, request.receive)

@@ -5,7 +5,6 @@ import logging
 import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -16,12 +15,12 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from common import __version__, docs, errors
+from common import __version__, docs, errors, rendering
 from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
 from common.protocol import CONNECTIONS, BoundedProtocol
 from common.registry import Registration
-from common.settings import ServiceSettings, Settings
+from common.settings import ServiceSettings
 from common.telemetry import RequestContext
 
 logger = logging.getLogger(__name__)
@@ -93,10 +92,10 @@ def create_service(
     app.state.needs = needs
     app.state.registration = None
     app.state.leave = leave
-    app.state.tokens = tokens(settings)
+    app.state.tokens = Tokens.of(settings)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(RequestContext)
-    errors.install(app)
+    rendering.install(app)
     docs.install(app)
     for need in needs:
         need.install(app)
@@ -107,11 +106,6 @@ def create_service(
 
 def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return errors.describe(generate())
-
-
-def tokens(settings: Settings) -> Tokens:
-    expires = timedelta(minutes=settings.jwt_expires_minutes)
-    return Tokens(settings.jwt_secret, settings.jwt_alg, expires)
 
 
 async def _open(stack: AsyncExitStack, needs: Sequence[Need], companions: Sequence[Companion]) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
+from common.auth import Tokens
 from common.errors import Unavailable
 from common.http import ServiceClient
 from common.queue import Job, JobQueue, QueueDown
 from common.registry import Directory
-from common.service import tokens
 from common.worker import Every, until_terminated, work
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import MailServer, MailServerAway
@@ -28,7 +28,7 @@ class Surroundings:
     def __init__(self, settings: LikesSettings, stack: ExitStack) -> None:
         self._settings = settings
         self._stack = stack
-        self._tokens = tokens(settings)
+        self._tokens = Tokens.of(settings)
         self._directory = Directory(settings.registry_url)
         self._directory.start()
         stack.callback(self._directory.stop)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from common.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import problems
 from common.fields import Id
 from common.routing import router

@@ -6,7 +6,7 @@ from fastapi import Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from common.auth import bearer_token
+from common.bearer import bearer_token
 from common.errors import Unauthorized
 from common.settings import is_loopback
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response, Security
 
-from common.auth import TOKEN_OPTIONAL
+from common.bearer import TOKEN_OPTIONAL
 from common.errors import problems
 from common.registry import Instance, Lease, Table
 from common.routing import router

@@ -72,3 +72,11 @@ assert threading.active_count() == 1 and not logging.root.handlers
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["timelines_service.workers", "likes_service.workers"])
+def test_a_worker_does_not_load_what_serves(module: str) -> None:
+    program = f"import sys, {module}; assert not {{'fastapi', 'uvicorn', 'alembic'}} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr

@@ -2,14 +2,16 @@
 
 from fastapi import FastAPI
 
+from common.auth import Tokens
 from common.health import Need
 from common.http import ServiceClient
 from common.queue import JobQueue
 from common.registry import Directory
-from common.service import create_service, serve, tokens
+from common.service import create_service, serve
 from timelines_service.clients import UsersClient
+from timelines_service.models import TUBE
 from timelines_service.routes import routes
-from timelines_service.service import TUBE, Timelines
+from timelines_service.service import Timelines
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
@@ -19,7 +21,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
-    users = UsersClient(ServiceClient("users", directory, tokens(settings), "timelines"))
+    users = UsersClient(ServiceClient("users", directory, Tokens.of(settings), "timelines"))
     app = create_service(
         "timelines",
         "Posts, and the timelines made of them.",

@@ -7,6 +7,8 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from common.fields import PRINTABLE, Id, Request, Username
 
+TUBE = "posts"
+
 PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 
 

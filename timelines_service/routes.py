@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 
-from common.auth import CurrentUser
+from common.bearer import CurrentUser
 from common.errors import problems
 from common.fields import Id, Username
 from common.pages import LINK_HEADER, Limit, page

@@ -10,8 +10,6 @@ from timelines_service.clients import UsersClient
 from timelines_service.models import Post, Queued
 from timelines_service.store import TimelinesStore
 
-TUBE = "posts"
-
 
 class Timelines:
     """Writing now or later, and reading what asks the users service too. Threads may share it."""

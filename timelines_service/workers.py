@@ -7,8 +7,7 @@ from threading import Event
 
 from common.queue import Job, JobQueue
 from common.worker import Every, prepare, until_terminated, work
-from timelines_service.models import Post
-from timelines_service.service import TUBE
+from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 

@@ -8,7 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from common.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject, Tokens, is_service
+from common.auth import Tokens, is_service
+from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import Unauthorized, UnsupportedMediaType, problems
 from common.fields import Username
 from common.pages import LINK_HEADER, page

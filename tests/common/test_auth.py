@@ -8,7 +8,8 @@ from fastapi import Request
 from jose import jwt
 from pydantic import TypeAdapter, ValidationError
 
-from common.auth import Tokens, bearer_token, is_service
+from common.auth import Tokens, is_service
+from common.bearer import bearer_token
 from common.errors import Unauthorized
 from common.fields import Username
 from tests.tokens import BAD

@@ -11,8 +11,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common import errors
-from common.errors import PROBLEM_JSON, Problem, problems, render
+from common.errors import PROBLEM_JSON, Problem, problems
 from common.fields import Request
+from common.rendering import render
 from common.routing import router
 from common.service import create_service
 from common.settings import ServiceSettings

@@ -26,7 +26,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
-ENV = "from common.postgres import run_migrations\n\nrun_migrations()\n"
+ENV = "from common import migrations\n\nmigrations.run()\n"
 REVISION = """
 from alembic import op
 import sqlalchemy as sa

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import Field, StringConstraints
 
-from common.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import Conflict, problems
 from common.fields import PRINTABLE, Id, Request, Username
 from common.routing import MAX_BODY_BYTES, router

@@ -16,7 +16,7 @@ from common.registry import Directory, Instance, Table
 from tests.instances import instance
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
-from timelines_service.service import TUBE
+from timelines_service.models import TUBE
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 

@@ -16,8 +16,7 @@ from sqlalchemy import text
 
 from common.fields import new_id
 from tests.waiting import eventually
-from timelines_service.models import Post
-from timelines_service.service import TUBE
+from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 

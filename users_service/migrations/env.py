@@ -1,5 +1,5 @@
 """Alembic's way in."""
 
-from common.postgres import run_migrations
+from common import migrations
 
-run_migrations()
+migrations.run()
