@@ -20,7 +20,7 @@ from likes_service.models import NOTICE, Liked, LikeRecorded, TakenBack
 from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, Notification, Validation
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW, take_all
-from tests.waiting import eventually
+from tests.waiting import BUSY_SECONDS, eventually
 
 TEXT = "Hello, world"
 AGES_AGO = datetime.now(UTC) - timedelta(days=1)
@@ -175,7 +175,7 @@ def test_a_queue_that_hangs_holds_up_no_request(store, taking, post_id):
             for number in range(32):
                 likes.like(post_id, f"user{number}")
 
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < BUSY_SECONDS
 
 
 @pytest.fixture

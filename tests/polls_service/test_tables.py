@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from polls_service import tables as module
 from polls_service.tables import Busy, ConditionFailed, Refused, Table, TableMissing, key
 from tests.hanging import hung_server, seconds_of_a_crowd
+from tests.waiting import BUSY_SECONDS
 
 Connect = Callable[..., Table]
 Hook = Callable[[str, Callable[..., Any]], None]
@@ -304,7 +305,7 @@ def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Co
     with hung_server() as port:
         table = connect(place=f"http://127.0.0.1:{port}")
 
-        assert seconds_of_a_crowd(lambda: table.get("a", "b"), Table.outages) < 2
+        assert seconds_of_a_crowd(lambda: table.get("a", "b"), Table.outages) < BUSY_SECONDS
 
 
 def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(
