@@ -20,9 +20,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
 
-# Up to so many followees the window does not pay.
-FEW_FOLLOWEES = 50
-WINDOW = 2000
+# Up to so many followees the window does not pay, and a larger one would cost those too much whose
+# followees are silent.
+FEW_FOLLOWEES = 100
+WINDOW = 500
 
 KEYS_KEPT = timedelta(hours=24)
 KEYS_FORGOTTEN_AT_ONCE = 5000

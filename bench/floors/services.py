@@ -29,7 +29,7 @@ from likes_service.models import Liking
 from likes_service.scripts import LIKE
 from polls_service.models import NewVote, Vote
 from timelines_service.models import NewPost, Post
-from timelines_service.store import BY_FOLLOWEE, IN_WINDOW
+from timelines_service.store import BY_FOLLOWEE, FEW_FOLLOWEES, IN_WINDOW
 from users_service.models import OwnProfile, Profile
 
 THREADS = 8
@@ -116,7 +116,7 @@ def _build_timelines(app: FastAPI) -> None:
         names = users.get(f"/users/{username}/followees", params={"limit": 7500}).json()
         with database.cursor() as cursor:
             cursor.execute(
-                _for_psycopg2(IN_WINDOW if len(names) > 50 else BY_FOLLOWEE),
+                _for_psycopg2(IN_WINDOW if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
                 {"followees": names, "limit": limit + 1, "before": "ffffffff-ffff-ffff-ffff-ffffffffffff"},
             )
             return _posts(cursor.fetchall())[:limit]
