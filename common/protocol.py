@@ -3,7 +3,7 @@
 import asyncio
 import re
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -17,6 +17,7 @@ from common.errors import (
     Unavailable,
     UrlTooLong,
 )
+from common.joined import JoinedWrites
 from common.rendering import render
 
 URL_BYTES = 8 * 1024
@@ -51,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         if len(self.connections) > CONNECTIONS:
             self._answer(Unavailable("too_many_connections", "There are too many connections now."))
         else:

@@ -1,0 +1,47 @@
+"""Writing once what is written piece by piece."""
+
+import asyncio
+from typing import Any
+
+# Held no longer than this, so that the transport can say when it is more than the peer takes.
+HELD_BYTES = 64 * 1024
+
+
+class JoinedWrites:
+    """A transport that writes in one go what is written in one turn of the event loop.
+
+    uvicorn writes the head of an answer and then its body, and uvloop makes a
+    system call and a packet of each: a good part of what a small answer costs.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > HELD_BYTES:
+            self._flush()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            joined = b"".join(self._held)
+            self._held.clear()
+            self._size = 0
+            self._transport.write(joined)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
