@@ -73,6 +73,8 @@ class Database:
         return cls(
             create_engine(
                 url,
+                isolation_level="AUTOCOMMIT",
+                skip_autocommit_rollback=True,
                 hide_parameters=True,  # an error's text goes to the log
                 pool_size=POOL_SIZE,
                 max_overflow=0,
@@ -87,32 +89,15 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Everything inside happens, or nothing does."""
-        self._require_prepared()
-        with self._in_time(), self._engine.begin() as connection:
+        with self.single() as connection, _transaction(connection):
             yield connection
 
     @contextmanager
     def single(self) -> Iterator[Connection]:
-        """A connection for single statements: each is a transaction by itself."""
+        """A connection for single statements: each is a transaction by itself, two round trips shorter."""
         self._require_prepared()
-        with self._autocommit() as connection:
-            yield connection
-
-    @contextmanager
-    def _autocommit(self) -> Iterator[Connection]:
-        """Without BEGIN and COMMIT, a single statement takes two round trips less.
-
-        SQLAlchemy's own AUTOCOMMIT takes one of them back, to undo it, and
-        raises what the driver raises when the server is gone by then.
-        """
         with self._in_time(), self._engine.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            driver.autocommit = True
-            try:
-                yield connection
-            finally:
-                if not driver.closed:
-                    driver.autocommit = False
+            yield connection
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -133,7 +118,7 @@ class Database:
             raise NotPrepared("the database has not been prepared yet")
 
     def ping(self) -> None:
-        with self._autocommit() as connection:
+        with self._in_time(), self._engine.connect() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -152,7 +137,7 @@ class Database:
     def _migrate(self, migrations: Path) -> None:
         # Named after the service, so that two of them can live in one database.
         version_table = f"{migrations.parent.name}_version"
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection, _transaction(connection):
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             if not _is_newest(connection, migrations, version_table):
@@ -170,6 +155,20 @@ class Database:
             server = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
             with server.connect() as connection:
                 _create(connection, str(self._engine.url.database))
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    """Several statements as one. SQLAlchemy's own way of leaving AUTOCOMMIT for a while raises what the
+    driver raises when the server has gone by the end of it."""
+    driver: Any = connection.connection.driver_connection
+    driver.autocommit = False
+    try:
+        with connection.begin():
+            yield
+    finally:
+        if not driver.closed:
+            driver.autocommit = True
 
 
 def _wait(connection: Any) -> None:

@@ -126,7 +126,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_in_time_and_keep
     posts = [_post() for _ in range(100)]
     for post in posts:
         tube.put(_job(post))
-    with store._database._engine.begin() as connection:
+    with store._database.transaction() as connection:
         connection.execute(text("LOCK TABLE posts"))
         worker = start()
         eventually(lambda: tube.stats_tube(TUBE)["current-jobs-reserved"] == 100)
