@@ -154,6 +154,8 @@ class Exchange:
     def __init__(self, destination: Destination, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        # Of a header that is there more than once the first counts, as it does for the services.
+        self._header = dict(reversed(self._headers)).get
         self._body: bytes | AsyncIterator[bytes] = b""
         self.receive = receive
         self.destination = destination
@@ -190,9 +192,6 @@ class Exchange:
         if self._scope["method"] in IDEMPOTENT:
             return True
         return self.destination.honours_key and self._header(b"idempotency-key") is not None
-
-    def _header(self, wanted: bytes) -> bytes | None:
-        return next((value for name, value in self._headers if name == wanted), None)
 
     async def until_gone(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
@@ -326,7 +325,9 @@ async def _pass_on(answer: httpx.Response, send: Send) -> None:
     is_over = False
     try:
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-        async for chunk in answer.aiter_raw():
+        # Not aiter_raw(), which checks and counts what nobody asks for.
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        async for chunk in answer.stream:
             missing -= len(chunk)
             is_over = missing == 0
             await send({"type": "http.response.body", "body": chunk, "more_body": not is_over})

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx
+from multidict import CIMultiDict
 from yarl import URL
 
 CONNECT_SECONDS = 1.0
@@ -16,8 +17,14 @@ CONNECT_SECONDS = 1.0
 IDLE_SECONDS = 30
 CONNECTIONS_PER_HOST = 256
 
-# What aiohttp would add to a request that does not have it.
-ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+class _Verbatim(aiohttp.ClientRequest):
+    """A request to which aiohttp adds no header: its `skip_auto_headers`, not worked out anew for each."""
+
+    _skip_auto_headers = CIMultiDict([("Content-Type", None)])
+
+    def update_auto_headers(self, skip_auto_headers: object) -> None:
+        """Add nothing."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -65,7 +72,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=IDLE_SECONDS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=ADDED,
+                request_class=_Verbatim,
                 auto_decompress=False,
                 timeout=self._timeout,
             )
