@@ -114,6 +114,8 @@ def configure_logging(level: str, form: str | None) -> None:
     form = form or ("text" if sys.stdout.isatty() else "json")
     lines = logging.StreamHandler(sys.stdout)
     lines.setFormatter(TextFormatter() if form == "text" else JsonFormatter())
+    # What no line of ours has need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
     # The client libraries say at info what our own lines say already.
     for chatty in ("httpx", "httpcore", "botocore", "alembic"):
