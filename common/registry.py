@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 15
 HEARTBEAT_SECONDS = 5
 CHECK_SECONDS = 1
+# What has just started is soon better than it was.
+FIRST_CHECK_SECONDS = 0.1
 WATCH_SECONDS = 20
 TIMEOUT = httpx.Timeout(2.0)
 # A process has 5 seconds to end, whatever the registry does.
@@ -133,15 +135,15 @@ class Registration:
 
     async def _keep(self) -> None:
         await self._until_serving()
-        sent, due = None, 0.0
+        sent, due, check = None, 0.0, FIRST_CHECK_SECONDS
         while True:
             status = Status.UP if await self._is_well() else Status.DEGRADED
             if status is not sent or time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT_SECONDS
                 async with self._beating:
                     sent = await self._beat(status)
-            check = CHECK_SECONDS * random.uniform(0.8, 1.2)
-            await asyncio.sleep(max(0, min(check, due - time.monotonic())))
+            await asyncio.sleep(max(0, min(check * random.uniform(0.8, 1.2), due - time.monotonic())))
+            check = min(2 * check, CHECK_SECONDS)
 
     async def _until_serving(self) -> None:
         """Who is listed takes requests; a test's app, which listens nowhere, is never listed."""
