@@ -1,25 +1,21 @@
 """The gateway: one front door to all services, and one page on which all of them can be tried."""
 
-import asyncio
-import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-import httpx
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
-from common import __version__, edge, openapi
+from common import __version__, edge
+from common.api_document import ApiDocument
 from common.auth import Tokens
 from common.edge import EdgeSettings
-from common.errors import problems
 from common.forwarder import READ_SECONDS, Destination, Forwarder, Resolve
 from common.limits import Limiter, Policy, SignInPolicy
-from common.registry import Directory, Instance, Status
+from common.registry import Directory, Status
 from common.routing import router
 from common.service import create_service, serve
 from common.transport import AiohttpTransport
@@ -141,63 +137,11 @@ def resolver(paths: Mapping[str, str], ordinary: Policy | None = None) -> Resolv
     return resolve
 
 
-class ApiDocument:
-    """The services' documents, merged; a service that is away keeps its last one."""
-
-    SIGN_IN: ClassVar[dict[str, Any]] = {
-        "type": "oauth2",
-        "description": "Sign in with name and password.",
-        "flows": {"password": {"tokenUrl": "/login", "scopes": {}}},
-    }
-
-    def __init__(self, directory: Directory, transport: httpx.AsyncBaseTransport) -> None:
-        self._directory = directory
-        self._transport = transport
-        self._last: dict[str, openapi.Document] = {}
-
-    async def merged_with(self, base: openapi.Document) -> openapi.Document:
-        await asyncio.gather(*(self._refresh(name) for name in SERVICES))
-        merged = openapi.merge(base, {name: self._last[name] for name in SERVICES if name in self._last})
-        merged["components"]["securitySchemes"]["login"] = self.SIGN_IN
-        for operation in openapi.operations(merged):
-            _offer_sign_in(operation)
-            if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
-                ours = {str(status): answer for status, answer in problems(502, 503, 504).items()}
-                operation["responses"] = ours | operation["responses"]
-        return merged
-
-    async def _refresh(self, name: str) -> None:
-        for instance in self._directory.instances(name):
-            try:
-                document = await self._fetch(instance)
-            except (httpx.HTTPError, ValueError):
-                continue
-            offered = {path for path, service in ROUTES.items() if service == name}
-            document["paths"] = {path: item for path, item in document["paths"].items() if path in offered}
-            self._last[name] = document
-            return
-
-    async def _fetch(self, instance: Instance) -> openapi.Document:
-        url = f"http://{instance.netloc}/openapi.json"
-        request = httpx.Request("GET", url, extensions={"target": b"/openapi.json"})
-        answer = await self._transport.handle_async_request(request)
-        document: openapi.Document = json.loads(await answer.aread())
-        await answer.aclose()
-        return document
-
-
-def _offer_sign_in(operation: openapi.Document) -> None:
-    """Wherever a token is taken, let Swagger get one by name and password: only here is there a /login."""
-    security = operation.get("security", [])
-    if {"bearer": []} in security:
-        security.insert(security.index({"bearer": []}) + 1, {"login": []})
-
-
 @routes.get("/openapi.json", include_in_schema=False)
-async def document(request: Request) -> JSONResponse:
+async def document(request: Request) -> Response:
     app: FastAPI = request.app
     api: ApiDocument = app.state.api_document
-    return JSONResponse(await api.merged_with(app.openapi()))
+    return Response(await api.render(app.openapi()), media_type="application/json")
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
@@ -217,7 +161,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.directory = directory
-    app.state.api_document = ApiDocument(directory, transport)
+    app.state.api_document = ApiDocument(ROUTES, directory, transport)
     edge.install(app, settings)
     # The innermost middleware: nearly every request ends here.
     app.user_middleware.append(

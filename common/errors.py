@@ -140,6 +140,22 @@ class ProblemDetails(BaseModel):
     errors: list[FieldError] | None = Field(None, description="With 422 only.")
 
 
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+RETRY_AFTER = {"Retry-After": _header("In how many seconds to try again.")}
+HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": _header("What kind of token it takes (RFC 6750).")},
+    429: RETRY_AFTER
+    | {
+        "RateLimit": _header("What is left, and in how many seconds there is more."),
+        "RateLimit-Policy": _header("How many requests in how many seconds."),
+    },
+    503: RETRY_AFTER,
+}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route's API document says of its errors."""
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -147,6 +163,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": schema}},
+            "headers": HEADERS.get(status, {}),
         }
         for status in statuses
     }

@@ -109,12 +109,20 @@ class Forwarder:
                 exchange.is_answered = True
                 if limiter and policy and answer.status_code == HTTPStatus.OK:
                     await limiter.succeeded(policy, exchange)
-                with self._balancer.busy(instance):
-                    await _pass_on(answer, send)
+                await self._pass_on(instance, answer, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
         except ClientGone:
             return
+
+    async def _pass_on(self, instance: Instance, answer: httpx.Response, send: Send) -> None:
+        try:
+            with self._balancer.busy(instance):
+                await _pass_on(answer, send)
+        except httpx.TransportError as exc:
+            # The server ends the connection in the middle: the client sees that this is not all.
+            self._balancer.failed(instance, connected=True)
+            logger.warning("%s broke off in the middle of an answer: %r", instance.netloc, exc)
 
     async def _answer(self, exchange: "Exchange") -> tuple[Instance, httpx.Response]:
         """The first answer that is one; the last problem met, if there is none."""

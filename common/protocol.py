@@ -37,6 +37,7 @@ CONNECTIONS = 4000
 # RFC 9110, §7.2: a name or an address, and a port.
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 REFUSED_METHODS = {b"CONNECT", b"TRACE"}
+OTHER_METHODS = {"Allow": "DELETE, GET, POST"}
 BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 
 
@@ -127,7 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _authority(self.url) not in (None, hosts[0]):
             self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
         if self.parser.get_method() in REFUSED_METHODS:
-            self._refuse(MethodNotAllowed("method_not_allowed", "This method is not for anything here."))
+            detail = "This method is not for anything here."
+            self._refuse(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
         if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
             # The parser would leave the body for another protocol to read.
             self._refuse(BadRequest("bad_upgrade", "A request to upgrade has no body."))
@@ -143,9 +145,11 @@ class BoundedProtocol(HttpToolsProtocol):
             # This would be taken for its end.
             self.transport.abort()
             return
-        telemetry.begin()
+        request_id = telemetry.begin_from(self.headers or ())
+        telemetry.access_log.info("refused: %s %d", problem.code, problem.status)
         answer = render(problem)
-        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        headers = [*answer.raw_headers, (b"x-request-id", request_id.encode())]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = STATUS_LINE[answer.status_code]
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
         # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).

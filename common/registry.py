@@ -37,10 +37,12 @@ PROCESS_ID_HEADER = "X-Process-ID"
 
 
 class Status(StrEnum):
+    """How an instance is, the best first; to all but the last requests may be sent."""
+
     UP = "up"
     DEGRADED = "degraded"
-    DRAINING = "draining"
     SUSPECT = "suspect"
+    DRAINING = "draining"
 
 
 class Instance(BaseModel):

@@ -1,7 +1,6 @@
 """How an error becomes an answer. Workers, who answer nobody, know errors without it, and without FastAPI."""
 
 import json
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -62,7 +61,9 @@ async def _http_exception(request: Request, exc: Exception) -> JSONResponse:
     problem = Problem(status.phrase.lower().replace(" ", "_"), exc.detail, dict(exc.headers or {}))
     problem.status = status
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers = {"Allow": ", ".join(filter(partial(_is_allowed, request), METHODS))}
+        # Where no route has the path, it is that of a file.
+        allowed = [method for method in METHODS if _is_allowed(request, method)] or ["GET", "HEAD"]
+        problem.headers = {"Allow": ", ".join(allowed)}
     return render(problem)
 
 

@@ -37,7 +37,8 @@ def outgoing() -> dict[str, str]:
     return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
 
 
-def _begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Begin work under the id and the trace in these headers, as far as they are good."""
     request = trace = None
     for name, value in headers:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
@@ -57,7 +58,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        header = (b"x-request-id", _begin_from(scope["headers"]).encode())
+        header = (b"x-request-id", begin_from(scope["headers"]).encode())
         started = time.perf_counter()
         status = 500
 

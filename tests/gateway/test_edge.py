@@ -1,6 +1,7 @@
 """What reaches the gateway over a socket, well-formed or not, and what of it reaches a service."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -133,6 +134,22 @@ def test_what_could_be_read_in_two_ways_or_is_too_large_reaches_no_service(
     assert timelines.requests == []
 
 
+def test_a_refusal_bears_the_request_id(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(GET + b"X-Request-ID: mine\r\n" + CLOSE + END)
+    head, _, body = _rest(connection).partition(b"\r\n\r\n")
+
+    assert b"x-request-id: mine" in head.splitlines()
+    assert json.loads(body)["request_id"] == "mine"
+
+
+def test_a_refused_method_is_told_the_others(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"TRACE /posts HTTP/1.1\r\n" + HOST + CLOSE + END)
+
+    assert b"allow: DELETE, GET, POST" in _rest(connection).splitlines()
+
+
 def test_a_large_body_in_chunks_is_refused_while_it_is_read(connect: Connect, timelines: Upstream) -> None:
     connection = connect()
     connection.sendall(POST + HOST + CHUNKED + CLOSE + END)
@@ -149,6 +166,27 @@ def test_the_target_may_be_absolute(connect: Connect, timelines: Upstream) -> No
 
     assert _status(_rest(connection)) == 200
     assert [one.path for one in timelines.requests] == ["/posts?a=%2f"]
+
+
+def test_an_answer_that_breaks_off_breaks_off_here_too(
+    connect: Connect, timelines: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_off(answer: Answer) -> None:
+        answer.send_response(200)
+        answer.send_header("Content-Length", "100")
+        answer.end_headers()
+        answer.wfile.write(b"some")
+        answer.wfile.flush()
+        answer.close_connection = True
+
+    timelines.behaviour = break_off
+    connection = connect()
+    connection.sendall(GET + HOST + END)
+    head, _, body = _rest(connection).partition(b"\r\n\r\n")
+
+    assert b"content-length: 100" in head
+    assert body == b"some"
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_pipelined_requests_are_answered_one_after_the_other(connect: Connect, timelines: Upstream) -> None:

@@ -1,13 +1,16 @@
 """The gateway's own endpoints, and its route table."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
 import gateway
+from common import api_document
 from common.registry import Status, Table
+from tests.gateway.conftest import Answer
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,15 @@ def test_health_is_ok_when_every_service_has_an_instance_that_is_up(
     answer = client.get("/health")
 
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+def test_health_tells_of_the_best_instance_that_requests_are_sent_to(
+    client: TestClient, timelines, start, listed
+) -> None:
+    listed(timelines.as_instance(Status.DRAINING), start("timelines").as_instance(Status.SUSPECT))
+    answer = client.get("/health")
+
+    assert (answer.status_code, answer.json()["checks"]["timelines"]) == (200, "suspect")
 
 
 def test_health_names_the_services_that_are_missing(client: TestClient, timelines) -> None:
@@ -135,11 +147,47 @@ def test_where_a_token_is_taken_one_can_sign_in(client: TestClient, documented) 
     assert document["components"]["securitySchemes"]["login"]["flows"]["password"]["tokenUrl"] == "/login"
 
 
-def test_a_service_that_went_away_keeps_its_document(client: TestClient, documented, listed) -> None:
+def test_a_service_that_went_away_keeps_its_document(
+    client: TestClient, documented, listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_document, "FRESH_SECONDS", 0)
     client.get("/openapi.json")
     listed()
 
     assert "/polls" in client.get("/openapi.json").json()["paths"]
+
+
+def test_while_no_service_is_there_the_document_is_the_gateways_own(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    validate(document)
+    assert set(document["paths"]) == {"/", "/livez", "/health"}
+
+
+@pytest.mark.parametrize("behaviour", [lambda answer: answer.reply(503), Answer.reset, Answer.hang])
+def test_a_service_that_has_no_document_now_keeps_nobody_from_the_others(
+    client: TestClient, documented, monkeypatch: pytest.MonkeyPatch, behaviour
+) -> None:
+    monkeypatch.setattr(api_document, "PATIENCE_SECONDS", 0.2)
+    documented["polls"].behaviour = behaviour
+
+    paths = client.get("/openapi.json").json()["paths"]
+
+    assert "/posts" in paths
+    assert "/polls" not in paths
+
+
+def test_however_many_ask_for_the_document_each_service_is_asked_once(client: TestClient, documented) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(client.get, ["/openapi.json"] * 10))
+
+    assert len(documented["polls"].requests) == 1
+
+
+def test_a_limit_that_can_be_met_is_documented(client: TestClient, documented) -> None:
+    operation = client.get("/openapi.json").json()["paths"]["/posts"]["get"]
+
+    assert "Retry-After" in operation["responses"]["429"]["headers"]
 
 
 def test_the_swagger_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
