@@ -22,9 +22,8 @@ import redis
 import servers
 from sqlalchemy import URL, create_engine
 
-from bench import seed
+from bench import plot, seed
 from bench.load import Load, request
-from bench.plot import panels
 from bench.processes import Processes
 from bench.report import progress, table
 from common.fields import new_id
@@ -189,6 +188,8 @@ def main() -> None:
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--plot")
     options = parser.parse_args()
+    if options.plot:
+        plot.require()
     sizes = [*POSTS, LARGE] if options.large else POSTS
     points: list[Point] = []
     with Processes() as processes, Load() as load:
@@ -244,7 +245,7 @@ def _plot(points: list[Point], path: str) -> None:
         }
         for title, starts in titles.items()
     }
-    panels(path, chosen)
+    plot.panels(path, chosen)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench import seed
+from bench import plot, seed
 from bench.load import Answers, Load, request
-from bench.plot import panels
 from bench.processes import Processes, Running
 from bench.report import progress, table
 
@@ -167,6 +166,8 @@ def main() -> None:
     parser.add_argument("--instances", type=int, nargs="+", default=INSTANCES)
     parser.add_argument("--plot")
     options = parser.parse_args()
+    if options.plot:
+        plot.require()
     with Load() as load:
         steps = [step for instances in options.instances for step in measure(load, instances, options)]
     _print_latencies(steps)
@@ -232,7 +233,7 @@ def _plot(steps: Sequence[Step], path: str) -> None:
         }
         for instances, group in _by_instances(steps).items()
     }
-    panels(path, chosen, is_log=False)
+    plot.panels(path, chosen, is_log=False)
 
 
 def _by_instances(steps: Sequence[Step]) -> dict[int, list[Step]]:

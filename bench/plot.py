@@ -5,9 +5,14 @@ from collections.abc import Mapping, Sequence
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
+def require() -> None:
+    """Raise ImportError before the minutes of measuring, not after."""
+    import matplotlib  # noqa: F401, ICN001, PLC0415  nobody needs it for the tables
+
+
 def panels(path: str, panels: Mapping[tuple[str, str], Series], is_log: bool = True) -> None:
     """Write a PNG: a panel for each (title, label of x), a line for each of its series, milliseconds up."""
-    import matplotlib as mpl  # noqa: PLC0415  nobody needs it for the tables
+    import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
