@@ -13,7 +13,10 @@ from common import __version__, edge
 from common.api_document import ApiDocument
 from common.auth import Tokens
 from common.edge import EdgeSettings
-from common.forwarder import READ_SECONDS, Destination, Forwarder, Resolve
+from common.errors import RETRY_SECONDS
+from common.exchange import Destination
+from common.forwarder import READ_SECONDS, Forwarder, Resolve
+from common.health import unavailable
 from common.limits import Limiter, Policy, SignInPolicy
 from common.registry import Directory, Status
 from common.routing import router
@@ -100,13 +103,15 @@ async def overview(directory: Services) -> Overview:
     return Overview(services={name: _service_status(directory, name) for name in SERVICES})
 
 
-@health_routes.get("/health", responses={503: {"model": GatewayHealth, "description": "Unavailable"}})
+@health_routes.get("/health", responses=unavailable(GatewayHealth))
 async def health(directory: Services, response: Response) -> GatewayHealth:
     """Whether every service has an instance that is up; asks nobody, so it is always quick."""
     found = {name: _service_status(directory, name).status for name in SERVICES}
     is_routable = any(status not in ("down", Status.DRAINING) for status in found.values())
     is_whole = all(status is Status.UP for status in found.values())
-    response.status_code = 200 if is_routable else 503
+    if not is_routable:
+        response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
     return GatewayHealth(
         status="ok" if is_whole else "degraded" if is_routable else "unavailable",
         checks={name: "ok" if status is Status.UP else status for name, status in found.items()},

@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field
 
 PROBLEM_JSON = "application/problem+json"
 
+# What is away is mostly back so soon.
+RETRY_SECONDS = 2
+
 
 class Problem(Exception):
     """An answer that says what is wrong, as RFC 9457 problem details.
@@ -109,8 +112,8 @@ class Unavailable(Problem):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
-    def __init__(self, code: str, detail: str, retry_after: int = 2) -> None:
-        super().__init__(code, detail, {"Retry-After": str(retry_after)})
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 class GatewayTimeout(Problem):

@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Thread
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from common import __version__
-from common.errors import Unavailable
+from common.errors import RETRY_AFTER, RETRY_SECONDS, Unavailable
 from common.registry import PROCESS_ID, PROCESS_ID_HEADER
 from common.rendering import render
 from common.routing import router
@@ -42,10 +42,11 @@ class Need:
         self.store = store
         self.is_vital = is_vital
         self.is_prepared = False
+        self._doubt = asyncio.Event()
         self._ping: Future[None] | None = None
 
     def open(self) -> None:
-        """Make what belongs to the running event loop."""
+        """Make anew what belongs to an event loop: a test's app may live in several, one after the other."""
         self._doubt = asyncio.Event()
 
     async def keep_prepared(self) -> None:
@@ -56,9 +57,7 @@ class Need:
                 await asyncio.wrap_future(_in_background(self.store.prepare))
             except self.store.outages as exc:
                 logger.warning("waiting for %s: %s", self.name, exc)
-            except (
-                Exception
-            ):  # a missing privilege, say: it is told, and tried again when somebody has mended it
+            except Exception:  # a missing privilege, say, until an operator has granted it
                 logger.exception("%s cannot be prepared", self.name)
             else:
                 self.is_prepared = True
@@ -123,6 +122,11 @@ class Health(BaseModel):
     checks: dict[str, Literal["ok", "unavailable"]]
 
 
+def unavailable(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What an API document says of an answer about health that is a 503."""
+    return {503: {"model": model, "description": "Unavailable", "headers": RETRY_AFTER}}
+
+
 live_router = router("health")
 health_router = router("health")
 
@@ -134,13 +138,14 @@ async def live(response: Response) -> Live:
     return Live()
 
 
-@health_router.get("/health", responses={503: {"model": Health, "description": "Unavailable"}})
+@health_router.get("/health", responses=unavailable(Health))
 async def health(request: Request, response: Response) -> Health:
     """Whether the service can do its work, and which of the things it needs are there."""
     state = request.app.state
     found = await check(state.name, state.needs)
     if found.status == "unavailable":
         response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
     return found
 
 

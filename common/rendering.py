@@ -69,7 +69,7 @@ async def _http_exception(request: Request, exc: Exception) -> JSONResponse:
 
 def _is_allowed(request: Request, method: str) -> bool:
     """The framework itself tells only of the first route that has the path."""
-    scope = {**request.scope, "method": method}
+    scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 

@@ -69,27 +69,15 @@ def create_service(
     `leave` is called when the process is about to stop listening.
     """
 
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        if not logging.root.handlers:
-            settings.begin_logging()
-        to_thread.current_default_thread_limiter().total_tokens = THREADS
-        async with AsyncExitStack() as stack:
-            for resource in resources:
-                await stack.enter_async_context(resource)
-            await _open(stack, needs, companions)
-            if is_registered and settings.registry_url:
-                await stack.enter_async_context(_registered(app, settings))
-            yield
-
     app = FastAPI(
         title=f"Microblog: {name}",
         description=description,
         version=__version__,
-        lifespan=life,
+        lifespan=partial(_life, settings, needs, companions, resources, is_registered),
         openapi_url=openapi_url,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
     app.state.name = name
@@ -106,6 +94,27 @@ def create_service(
     for router in (*routers, live_router, health):
         app.include_router(router)
     return app
+
+
+@asynccontextmanager
+async def _life(
+    settings: ServiceSettings,
+    needs: Sequence[Need],
+    companions: Sequence[Companion],
+    resources: Sequence[AbstractAsyncContextManager[object]],
+    is_registered: bool,
+    app: FastAPI,
+) -> AsyncIterator[None]:
+    if not logging.root.handlers:
+        settings.begin_logging()
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    async with AsyncExitStack() as stack:
+        for opened in resources:
+            await stack.enter_async_context(opened)
+        await _open(stack, needs, companions)
+        if is_registered and settings.registry_url:
+            await stack.enter_async_context(_registered(app, settings))
+        yield
 
 
 def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -69,8 +69,10 @@ class RequestContext:
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
+        # HEAD is GET without the body, which uvicorn leaves out (RFC 9110, §9.3.2).
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(inner, receive, send_with_id)
         finally:
             _log_access(scope, status, time.perf_counter() - started)
 

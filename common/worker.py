@@ -145,7 +145,7 @@ def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None
 
 
 class Every:
-    """Runs a chore at most once in so many seconds; one that meets an outage waits for its next turn."""
+    """Runs a chore at most once in so many seconds; one that fails waits for its next turn."""
 
     def __init__(self, seconds: float, chore: Callable[[], None], outages: Outages) -> None:
         self._seconds = seconds
@@ -161,3 +161,5 @@ class Every:
             self._chore()
         except self._outages as exc:
             logger.warning("a chore waits: %s", exc)
+        except Exception:  # jobs are worth more than chores
+            logger.exception("a chore failed")

@@ -69,7 +69,7 @@ def test_an_error_has_its_status(error: type[Problem], status: int) -> None:
 
 
 def test_what_is_not_there_now_says_when_to_come_back() -> None:
-    assert render(errors.Unavailable("down", "Down.", retry_after=7)).headers["Retry-After"] == "7"
+    assert render(errors.Unavailable("down", "Down.")).headers["Retry-After"] == "2"
 
 
 def test_who_is_not_known_learns_how_to_sign_in() -> None:
@@ -108,6 +108,19 @@ def test_another_method_says_which_ones_there_are(client: TestClient) -> None:
 
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "POST"
+
+
+def test_who_may_get_may_ask_for_the_head_alone(client: TestClient) -> None:
+    assert client.post("/livez").headers["Allow"] == "GET, HEAD"
+    assert client.head("/livez").status_code == 200
+
+
+def test_another_method_on_a_file_says_which_ones_there_are(client: TestClient) -> None:
+    assert client.post("/docs/assets/swagger-ui.css").headers["Allow"] == "GET, HEAD"
+
+
+def test_a_path_is_not_another_one_with_a_slash(client: TestClient) -> None:
+    assert client.get("/livez/", follow_redirects=False).status_code == 404
 
 
 def test_the_document_has_every_error_in_its_one_shape(app: FastAPI) -> None:

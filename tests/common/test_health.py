@@ -128,6 +128,7 @@ def test_who_misses_something_vital_is_unavailable(client: TestClient, shelf: Sh
     answer = client.get("/health")
 
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "2"
     assert answer.json()["checks"] == {"shelf": "unavailable", "spare": "unavailable"}
 
 

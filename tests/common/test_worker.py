@@ -295,12 +295,13 @@ def test_signals_may_come_in_heaps(slow: subprocess.Popen[str]) -> None:
     assert slow.wait(timeout=5) == 0
 
 
-def test_a_chore_runs_once_in_its_time_and_survives_an_outage() -> None:
+@pytest.mark.parametrize("failure", [Away, ZeroDivisionError])
+def test_a_chore_that_fails_waits_for_its_next_turn(failure: type[Exception]) -> None:
     runs: list[int] = []
 
     def chore() -> None:
         runs.append(1)
-        raise Away
+        raise failure
 
     every = Every(3600, chore, (Away,))
     every()

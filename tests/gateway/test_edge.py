@@ -147,7 +147,7 @@ def test_a_refused_method_is_told_the_others(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"TRACE /posts HTTP/1.1\r\n" + HOST + CLOSE + END)
 
-    assert b"allow: DELETE, GET, POST" in _rest(connection).splitlines()
+    assert b"allow: DELETE, GET, HEAD, POST" in _rest(connection).splitlines()
 
 
 def test_a_large_body_in_chunks_is_refused_while_it_is_read(connect: Connect, timelines: Upstream) -> None:
@@ -187,6 +187,16 @@ def test_an_answer_that_breaks_off_breaks_off_here_too(
     assert b"content-length: 100" in head
     assert body == b"some"
     assert not any(record.exc_info for record in caplog.records)
+
+
+def test_the_head_alone_is_that_of_the_whole_answer(connect: Connect, timelines: Upstream) -> None:
+    timelines.behaviour = lambda answer: answer.reply(body=b"all of it")
+    connection = connect()
+    connection.sendall(b"HEAD /posts HTTP/1.1\r\n" + HOST + CLOSE + END)
+    head, _, body = _rest(connection).partition(b"\r\n\r\n")
+
+    assert b"content-length: 9" in head
+    assert body == b""
 
 
 def test_pipelined_requests_are_answered_one_after_the_other(connect: Connect, timelines: Upstream) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common import forwarder
+from common import exchange, lookout
 from common.registry import Status
 
 
@@ -104,7 +104,7 @@ def test_a_long_body_streams_through(client: TestClient, timelines) -> None:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_over_the_limit_is_413(client: TestClient, timelines, chunked: bool) -> None:
-    body = b"x" * (forwarder.LARGEST_BODY_BYTES + 1)
+    body = b"x" * (exchange.LARGEST_BODY_BYTES + 1)
 
     answer = client.post("/posts", content=iter([body]) if chunked else body)
 
@@ -237,8 +237,8 @@ def test_requests_spread_over_all_instances(client: TestClient, start, listed) -
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarder, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(forwarder, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(lookout, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lookout, "TOTAL_SECONDS", 0.3)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

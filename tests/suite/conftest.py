@@ -131,25 +131,14 @@ def suite(
     offset = _free_offset()
     tokens = Tokens(SECRETS["JWT_SECRET"], "HS256", timedelta(minutes=5))
     ports = {port: port + 10 * offset for port in PORTS}
-    environment = (
-        os.environ
-        | SECRETS
-        | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "LOG_LEVEL": "debug",
-            "RATE_LIMIT": "off",
-            "DB_PORT": str(postgres),
-            "DB_USER": database_user,
-            "USERS_DB_NAME": "suite_users",
-            "TIMELINES_DB_NAME": "suite_timelines",
-            "REDIS_URL": f"redis://127.0.0.1:{redis_port}/9",
-            "BEANSTALKD_PORT": str(own_beanstalkd.port),
-            "DYNAMODB_URL": f"http://127.0.0.1:{dynamodb_port}",
-            "DYNAMODB_POLLS_TABLE": "SuitePolls",
-            "REGISTRY_URL": f"http://127.0.0.1:{ports[8006]}",
-            "SMTP_PORT": str(mails.port),
-        }
-    )
+    environment = _environment(ports[8006]) | {
+        "DB_PORT": str(postgres),
+        "DB_USER": database_user,
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/9",
+        "BEANSTALKD_PORT": str(own_beanstalkd.port),
+        "DYNAMODB_URL": f"http://127.0.0.1:{dynamodb_port}",
+        "SMTP_PORT": str(mails.port),
+    }
     honcho = [sys.executable, "-m", "honcho", "-e", os.devnull, "start", "-p", str(5000 + offset)]
     with (data / "suite.log").open("wb") as log:
         process = subprocess.Popen(
@@ -165,6 +154,22 @@ def suite(
         process.terminate()
         process.wait(timeout=15)
     check_log((data / "suite.log").read_text())
+
+
+def _environment(registry: int) -> dict[str, str]:
+    return (
+        os.environ
+        | SECRETS
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "LOG_LEVEL": "debug",
+            "RATE_LIMIT": "off",
+            "USERS_DB_NAME": "suite_users",
+            "TIMELINES_DB_NAME": "suite_timelines",
+            "DYNAMODB_POLLS_TABLE": "SuitePolls",
+            "REGISTRY_URL": f"http://127.0.0.1:{registry}",
+        }
+    )
 
 
 def _is_ready(gateway: httpx2.Client) -> Callable[[], bool]:
