@@ -64,11 +64,7 @@ def create_service(
     health: APIRouter = health_router,
     leave: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A FastAPI app with everything that is the same in every service.
-
-    `leave` is called when the process is about to stop listening.
-    """
-
+    """A FastAPI app as every service is one; `leave` is called before it stops listening."""
     app = FastAPI(
         title=f"Microblog: {name}",
         description=description,
