@@ -16,6 +16,8 @@ from stores import DATA, MAIL_PORT, say
 
 READY_SECONDS = 60
 STOP_SECONDS = 7
+# What runs here is asked directly, whatever `http_proxy` says.
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 PROCFILE_LINE = re.compile(r"^(?P<name>\w+): (PORT=\$\(\((?P<port>\d+))?", re.MULTILINE)
 
 SCREEN = """
@@ -99,7 +101,7 @@ def _wait_until_ready(url: str, suite: "subprocess.Popen[bytes]", stop: Event) -
 def _missing(url: str) -> str:
     """Which services the gateway misses; nothing when all is well."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+        with DIRECTLY.open(f"{url}/health", timeout=2) as answer:
             health = json.load(answer)
     except urllib.error.HTTPError as exc:
         health = json.load(exc)

@@ -21,6 +21,8 @@ from dotenv import dotenv_values
 DATA = Path(".data")
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 MAIL_PORT = 1025
+# With both of them no other PostgreSQL is asked.
+DATABASE_URLS = ("USERS_DATABASE_URL", "TIMELINES_DATABASE_URL")
 
 # What the drivers raise when something else, or nothing, answers.
 STRANGE = (
@@ -31,7 +33,7 @@ Environment = Mapping[str, str]
 
 
 class Misplaced(Exception):
-    """A port is taken by something else than what belongs there."""
+    """A server is not where the variables say, or they do not say where."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def environment() -> dict[str, str]:
 
 def expected(variables: Environment) -> list[Expected]:
     """Every backing server that these variables ask for, but AWS's own DynamoDB."""
-    needed = [_postgres(variables), _redis(variables), _beanstalkd(variables)]
+    needed = [_redis(variables), _beanstalkd(variables)]
+    if not all(variables.get(name) for name in DATABASE_URLS):
+        needed.append(_postgres(variables))
     if url := variables.get("DYNAMODB_URL", "http://127.0.0.1:8000"):
         needed.append(_dynamodb(url))
     if "SMTP_HOST" not in variables:
@@ -63,9 +67,16 @@ def expected(variables: Environment) -> list[Expected]:
     return needed
 
 
+def _port(variables: Environment, name: str, default: int) -> int:
+    value = variables.get(name) or str(default)
+    if not (value.isdecimal() and 0 < int(value) < 65536):
+        raise Misplaced(f"{name} is no port: {value}")
+    return int(value)
+
+
 def _postgres(variables: Environment) -> Expected:
-    host, port = variables.get("DB_HOST", "localhost"), int(variables.get("DB_PORT", "5432"))
-    user, password = variables.get("DB_USER", "postgres"), variables.get("DB_PASSWORD", "postgres")
+    host, port = variables.get("DB_HOST") or "localhost", _port(variables, "DB_PORT", 5432)
+    user, password = variables.get("DB_USER") or "postgres", variables.get("DB_PASSWORD") or "postgres"
 
     def ask() -> None:
         psycopg2.connect(
@@ -79,7 +90,7 @@ def _postgres(variables: Environment) -> Expected:
 
 
 def _redis(variables: Environment) -> Expected:
-    url = variables.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+    url = variables.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
     place = urlsplit(url)
 
     def ask() -> None:
@@ -92,10 +103,8 @@ def _redis(variables: Environment) -> Expected:
 
 
 def _beanstalkd(variables: Environment) -> Expected:
-    host, port = (
-        variables.get("BEANSTALKD_HOST", servers.HOST),
-        int(variables.get("BEANSTALKD_PORT", "11300")),
-    )
+    host = variables.get("BEANSTALKD_HOST") or servers.HOST
+    port = _port(variables, "BEANSTALKD_PORT", 11300)
 
     def ask() -> None:
         with greenstalk.Client((host, port)) as client:

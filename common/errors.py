@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from common.headers import OF_ERRORS
+
 PROBLEM_JSON = "application/problem+json"
 
 # What is away is mostly back so soon.
@@ -18,6 +20,7 @@ class Problem(Exception):
     """
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+    errors: list["FieldError"] | None = None
 
     def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -90,9 +93,13 @@ class UnsupportedMediaType(Problem):
 
 
 class Unprocessable(Problem):
-    """Malformed, in a way that the request's model alone cannot see."""
+    """Malformed: what is wrong, part by part."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, code: str, detail: str, errors: list["FieldError"]) -> None:
+        super().__init__(code, detail)
+        self.errors = errors
 
 
 class TooManyRequests(Problem):
@@ -143,22 +150,6 @@ class ProblemDetails(BaseModel):
     errors: list[FieldError] | None = Field(None, description="With 422 only.")
 
 
-def _header(description: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}}
-
-
-RETRY_AFTER = {"Retry-After": _header("In how many seconds to try again.")}
-HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": _header("What kind of token it takes (RFC 6750).")},
-    429: RETRY_AFTER
-    | {
-        "RateLimit": _header("What is left, and in how many seconds there is more."),
-        "RateLimit-Policy": _header("How many requests in how many seconds."),
-    },
-    503: RETRY_AFTER,
-}
-
-
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route's API document says of its errors."""
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
@@ -166,7 +157,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": schema}},
-            "headers": HEADERS.get(status, {}),
+            "headers": OF_ERRORS.get(status, {}),
         }
         for status in statuses
     }

@@ -13,7 +13,8 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from common import __version__
-from common.errors import RETRY_AFTER, RETRY_SECONDS, Unavailable
+from common.errors import RETRY_SECONDS, Unavailable
+from common.headers import RETRY_AFTER
 from common.registry import PROCESS_ID, PROCESS_ID_HEADER
 from common.rendering import render
 from common.routing import router

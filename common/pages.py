@@ -8,14 +8,6 @@ from fastapi import Query, Request, Response
 
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 
-LINK_HEADER = {
-    "Link": {
-        "description": 'The next page (RFC 8288, `rel="next"`); absent on the last one.',
-        "schema": {"type": "string"},
-    }
-}
-
-
 Item = TypeVar("Item")
 
 

@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from common.errors import PROBLEM_JSON, BadRequest, Problem, Unprocessable
+from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unprocessable
 from common.telemetry import request_id
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
-def render(problem: Problem, errors: list[dict[str, str]] | None = None) -> JSONResponse:
+def render(problem: Problem) -> JSONResponse:
     """The one place where an error becomes an answer."""
     content: dict[str, Any] = {
         "type": "about:blank",
@@ -27,8 +27,8 @@ def render(problem: Problem, errors: list[dict[str, str]] | None = None) -> JSON
         "code": problem.code,
         "request_id": request_id.get(),
     }
-    if errors is not None:
-        content["errors"] = errors
+    if problem.errors is not None:
+        content["errors"] = [error.model_dump() for error in problem.errors]
     return ProblemResponse(content, problem.status, problem.headers)
 
 
@@ -76,8 +76,7 @@ def _is_allowed(request: Request, method: str) -> bool:
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     errors = [_field_error(error) for error in exc.errors()]
-    summary = Unprocessable("malformed", f"{errors[0]['pointer']}: {errors[0]['detail']}")
-    return render(summary, errors)
+    return render(Unprocessable("malformed", f"{errors[0].pointer}: {errors[0].detail}", errors))
 
 
 async def _client_gone(request: Request, exc: Exception) -> JSONResponse:
@@ -91,14 +90,14 @@ async def _bug(request: Request, exc: Exception) -> JSONResponse:
     return render(Problem("internal_error", "Something went wrong on our side.", headers))
 
 
-def _field_error(error: dict[str, Any]) -> dict[str, str]:
+def _field_error(error: dict[str, Any]) -> FieldError:
     location, *path = error["loc"]
     if error["type"] == "json_invalid":
         path = []  # what follows is an offset in the text, not a place in a document
     tokens = [str(token).replace("~", "~0").replace("/", "~1") for token in path]
-    return {
-        "location": str(location),
-        "pointer": "#" + "".join(f"/{token}" for token in tokens),
-        "code": error["type"],
-        "detail": error["msg"],
-    }
+    return FieldError(
+        location=str(location),
+        pointer="#" + "".join(f"/{token}" for token in tokens),
+        code=error["type"],
+        detail=error["msg"],
+    )

@@ -4,17 +4,19 @@ import logging
 import socket
 import sys
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from jose import jwk
 from jose.exceptions import JWKError
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -66,6 +68,8 @@ def _no_public_key(secret: str) -> str:
     return secret
 
 
+IN_ANY_CASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
 HttpUrl = Annotated[str, url("http", "https")]
 PostgresUrl = Annotated[str, url("postgresql", "postgres", "postgresql+psycopg2")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -78,13 +82,25 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] | None = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], IN_ANY_CASE] = "info"
+    log_format: Annotated[Literal["text", "json"] | None, IN_ANY_CASE] = None
+    # Every address; no registry; AWS's own DynamoDB; and a secret that is refused.
+    EMPTY_SAYS_SOMETHING: ClassVar = {"host", "registry_url", "dynamodb_url", "jwt_secret"}
+
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
     registry_url: HttpUrl | None = "http://localhost:8006"
     jwt_secret: Annotated[str, Field(min_length=1), AfterValidator(_no_public_key)] = DEFAULT_JWT_SECRET
     jwt_alg: Literal["HS256", "HS384", "HS512"] = "HS256"
     jwt_expires_minutes: int = Field(60, gt=0, le=60 * 24 * 366)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _set(cls, value: object, info: ValidationInfo) -> object:
+        """An empty variable is none, as in a shell, but where to say nothing says something."""
+        assert info.field_name
+        if value == "" and info.field_name not in cls.EMPTY_SAYS_SOMETHING:
+            return cls.model_fields[info.field_name].default
+        return value
 
     @classmethod
     def read(cls) -> Self:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
+from common import headers
 from common.bearer import CurrentUser
 from common.errors import problems
 from common.fields import Id, Username
-from common.pages import LINK_HEADER, Limit, page
+from common.pages import Limit, page
 from common.routing import router
 from likes_service.models import LikedPost, Liking, PostLikes
 from likes_service.service import Likes
@@ -34,7 +35,7 @@ Before = Annotated[Id | None, Query(description="The last post_id of the page be
 @routes.get(
     "/likes/popular",
     response_model=list[PostLikes],
-    responses={200: {"headers": LINK_HEADER}, **problems(400, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(400, 422, 503)},
 )
 def popular(
     store: Store, request: Request, response: Response, limit: Limit = 10, before: Before = None
@@ -74,7 +75,7 @@ def count(post_id: Id, store: Store) -> PostLikes:
 @routes.get(
     "/users/{username}/likes",
     response_model=list[LikedPost],
-    responses={200: {"headers": LINK_HEADER}, **problems(400, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(400, 422, 503)},
 )
 def liked_by(
     username: Username,

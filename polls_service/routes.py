@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
+from common import headers
 from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import problems
 from common.fields import Id
@@ -23,7 +24,11 @@ async def get_store(request: Request) -> PollsStore:
 Store = Annotated[PollsStore, Depends(get_store)]
 
 
-@routes.post("/polls", status_code=201, responses=problems(401, 403, 413, 415, 422, 503))
+@routes.post(
+    "/polls",
+    status_code=201,
+    responses={201: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+)
 def create(poll: NewPoll, username: CurrentUser, store: Store, response: Response) -> Poll:
     """Create a poll."""
     created = store.create(poll, username, datetime.now(UTC))

@@ -49,7 +49,7 @@ def _address(host: str) -> str:
     return str(address)
 
 
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")]
 Host = Annotated[str, StringConstraints(max_length=253, to_lower=True), AfterValidator(_host)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 

@@ -12,14 +12,14 @@ from common.errors import problems
 from common.registry import Instance, Lease, Table
 from common.routing import router
 from registry_service.access import registry_token
-from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus, ServiceName
+from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus
 from registry_service.store import RegistryStore
 from registry_service.watch import Watch
 
 routes = router("registry")
 
 MAX_WAIT_SECONDS = 30
-ONLY_SERVICES = [Security(registry_token)]
+WITH_REGISTRY_TOKEN = [Security(registry_token)]
 
 
 async def get_store(request: Request) -> RegistryStore:
@@ -51,7 +51,7 @@ async def overview() -> Overview:
     "/register",
     status_code=201,
     responses=problems(401, 409, 413, 415, 422),
-    dependencies=ONLY_SERVICES,
+    dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
 async def register(instance: NewInstance, store: Store) -> Lease:
@@ -62,7 +62,7 @@ async def register(instance: NewInstance, store: Store) -> Lease:
 @routes.post(
     "/heartbeat/{instance_id}",
     responses=problems(401, 404, 413, 415, 422),
-    dependencies=ONLY_SERVICES,
+    dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
 async def beat(instance_id: str, store: Store, heartbeat: Heartbeat | None = None) -> Instance:
@@ -74,7 +74,7 @@ async def beat(instance_id: str, store: Store, heartbeat: Heartbeat | None = Non
     "/deregister/{instance_id}",
     status_code=204,
     responses=problems(401, 404, 422),
-    dependencies=ONLY_SERVICES,
+    dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
 async def deregister(instance_id: str, store: Store) -> None:
@@ -97,8 +97,8 @@ async def services(
     return Response(await watch.table(epoch, version, wait), media_type="application/json")
 
 
-@routes.get("/services/{service_name}", responses=problems(404, 422))
-async def instances(service_name: ServiceName, store: Store) -> list[Instance]:
+@routes.get("/services/{service_name}", responses=problems(404))
+async def instances(service_name: str, store: Store) -> list[Instance]:
     """The instances of one service: none, if all that were seen have gone."""
     return store.instances(service_name)
 

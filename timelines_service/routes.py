@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 
+from common import headers
 from common.bearer import CurrentUser
 from common.errors import problems
 from common.fields import Id, Username
-from common.pages import LINK_HEADER, Limit, page
+from common.pages import Limit, page
 from common.routing import router
 from timelines_service.models import NewPost, Post, Queued
 from timelines_service.service import Timelines
@@ -39,13 +40,11 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-LOCATION = {"Location": {"description": "Where the post is.", "schema": {"type": "string"}}}
-
 
 @routes.post(
     "/posts",
     status_code=201,
-    responses={201: {"headers": LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+    responses={201: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
 )
 def write(
     post: NewPost,
@@ -63,7 +62,7 @@ def write(
 @routes.post(
     "/posts/async",
     status_code=202,
-    responses={202: {"headers": LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+    responses={202: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
 )
 def write_later(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> Queued:
     """Have a post written soon: it is safely queued, and will be found under this id."""
@@ -81,7 +80,7 @@ def post(post_id: Id, store: Store) -> Post:
 @routes.get(
     "/posts/home/{username}",
     response_model=list[Post],
-    responses={200: {"headers": LINK_HEADER}, **problems(401, 403, 404, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(401, 403, 404, 422, 503)},
 )
 def home(
     username: Username,
@@ -99,7 +98,7 @@ def home(
 @routes.get(
     "/posts/{username}",
     response_model=list[Post],
-    responses={200: {"headers": LINK_HEADER}, **problems(404, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(404, 422, 503)},
 )
 def of_user(
     username: Username,
@@ -116,7 +115,7 @@ def of_user(
 @routes.get(
     "/posts",
     response_model=list[Post],
-    responses={200: {"headers": LINK_HEADER}, **problems(422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(422, 503)},
 )
 def newest(
     store: Store, request: Request, response: Response, limit: Limit = 20, before: Before = None

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import URL, Uuid, bindparam, delete, insert, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
-from common.errors import NotFound, Unprocessable
+from common.errors import FieldError, NotFound, Unprocessable
 from common.postgres import Database
 from timelines_service.models import Post
 from timelines_service.tables import idempotency_keys, posts
@@ -20,8 +20,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
 
-# Up to so many followees the window does not pay, and a larger one would cost those too much whose
-# followees are silent.
+# For this few followees the window is not worth it; a larger window would make readers whose followees
+# are silent pay too much.
 FEW_FOLLOWEES = 100
 WINDOW = 500
 
@@ -135,7 +135,7 @@ class TimelinesStore:
                 RESERVE, reservation | {"username": post.username, "created_at": post.created_at}
             ).one()
             if first.fingerprint != fingerprint:
-                raise Unprocessable("idempotency_key_reused", "This key was used for another text.")
+                raise _reused_key()
             if first.post_id != post.id:
                 return _post(connection.execute(POST, {"id": first.post_id}).one())
             connection.execute(ADD, post.model_dump())
@@ -181,6 +181,12 @@ class TimelinesStore:
     def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
         with self._database.single() as connection:
             return [_post(row) for row in connection.execute(statement, values)]
+
+
+def _reused_key() -> Unprocessable:
+    code, detail = "idempotency_key_reused", "This key was used for another text."
+    error = FieldError(location="header", pointer="#/idempotency-key", code=code, detail=detail)
+    return Unprocessable(code, detail, [error])
 
 
 def _post(row: Any) -> Post:

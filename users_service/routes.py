@@ -8,11 +8,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from common import headers
 from common.auth import Tokens, is_service
 from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
 from common.errors import Unauthorized, UnsupportedMediaType, problems
 from common.fields import Username
-from common.pages import LINK_HEADER, page
+from common.pages import page
 from common.routing import media_type, router
 from users_service.models import (
     MAX_FOLLOWEES,
@@ -58,12 +59,12 @@ async def get_tokens(request: Request) -> Tokens:
 
 async def read_credentials(request: Request) -> Credentials:
     """The body's name and password, be it JSON or a form."""
-    kind = media_type(request)
+    kind, body = media_type(request), await request.body()
     try:
-        if kind == "application/json":
-            return Credentials.model_validate_json(await request.body())
+        if kind == "application/json" or not (kind or body):
+            return Credentials.model_validate_json(body)
         if kind == FORM:
-            fields = dict(parse_qsl((await request.body()).decode(errors="replace"), keep_blank_values=True))
+            fields = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
             return Credentials.model_validate({k: v for k, v in fields.items() if k not in GRANT_FIELDS})
     except ValidationError as exc:
         errors = [error | {"loc": ("body", *error["loc"])} for error in exc.errors()]
@@ -75,7 +76,11 @@ Store = Annotated[UsersStore, Depends(get_store)]
 FolloweesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="How many at most.")]
 
 
-@routes.post("/register", status_code=201, responses=problems(409, 413, 415, 422, 503))
+@routes.post(
+    "/register",
+    status_code=201,
+    responses={201: {"headers": headers.LOCATION}, **problems(409, 413, 415, 422, 503)},
+)
 async def register(
     user: NewUser, response: Response, store: Store, passwords: Annotated[Passwords, Depends(get_passwords)]
 ) -> OwnProfile:
@@ -86,12 +91,17 @@ async def register(
     return profile
 
 
-@routes.post("/login", responses=problems(401, 413, 415, 422, 503), openapi_extra=CREDENTIALS_BODY)
+@routes.post(
+    "/login",
+    responses={200: {"headers": headers.NO_STORE}, **problems(401, 413, 415, 422, 503)},
+    openapi_extra=CREDENTIALS_BODY,
+)
 async def login(
     credentials: Annotated[Credentials, Depends(read_credentials)],
     store: Store,
     passwords: Annotated[Passwords, Depends(get_passwords)],
     tokens: Annotated[Tokens, Depends(get_tokens)],
+    response: Response,
 ) -> AccessToken:
     """Exchange name and password, as JSON or as a form, for an access token."""
     hashed = await run_in_threadpool(store.password_hash, credentials.username)
@@ -100,6 +110,7 @@ async def login(
     if passwords.is_outdated(hashed):
         better = await passwords.hash(credentials.password)
         await run_in_threadpool(store.rehash, credentials.username, hashed, better)
+    response.headers["Cache-Control"] = "no-store"
     return AccessToken(
         access_token=tokens.issue(credentials.username), expires_in=int(tokens.expires.total_seconds())
     )
@@ -112,7 +123,7 @@ async def login(
     openapi_extra=TOKEN_OPTIONAL,
 )
 def profile(username: Username, store: Store, subject: MaybeSubject) -> Profile:
-    """A user's profile; the address only for its owner."""
+    """A user's profile; the e-mail address only for its owner."""
     found = store.profile(username)
     if subject == username or is_service(subject):
         return found
@@ -137,8 +148,8 @@ def unfollow(username: Username, follower: CurrentUser, store: Store) -> Followi
     "/users/{username}/followees",
     response_model=list[str],
     responses={
-        200: {"headers": LINK_HEADER},
-        304: {"description": "Not Modified"},
+        200: {"headers": headers.LINK | headers.ETAG},
+        304: {"description": "Not Modified", "headers": headers.ETAG},
         **problems(400, 404, 422, 503),
     },
 )
@@ -149,7 +160,7 @@ def followees(
     response: Response,
     limit: FolloweesLimit = 20,
     before: Annotated[Username | None, Query(description="The last name of the page before.")] = None,
-    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """The names of those whom a user follows, newest follow first."""
     etag = f'"{store.followees_version(username)}"'

@@ -1,6 +1,7 @@
 """What bin/dev makes of the environment and of what runs already."""
 
 from pathlib import Path
+from urllib.error import HTTPError
 
 import dev
 import pytest
@@ -65,6 +66,31 @@ def test_an_empty_dynamodb_url_and_a_mail_server_of_ones_own_start_nothing() -> 
     names = {one.name for one in stores.expected({"DYNAMODB_URL": "", "SMTP_HOST": "mail.example.com"})}
 
     assert names == {"postgres", "redis", "beanstalkd"}
+
+
+def test_databases_that_are_elsewhere_need_no_postgres_here() -> None:
+    urls = dict.fromkeys(stores.DATABASE_URLS, "postgresql://db.example.com/x")
+
+    assert "postgres" not in {one.name for one in stores.expected(urls)}
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
+def test_what_is_no_port_is_said(port: str) -> None:
+    with pytest.raises(stores.Misplaced, match="DB_PORT"):
+        stores.expected({"DB_PORT": port})
+
+
+def test_an_empty_variable_is_none() -> None:
+    assert _expected("postgres", DB_PORT="", DB_HOST="").port == 5432
+
+
+def test_what_runs_here_is_asked_past_any_proxy(monkeypatch: pytest.MonkeyPatch, dynamodb_port: int) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{servers.free_port()}")
+    url = f"http://127.0.0.1:{dynamodb_port}"
+
+    servers.list_tables(url)
+    with pytest.raises(HTTPError):  # it answers
+        dev.DIRECTLY.open(f"{url}/health/none")
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

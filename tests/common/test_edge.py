@@ -88,7 +88,6 @@ def test_a_listed_page_may_send_a_token_and_a_key(behind) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"rate_limit": ""},
         {"rate_limit": "many"},
         {"rate_limit": "0/s"},
         {"rate_limit": "10/s burst 0"},

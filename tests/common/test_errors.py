@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 
 import anyio
@@ -53,13 +54,13 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         (errors.Conflict, 409),
         (errors.TooLarge, 413),
         (errors.UnsupportedMediaType, 415),
-        (errors.Unprocessable, 422),
+        (partial(errors.Unprocessable, errors=[]), 422),
         (errors.BadGateway, 502),
         (errors.Unavailable, 503),
         (errors.GatewayTimeout, 504),
     ],
 )
-def test_an_error_has_its_status(error: type[Problem], status: int) -> None:
+def test_an_error_has_its_status(error: Callable[[str, str], Problem], status: int) -> None:
     answer = render(error("a_code", "A detail."))
     body = json.loads(answer.body)
 

@@ -65,6 +65,22 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (settings.port, settings.host) == (2, "127.0.0.2")
 
 
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOG_LEVEL", "LOG_FORMAT", "JWT_ALG", "JWT_EXPIRES_MINUTES", "PORT", "DB_PORT"):
+        monkeypatch.setenv(name, "")
+
+    assert UsersSettings(_env_file=None) == UsersSettings.model_construct()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("LOG_LEVEL", "WARNING"), ("LOG_FORMAT", "JSON")])
+def test_how_to_log_may_be_said_in_capitals(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    assert getattr(_settings(), variable.lower()) == value.lower()
+
+
 @pytest.mark.parametrize(
     "refused",
     [

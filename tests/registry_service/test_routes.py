@@ -67,8 +67,9 @@ def test_a_deregistered_instance_is_gone(client: TestClient) -> None:
     assert client.get("/services/users").json() == []
 
 
-def test_a_service_that_was_never_seen_is_404(client: TestClient) -> None:
-    assert client.get("/services/likes").status_code == 404
+@pytest.mark.parametrize("name", ["likes", "no_such", "Nope", "x" * 100, "%00"])
+def test_a_service_that_was_never_seen_is_404(client: TestClient, name: str) -> None:
+    assert client.get(f"/services/{name}").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_the_same_key_for_another_text_is_422(client: TestClient, as_user: Heade
     other = client.post("/posts", json={"text": "Bye!"}, headers=headers)
 
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert [error["pointer"] for error in other.json()["errors"]] == ["#/idempotency-key"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b"])

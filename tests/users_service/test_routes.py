@@ -163,6 +163,11 @@ def test_a_body_of_another_type_is_415(client: TestClient, path: str) -> None:
     assert client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
 
 
+@pytest.mark.parametrize("path", ["/register", "/login"])
+def test_no_body_at_all_is_422(client: TestClient, path: str) -> None:
+    assert client.post(path).status_code == 422
+
+
 @pytest.mark.parametrize("form", ["json", "data"])
 def test_signing_in_gives_a_token(client: TestClient, tokens: Tokens, form: str) -> None:
     client.post("/register", json=ALICE)
@@ -420,6 +425,13 @@ def test_a_changed_list_is_sent_again(client: TestClient, users: Users, as_user:
     client.post("/users/follow/bobby", headers=as_user("alice"))
 
     assert client.get("/users/alice/followees", headers={"If-None-Match": etag}).json() == ["bobby"]
+
+
+def test_a_long_list_of_tags_is_only_a_list_without_ours(client: TestClient) -> None:
+    client.post("/register", json=ALICE)
+    tags = ", ".join(f'"{number}"' for number in range(1000))
+
+    assert client.get("/users/alice/followees", headers={"If-None-Match": tags}).status_code == 200
 
 
 CALLS = [
