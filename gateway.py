@@ -63,11 +63,15 @@ class GatewaySettings(EdgeSettings):
 
 
 class ServiceStatus(BaseModel):
+    """How the best instance of a service is, and how many there are."""
+
     status: Status | Literal["down"]
     instances: int
 
 
 class Overview(BaseModel):
+    """What this is, where to go on, and how the services are."""
+
     name: str = "microblog"
     version: str = __version__
     docs: str = "/docs"

@@ -4,5 +4,5 @@ import sys
 
 __version__ = "1.0.0"
 
-# Where rich happens to be installed, httpx loads its command line: 7 MB and a tenth of a second a process.
-sys.modules["httpx._main"] = None  # type: ignore[assignment]  # the documented way to say: there is none
+# httpx loads its command line where rich happens to be installed: 7 MB, and a tenth of a second a process.
+sys.modules["httpx._main"] = None  # type: ignore[assignment]  # makes it an ImportError, which httpx expects

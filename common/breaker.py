@@ -1,4 +1,4 @@
-"""Who has waited in vain spares the others."""
+"""A circuit breaker: after one request has waited in vain, the next ones are refused at once."""
 
 import time
 from collections.abc import Callable

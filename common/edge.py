@@ -17,8 +17,23 @@ from common.settings import ServiceSettings, url
 OFF = "off"
 QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
-ASKED = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-ID", "traceparent"]
-TOLD = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "X-Request-ID",
+    "traceparent",
+]
+RESPONSE_HEADERS = [
+    "ETag",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+]
 
 
 def _quota(value: str) -> str:
@@ -44,7 +59,7 @@ def _origins(value: str) -> str:
 
 
 class EdgeSettings(ServiceSettings):
-    """What is read where the internet comes in. Lists are separated by commas."""
+    """Settings of a service that faces the internet. Lists are separated by commas."""
 
     rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
     rate_limit_storage: Annotated[str, url("redis", "rediss")] = ""
@@ -58,7 +73,7 @@ class EdgeSettings(ServiceSettings):
 
 
 def install(app: FastAPI, settings: EdgeSettings) -> None:
-    """Put in front of `app` what these settings ask for; the first is the first that a request meets."""
+    """Add the middleware that these settings ask for, outermost first."""
     if settings.trusted_proxies:
         trusted = _listed(settings.trusted_proxies)
         app.user_middleware.append(Middleware(TrustedProxies, trusted_hosts=trusted))
@@ -68,8 +83,8 @@ def install(app: FastAPI, settings: EdgeSettings) -> None:
                 CORSMiddleware,
                 allow_origins=_listed(settings.cors_origins),
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=ASKED,
-                expose_headers=TOLD,
+                allow_headers=REQUEST_HEADERS,
+                expose_headers=RESPONSE_HEADERS,
             )
         )
 

@@ -144,7 +144,7 @@ class LikesStore:
         self._settle([OWED, _likers(owed.post_id)], [str(owed.post_id), owed.username, _version(owed)])
 
     def take_overdue(self, now: datetime, limit: int) -> list[LikeRecorded]:
-        """Up to so many likes whose validation is overdue; they will be again, each time later."""
+        """At most `limit` overdue likes; each is due again later, after a longer pause every time."""
         pairs = self._take_overdue([OWED], [_microseconds(now), limit, LIKERS])
         return [
             LikeRecorded(post_id=post_id, username=username) for post_id, username in map(str.split, pairs)

@@ -22,7 +22,7 @@ SWEEP_SECONDS = 5
 OUTAGES = (Unavailable, QueueDown, MailServerAway, *LikesStore.outages)
 
 
-class Surroundings:
+class Connections:
     """What the workers work with. Opening it touches no network but the registry, in the background."""
 
     def __init__(self, settings: LikesSettings, stack: ExitStack) -> None:
@@ -49,10 +49,10 @@ class Surroundings:
 def validate(settings: LikesSettings, stop: Event) -> None:
     """Validate likes until `stop` is set."""
     with ExitStack() as stack:
-        around = Surroundings(settings, stack)
-        queue = around.queue(VALIDATE_TUBE)
-        timelines = TimelinesClient(around.service("timelines"))
-        validation = Validation(around.store, timelines, queue, around.queue(NOTIFY_TUBE))
+        connections = Connections(settings, stack)
+        queue = connections.queue(VALIDATE_TUBE)
+        timelines = TimelinesClient(connections.service("timelines"))
+        validation = Validation(connections.store, timelines, queue, connections.queue(NOTIFY_TUBE))
 
         def handle(jobs: Sequence[Job]) -> None:
             for job in jobs:
@@ -64,15 +64,15 @@ def validate(settings: LikesSettings, stop: Event) -> None:
 def notify(settings: LikesSettings, stop: Event) -> None:
     """Mail those whom likes concern until `stop` is set."""
     with ExitStack() as stack:
-        around = Surroundings(settings, stack)
-        users = UsersClient(around.service("users"))
-        notification = Notification(around.store, users, mail_server(settings))
+        connections = Connections(settings, stack)
+        users = UsersClient(connections.service("users"))
+        notification = Notification(connections.store, users, mail_server(settings))
 
         def handle(jobs: Sequence[Job]) -> None:
             for job in jobs:
                 notification.notify(NOTICE.validate_python(job.open()))
 
-        work(around.queue(NOTIFY_TUBE), handle, OUTAGES, stop)
+        work(connections.queue(NOTIFY_TUBE), handle, OUTAGES, stop)
 
 
 def mail_server(settings: LikesSettings) -> MailServer:

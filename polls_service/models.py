@@ -20,6 +20,8 @@ def _all_different(options: list[str]) -> list[str]:
 
 
 class NewPoll(Request):
+    """A question, and what can be answered; neither ever changes."""
+
     question: Question = Field(examples=["Tea or coffee?"])
     options: Annotated[list[Option], AfterValidator(_all_different)] = Field(
         min_length=2, max_length=10, examples=[["Tea", "Coffee"]]
@@ -27,10 +29,14 @@ class NewPoll(Request):
 
 
 class NewVote(Request):
+    """The one option that is chosen."""
+
     option: int = Field(ge=0, lt=2**31, strict=True, description="The option's index, from 0.", examples=[0])
 
 
 class Poll(BaseModel):
+    """A poll as everybody sees it."""
+
     id: UUID
     question: str
     options: list[str]
@@ -45,17 +51,23 @@ class PollSeen(Poll):
 
 
 class Vote(BaseModel):
+    """A vote that was counted."""
+
     poll_id: UUID
     option: int
 
 
 class OptionResult(BaseModel):
+    """How many have chosen this option."""
+
     option: int
     text: str
     votes: int
 
 
 class Results(BaseModel):
+    """The votes of a poll, by option and in all."""
+
     poll_id: UUID
     question: str
     total_votes: int

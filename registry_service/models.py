@@ -58,6 +58,8 @@ OwnStatus = Literal[Status.UP, Status.DEGRADED, Status.DRAINING]
 
 
 class NewInstance(Request):
+    """Where an instance of a service can be reached."""
+
     service_name: ServiceName = Field(examples=["users"])
     host: Host = Field(examples=["127.0.0.1"])
     port: Port = Field(examples=[5100])
@@ -67,6 +69,8 @@ class NewInstance(Request):
 
 
 class Heartbeat(Request):
+    """How an instance is."""
+
     status: OwnStatus | None = Field(None, description="As before when absent.")
 
 
@@ -78,12 +82,16 @@ class SelfPreservation(BaseModel):
 
 
 class ServiceStatus(BaseModel):
+    """How many instances of a service there are."""
+
     instances: int
     up: int
     last_seen: datetime
 
 
 class RegistryStatus(BaseModel):
+    """How the registry itself is."""
+
     uptime_seconds: float = Field(description="Without the time that the process itself stood still.")
     epoch: str
     version: int
@@ -92,6 +100,8 @@ class RegistryStatus(BaseModel):
 
 
 class Overview(BaseModel):
+    """What this is, and where to go on."""
+
     name: str = "registry"
     description: str = "Who is there: services register here, and find each other."
     version: str = __version__

@@ -74,6 +74,13 @@ assert threading.active_count() == 1 and not logging.root.handlers
     assert done.returncode == 0, done.stderr
 
 
+def test_the_tree_in_the_documentation_names_every_module_of_the_floor() -> None:
+    tree = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partition("```")[0]
+    modules = {path.name for path in (ROOT / "common").glob("*.py")} - {"__init__.py"}
+
+    assert {name for name in modules if not re.search(rf"\b{name}\b", tree)} == set()
+
+
 @pytest.mark.parametrize("module", ["timelines_service.workers", "likes_service.workers"])
 def test_a_worker_does_not_load_what_serves(module: str) -> None:
     program = f"import sys, {module}; assert not {{'fastapi', 'uvicorn', 'alembic'}} & sys.modules.keys()"

@@ -4,6 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
+import dev
 import pytest
 from pydantic_settings import BaseSettings
 
@@ -107,3 +108,11 @@ def test_every_endpoint_goes_through_the_gateway(service: str) -> None:
     paths = {call.partition(" ")[2] for call in _calls(service) - EVERYWHERE}
 
     assert paths == {path for path, name in gateway.ROUTES.items() if name == service}
+
+
+def test_the_lines_to_paste_are_those_that_bin_dev_shows() -> None:
+    shown = dev.SCREEN.format(url="localhost:8080", mails="", data="")
+    lines = [line for line in README.splitlines() if re.match(r"(\w+=\$\()?curl ", line)]
+
+    assert len(lines) == 4
+    assert all(line in shown.splitlines() for line in lines)

@@ -13,6 +13,8 @@ PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 
 
 class NewPost(Request):
+    """The text of a post to be."""
+
     text: PostText = Field(examples=["Good morning!"])
 
 

@@ -32,6 +32,8 @@ Password = Annotated[
 
 
 class NewUser(Request):
+    """An account to be."""
+
     username: Username = Field(examples=["alice"])
     password: Password = Field(examples=["correct horse battery"])
     email: Email | None = Field(None, examples=["alice@example.com"])
@@ -48,6 +50,8 @@ class NewUser(Request):
 
 
 class Credentials(Request):
+    """A name and its password."""
+
     username: Username = Field(examples=["alice"])
     password: Annotated[str, StringConstraints(max_length=128)] = Field(
         examples=["correct horse battery staple"]

@@ -20,7 +20,7 @@ ARGON2ID: Mapping[str, Any] = {
 CORES = os.cpu_count() or 1
 TURN_SECONDS = 1
 
-# Of a forgotten random password, checked where there is no hash, so that an unknown name takes as long.
+# The hash of a random password, checked when there is no such user, so that both cases take equally long.
 NOBODYS = "$argon2id$v=19$m=19456,t=2,p=1$ob9az4g/0uSDQnZ5SC2iyw$+aW8fjwrPcHSzH4EQt1iLaX8Bb5ji/CdCAvQcPRwJfg"
 
 Result = TypeVar("Result")
