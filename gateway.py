@@ -53,7 +53,7 @@ KEYED = {"/posts"}
 
 # Argon2 makes both of these dear, and of guesses no more than 30 in the first quarter of an hour may be made.
 STRICTER = {
-    "/register": Policy("register", per_min(60, burst=100)),
+    "/register": Policy("register", per_min(60, burst=100), by_address=True),
     "/login": SignInPolicy("login", per_min(60, burst=100), guesses=per_hour(30, burst=20)),
 }
 
@@ -172,9 +172,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.directory = directory
     app.state.api_document = ApiDocument(ROUTES, directory, transport)
     edge.install(app, settings)
-    # The innermost middleware: nearly every request ends here.
-    app.user_middleware.append(
-        Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), limiter)
+    # Nearly every request ends here.
+    edge.add_middleware(
+        app, Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), limiter)
     )
     return app
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,12 +13,16 @@ from common import openapi, telemetry
 from common.errors import problems
 from common.registry import Directory, Instance, Status
 
+logger = logging.getLogger(__name__)
+
 # What one service or another takes to tell may not keep the page waiting.
 PATIENCE_SECONDS = 2.0
 FRESH_SECONDS = 2.0
 
+LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
+
 # Of what the gateway answers itself to a request that it would pass on.
-OURS = {str(status): answer for status, answer in problems(429, 502, 503, 504).items()}
+OURS = {str(status): answer for status, answer in problems(400, 413, 429, 502, 503, 504).items()}
 
 
 class ApiDocument:
@@ -55,11 +60,7 @@ class ApiDocument:
     def _merged_with(self, base: openapi.Document) -> openapi.Document:
         merged = openapi.merge(base, self._last)
         merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self.SIGN_IN
-        for operation in openapi.operations(merged):
-            _offer_sign_in(operation)
-            if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
-                operation["responses"] = OURS | operation["responses"]
-        return merged
+        return _decorated(merged)
 
     async def _refresh_all(self) -> None:
         names = dict.fromkeys(self._paths.values())
@@ -75,13 +76,19 @@ class ApiDocument:
             if instance.status is Status.DRAINING:
                 continue
             try:
-                document = await self._fetch(instance)
-                paths = document["paths"].items()
-            except (httpx.HTTPError, ValueError, LookupError, TypeError):
+                offered = self._offered(name, await self._fetch(instance))
+                _decorated(openapi.merge({"paths": {}}, {name: offered}))
+            except httpx.HTTPError:
                 continue
-            offered = {path for path, service in self._paths.items() if service == name}
-            self._last[name] = document | {"paths": {path: item for path, item in paths if path in offered}}
+            except Exception as exc:  # whatever one instance says, the others are shown
+                logger.warning("%s at %s has no API document: %r", name, instance.netloc, exc)
+                continue
+            self._last[name] = offered
             return
+
+    def _offered(self, name: str, document: openapi.Document) -> openapi.Document:
+        paths = {path: item for path, item in document["paths"].items() if self._paths.get(path) == name}
+        return document | {"paths": paths}
 
     async def _fetch(self, instance: Instance) -> openapi.Document:
         request = httpx.Request(
@@ -92,11 +99,25 @@ class ApiDocument:
         )
         answer = await self._transport.handle_async_request(request)
         try:
-            document: openapi.Document = json.loads(await answer.aread())
+            text = b""
+            async for chunk in answer.aiter_raw():
+                text += chunk
+                if len(text) > LARGEST_DOCUMENT_BYTES:
+                    raise ValueError("too large")
+            document: openapi.Document = json.loads(text)
         finally:
             await answer.aclose()
         answer.raise_for_status()
         return document
+
+
+def _decorated(document: openapi.Document) -> openapi.Document:
+    """With what the gateway itself adds to the operations of others."""
+    for operation in openapi.operations(document):
+        _offer_sign_in(operation)
+        if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
+            operation["responses"] = OURS | operation["responses"]
+    return document
 
 
 def _offer_sign_in(operation: openapi.Document) -> None:

@@ -76,17 +76,23 @@ def install(app: FastAPI, settings: EdgeSettings) -> None:
     """Add the middleware that these settings ask for, outermost first."""
     if settings.trusted_proxies:
         trusted = _listed(settings.trusted_proxies)
-        app.user_middleware.append(Middleware(TrustedProxies, trusted_hosts=trusted))
+        add_middleware(app, Middleware(TrustedProxies, trusted_hosts=trusted))
     if settings.cors_origins:
-        app.user_middleware.append(
+        add_middleware(
+            app,
             Middleware(
                 CORSMiddleware,
                 allow_origins=_listed(settings.cors_origins),
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=REQUEST_HEADERS,
                 expose_headers=RESPONSE_HEADERS,
-            )
+            ),
         )
+
+
+def add_middleware(app: FastAPI, middleware: Middleware) -> None:
+    """Inside all that `app` has, but outside of what makes HEAD a GET: what is passed on stays as it is."""
+    app.user_middleware.insert(-1, middleware)
 
 
 def _listed(value: str) -> list[str]:

@@ -29,6 +29,8 @@ OURS = {
     b"x-request-id", b"traceparent",
 }  # fmt: skip
 NOT_FORWARDED = HOP_BY_HOP | OURS
+# Whatever is said of them, they say where the body ends.
+FRAMING = {b"content-length", b"transfer-encoding"}
 
 BEARER = b"bearer "
 
@@ -53,7 +55,8 @@ class Exchange:
 
     def __init__(self, destination: Destination, scope: Scope, receive: Receive) -> None:
         self._scope = scope
-        self._headers: list[tuple[bytes, bytes]] = scope["headers"]
+        # What is for this hop alone says nothing, to the limits or to anybody.
+        self._headers = _of_more_than_one_hop(scope["headers"])
         # Of a header that is there more than once the first counts, as it does for the services.
         self._header = dict(reversed(self._headers)).get
         self._body: bytes | AsyncIterator[bytes] = b""
@@ -150,9 +153,8 @@ class Exchange:
         return BadGateway("bad_gateway", f"{self.destination.service_name} broke off before it answered.")
 
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
-        dropped = NOT_FORWARDED | named_by_connection(self._headers)
         for name, value in self._headers:
-            if name not in dropped and b"_" not in name and not name.startswith(b"x-user-"):
+            if name not in NOT_FORWARDED and b"_" not in name and not name.startswith(b"x-user-"):
                 yield name, value
             elif name == b"host":
                 yield b"x-forwarded-host", value
@@ -181,6 +183,11 @@ async def _resumed(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
 @lru_cache(1000)
 def _url(netloc: str) -> httpx.URL:
     return httpx.URL(f"http://{netloc}/")
+
+
+def _of_more_than_one_hop(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    named = named_by_connection(headers) - FRAMING
+    return [header for header in headers if header[0] not in named] if named else headers
 
 
 def named_by_connection(headers: RawHeaders) -> set[bytes]:

@@ -25,6 +25,9 @@ READ_SECONDS = 5.0
 # The instance is broken or cannot reach its own; a 503 is the service's own word and is passed on.
 BROKEN = {502, 504}
 
+# Of registering and of signing in.
+MADE_OR_RIGHT = {HTTPStatus.CREATED, HTTPStatus.OK}
+
 # What this server says in every answer itself.
 NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id"}
 
@@ -65,7 +68,7 @@ class Forwarder:
             async with Lookout(exchange):
                 instance, answer = await self._answer(exchange)
                 exchange.is_answered = True
-                if limiter and policy and answer.status_code == HTTPStatus.OK:
+                if limiter and policy and answer.status_code in MADE_OR_RIGHT:
                     await limiter.succeeded(policy, exchange)
                 await self._pass_on(instance, answer, send)
         except Problem as problem:

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+# After it was closed, for what nobody takes.
+LINGER_SECONDS = 30.0
 # Held no longer than this, so that the transport can say when it is more than the peer takes.
 HELD_BYTES = 64 * 1024
 
@@ -35,6 +37,9 @@ class JoinedWrites:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            # A transport closes when it is empty: never, if the peer does not read.
+            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
 
     def _flush(self) -> None:
         if self._held:

@@ -38,13 +38,18 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Policy:
-    """A limit for some paths. Each client has a bucket of its own in it."""
+    """A limit for some paths. Each client has a bucket of its own in it.
+
+    With `by_address`, for what makes or takes accounts, a client is an address
+    whoever has signed in there, and is acquainted with the accounts that it has.
+    """
 
     name: str
     quota: Quota
+    by_address: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SignInPolicy(Policy):
     """A limit for signing in, which bounds the guesses at an account as well, whoever makes them.
 
@@ -54,6 +59,7 @@ class SignInPolicy(Policy):
     """
 
     guesses: Quota
+    by_address: bool = True
 
 
 class Asking(Protocol):
@@ -74,13 +80,14 @@ class Limiter:
 
     def __init__(self, policies: Sequence[Policy], tokens: Tokens, redis_url: str | None = None) -> None:
         self._tokens = tokens
-        self._local = _Buckets(policies, MemoryStore(options={"MAX_SIZE": CLIENTS}))
-        self._shared = _Buckets(policies, _redis(redis_url)) if redis_url else None
+        self._local = _Buckets(policies, _memory(), _memory(), _memory())
+        self._shared = _Buckets(policies, *[_redis(redis_url)] * 3) if redis_url else None
         self._shared_from = 0.0
 
     async def admit(self, policy: Policy, asking: Asking) -> None:
         """Raises TooManyRequests when the client's bucket, or that of the account it names, is empty."""
-        who = _subject(self._tokens, asking.bearer) or _network(asking.client)
+        subject = None if policy.by_address else _subject(self._tokens, asking.bearer)
+        who = subject or _network(asking.client)
         _require(policy, await self._counted(lambda buckets: buckets.spend(policy.name, who)))
         if isinstance(policy, SignInPolicy) and (account := _account(asking)):
             acquaintance = f"{account} {_network(asking.client)}"
@@ -89,8 +96,8 @@ class Limiter:
             )
 
     async def succeeded(self, policy: Policy, asking: Asking) -> None:
-        """Know who has signed in again, as one who has the right password."""
-        if isinstance(policy, SignInPolicy) and (account := _account(asking)):
+        """Know who has signed in, or registered, again: as one who has the right password."""
+        if policy.by_address and (account := _account(asking)):
             acquaintance = f"{account} {_network(asking.client)}"
             await self._counted(lambda buckets: buckets.acquaint(acquaintance))
 
@@ -112,36 +119,47 @@ class Limiter:
 
 
 class _Buckets:
-    """All the buckets in one store. GCRA is a token bucket stored as the time when it will be full."""
+    """All the buckets. GCRA is a token bucket stored as the time when it will be full.
 
-    def __init__(self, policies: Sequence[Policy], store: BaseStore) -> None:
-        self._store = store
-        self._clients = {policy.name: self._bucket(policy.name, policy.quota) for policy in policies}
+    Where memory is short, many clients may not make anybody forget the guesses, nor the acquaintances.
+    """
+
+    def __init__(
+        self, policies: Sequence[Policy], clients: BaseStore, guesses: BaseStore, acquaintances: BaseStore
+    ) -> None:
+        self._acquaintances = acquaintances
+        self._clients = {policy.name: _bucket(policy.name, policy.quota, clients) for policy in policies}
         self._guesses = {
-            policy.name: self._bucket(f"{policy.name}-guesses", policy.guesses)
+            policy.name: _bucket(f"{policy.name}-guesses", policy.guesses, guesses)
             for policy in policies
             if isinstance(policy, SignInPolicy)
         }
-
-    def _bucket(self, name: str, quota: Quota) -> Throttled:
-        using = RateLimiterType.GCRA.value
-        return Throttled(using=using, quota=quota, store=self._store, key_prefix=f"microblog-{name}")
 
     async def spend(self, policy: str, who: str) -> RateLimitResult:
         return await self._clients[policy].limit(who)
 
     async def guess(self, policy: str, account: str, acquaintance: str) -> RateLimitResult:
-        era = await self._store.get(f"microblog-acquaintance {acquaintance}")
+        era = await self._acquaintances.get(f"microblog-acquaintance {acquaintance}")
         return await self._guesses[policy].limit(f"{acquaintance} {era}" if era else account)
 
     async def close(self) -> None:
         # throttled-py itself has no way to.
-        await self._store._backend.get_client().aclose(close_connection_pool=True)  # type: ignore[attr-defined]  # noqa: SLF001
+        await self._acquaintances._backend.get_client().aclose(close_connection_pool=True)  # type: ignore[attr-defined]  # noqa: SLF001
 
     async def acquaint(self, acquaintance: str) -> None:
         """A new era, and with it a bucket that is full."""
         era = randbits(32)
-        await self._store.set(f"microblog-acquaintance {acquaintance}", era, ACQUAINTANCE_SECONDS)
+        await self._acquaintances.set(f"microblog-acquaintance {acquaintance}", era, ACQUAINTANCE_SECONDS)
+
+
+def _bucket(name: str, quota: Quota, store: BaseStore) -> Throttled:
+    return Throttled(
+        using=RateLimiterType.GCRA.value, quota=quota, store=store, key_prefix=f"microblog-{name}"
+    )
+
+
+def _memory() -> MemoryStore:
+    return MemoryStore(options={"MAX_SIZE": CLIENTS})
 
 
 def _redis(url: str) -> RedisStore:

@@ -4,8 +4,8 @@ import asyncio
 import re
 from math import inf
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from common import telemetry
@@ -44,7 +44,7 @@ BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 class BoundedProtocol(HttpToolsProtocol):
     """Counts while it reads, so that nothing has to fit into memory before it is refused."""
 
-    _received = _head_bytes = _header_bytes = 0
+    _received = _head_bytes = _header_bytes = _bytes_in_vain = 0
     _is_in_head = False
     _is_over = False
     _refusal: Problem | None = None
@@ -71,13 +71,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         self._received = len(data)
+        self._bytes_in_vain += len(data)
         super().data_received(data)
+        if self._deadline == inf and self._is_idle():
+            # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.
+            self._give(HEAD_SECONDS)
         # The parser keeps a header to itself until it has all of it.
-        if (
-            self._is_in_head
-            and not self.transport.is_closing()
-            and self._head_bytes > URL_BYTES + HEADER_BYTES
-        ):
+        most = URL_BYTES + HEADER_BYTES
+        is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_in_vain > most
+        if is_too_much and not self.transport.is_closing():
             self._answer(_headers_too_large())
 
     def send_400_response(self, msg: str) -> None:
@@ -88,6 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
+        self._bytes_in_vain = 0
         # A chunk counts for the first request that begins in it; what others have of it is little.
         self._head_bytes, self._received = self._received, 0
         self._header_bytes = 0
@@ -99,7 +102,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(UrlTooLong("url_too_long", f"A URL has at most {URL_BYTES} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer: what comes after the body has been judged without it (RFC 9110, §6.5.1)
         super().on_header(name, value)
+        if not (value.isascii() or _is_utf8(value)):
+            self._refuse(BadRequest("bad_header", "A header's value is UTF-8."))
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADER_BYTES or len(self.headers) > HEADERS:
             self._refuse(_headers_too_large())
@@ -109,6 +116,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._require_sane_head()
         self._give(BODY_SECONDS)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_in_vain = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._deadline = inf
@@ -124,12 +135,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread.cancel()
 
     def _require_sane_head(self) -> None:
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _authority(self.url) not in (None, hosts[0]):
-            self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
         if self.parser.get_method() in REFUSED_METHODS:
             detail = "This method is not for anything here."
             self._refuse(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or not _is_for(self.url, hosts[0]):
+            self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
         if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
             # The parser would leave the body for another protocol to read.
             self._refuse(BadRequest("bad_upgrade", "A request to upgrade has no body."))
@@ -156,6 +167,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
+    def _is_idle(self) -> bool:
+        """Whether no request has begun that has not been answered."""
+        return not self._is_in_head and (self.cycle is None or self.cycle.response_complete)
+
     def _is_answering_another(self) -> bool:
         """Whether an answer is under way, or due before, to another request on this connection."""
         if self.cycle is None or self.cycle.response_complete:
@@ -175,12 +190,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _authority(target: bytes) -> bytes | None:
-    """The host and port of a target in absolute form (RFC 9112, §3.2.2); None for all others."""
+def _is_for(target: bytes, host: bytes) -> bool:
+    """Whether a target in absolute form names this host (RFC 9112, §3.2.2); all others name none."""
     if target.startswith((b"/", b"*")):
-        return None
-    url = httptools.parse_url(target)
-    return url.host + (b":%d" % url.port if url.port else b"")
+        return True
+    return urlsplit(target).netloc.lower().removesuffix(b":80") == host.lower().removesuffix(b":80")
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _headers_too_large() -> HeadersTooLarge:

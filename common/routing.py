@@ -12,6 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.bearer import authenticate, require_subject
 from common.errors import TooLarge, UnsupportedMediaType
@@ -19,6 +20,18 @@ from common.errors import TooLarge, UnsupportedMediaType
 MAX_BODY_BYTES = 64 * 1024
 
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class HeadAsGet:
+    """ASGI middleware: HEAD is GET without the body, which uvicorn leaves out (RFC 9110, §9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 class BoundedRequest(Request):

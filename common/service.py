@@ -21,6 +21,7 @@ from common.auth import Tokens
 from common.health import Need, check, health_router, live_router
 from common.protocol import CONNECTIONS, BoundedProtocol
 from common.registry import Registration
+from common.routing import HeadAsGet
 from common.settings import ServiceSettings
 from common.telemetry import RequestContext
 
@@ -82,6 +83,7 @@ def create_service(
     app.state.leave = leave
     app.state.tokens = Tokens.of(settings)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestContext)
     rendering.install(app)
     docs.install(app)

@@ -20,6 +20,9 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
+# In the log, as nginx has it: nobody was left to answer.
+CLIENT_GONE = 499
+
 # What machines ask every few seconds is not worth a line each, except when debugging.
 MACHINES_ASK = ("/livez", "/health", "/heartbeat/", "/services")
 
@@ -60,7 +63,7 @@ class RequestContext:
             return
         header = (b"x-request-id", begin_from(scope["headers"]).encode())
         started = time.perf_counter()
-        status = 500
+        status = CLIENT_GONE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -69,10 +72,11 @@ class RequestContext:
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
-        # HEAD is GET without the body, which uvicorn leaves out (RFC 9110, §9.3.2).
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self.app(inner, receive, send_with_id)
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            status = 500
+            raise
         finally:
             _log_access(scope, status, time.perf_counter() - started)
 

@@ -44,7 +44,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         target = request.extensions["target"].decode("ascii")
         host = request.url.netloc.decode("ascii")
         headers = [
-            (name.decode("ascii"), value.decode("latin-1"))
+            (name.decode("ascii"), value.decode())
             for name, value in request.headers.raw
             if name != b"Transfer-Encoding"  # httpx's way with a body of unknown length; aiohttp has its own
         ]

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from common import joined as module
 from common.joined import HELD_BYTES, JoinedWrites
 
 pytestmark = pytest.mark.anyio
@@ -16,12 +17,19 @@ class Recorder:
     def __init__(self) -> None:
         self.done: list[bytes | str] = []
         self.write = self.done.append
+        self.unread = 0
 
     def write_eof(self) -> None:
         self.done.append("eof")
 
     def close(self) -> None:
         self.done.append("close")
+
+    def abort(self) -> None:
+        self.done.append("abort")
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def is_closing(self) -> bool:
         return "close" in self.done
@@ -65,6 +73,16 @@ async def test_what_is_held_goes_out_before_the_end(
 async def test_much_is_not_held(joined: JoinedWrites, recorder: Recorder) -> None:
     joined.write(b"x" * (HELD_BYTES + 1))
     assert recorder.done == [b"x" * (HELD_BYTES + 1)]
+
+
+async def test_what_nobody_reads_is_given_up_in_the_end(
+    joined: JoinedWrites, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0)
+    recorder.unread = 1
+    joined.close()
+    await asyncio.sleep(0.01)
+    assert recorder.done == ["close", "abort"]
 
 
 async def test_all_else_is_the_transports(joined: JoinedWrites) -> None:

@@ -30,7 +30,7 @@ class Answer(BaseHTTPRequestHandler):
         self.server.requests.append(self)
         self.server.behaviour(self)
 
-    do_GET = do_POST = do  # noqa: N815  http.server's names
+    do_GET = do_HEAD = do_POST = do  # noqa: N815  http.server's names
 
     def _chunks(self) -> bytes:
         body = b""
@@ -49,7 +49,8 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

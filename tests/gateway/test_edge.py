@@ -105,7 +105,7 @@ REFUSED = {
     "another host in the target": (b"GET http://evil/posts HTTP/1.1\r\n" + HOST + END, 400),
     "another version": (b"GET /posts HTTP/3.7\r\n" + HOST + END, 400),
     "TRACE": (b"TRACE /posts HTTP/1.1\r\n" + HOST + END, 405),
-    "CONNECT": (b"CONNECT gateway:80 HTTP/1.1\r\n" + HOST + END, 400),
+    "CONNECT": (b"CONNECT gateway:80 HTTP/1.1\r\n" + HOST + END, 405),
     "an upgrade with a body": (
         POST + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}", 400,
     ),
@@ -197,6 +197,7 @@ def test_the_head_alone_is_that_of_the_whole_answer(connect: Connect, timelines:
 
     assert b"content-length: 9" in head
     assert body == b""
+    assert [one.command for one in timelines.requests] == ["HEAD"]
 
 
 def test_pipelined_requests_are_answered_one_after_the_other(connect: Connect, timelines: Upstream) -> None:
@@ -243,6 +244,60 @@ def test_a_small_body_in_chunks_is_sent_on_whole(connect: Connect, timelines: Up
 
     [request] = timelines.requests
     assert (request.body, request.headers["Content-Length"]) == (b"{}", "2")
+
+
+def test_a_trailer_is_no_header(connect: Connect, timelines: Upstream) -> None:
+    connection = connect()
+    connection.sendall(POST + HOST + CLOSE + CHUNKED + END + b"1\r\n{\r\n")
+    connection.sendall(b"1\r\n}\r\n0\r\nAuthorization: Bearer late\r\nX-Late: 1\r\n\r\n")
+    _rest(connection)
+
+    [request] = timelines.requests
+    assert (request.headers["Authorization"], request.headers["X-Late"]) == (None, None)
+
+
+@pytest.mark.parametrize("after", [b"0\r\nX-T: ", b"1;extension="])
+def test_what_brings_no_body_is_bounded_behind_the_head_too(
+    connect: Connect, timelines: Upstream, after: bytes
+) -> None:
+    connection = connect()
+    connection.sendall(POST + HOST + CHUNKED + END + after)
+
+    assert eventually(lambda: _is_refused(connection, b"a" * 10_000))
+    assert timelines.requests == []
+
+
+def test_an_end_of_line_keeps_no_connection_open(
+    connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect()
+    connection.sendall(GET + HOST + END)
+    answer = connection.recv(10_000)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
+    connection.sendall(b"\r\n")
+
+    assert _status(answer) == 200
+    assert _rest(connection) == b""
+
+
+@pytest.mark.parametrize(
+    ("target", "host"), [("http://[::1]:8080/posts", "[::1]:8080"), ("http://X:80/posts", "x")]
+)
+def test_a_host_is_the_same_however_it_is_written(
+    connect: Connect, timelines: Upstream, target: str, host: str
+) -> None:
+    connection = connect()
+    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n".encode() + CLOSE + END)
+
+    assert _status(_rest(connection)) == 200
+
+
+def test_a_headers_bytes_pass_unchanged(connect: Connect, timelines: Upstream) -> None:
+    connection = connect()
+    connection.sendall(GET + HOST + CLOSE + "X-Name: é".encode() + END + END)
+    _rest(connection)
+
+    assert timelines.requests[0].headers["X-Name"].encode("latin-1") == "é".encode()
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,23 @@ def test_while_no_service_is_there_the_document_is_the_gateways_own(client: Test
     assert set(document["paths"]) == {"/", "/livez", "/health"}
 
 
-@pytest.mark.parametrize("behaviour", [lambda answer: answer.reply(503), Answer.reset, Answer.hang])
+ODD = [
+    b"[]",
+    b'{"paths": {"/polls": null}}',
+    b'{"paths": {"/polls": {"get": {}}}}',
+    b'{"paths": {"/polls": {"get": {"$ref": "#/components/schemas/None"}}}}',
+]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        lambda answer: answer.reply(503),
+        Answer.reset,
+        Answer.hang,
+        *(lambda answer, odd=odd: answer.reply(body=odd) for odd in ODD),
+    ],
+)
 def test_a_service_that_has_no_document_now_keeps_nobody_from_the_others(
     client: TestClient, documented, monkeypatch: pytest.MonkeyPatch, behaviour
 ) -> None:
@@ -223,6 +239,41 @@ def test_guesses_at_a_password_are_limited(client: TestClient, start, listed) ->
     statuses = [client.post("/login", json=guess).status_code for _ in range(40)]
 
     assert statuses == [401] * 20 + [429] * 20
+
+
+def test_a_token_makes_no_more_accounts_from_one_address(client: TestClient, start, listed) -> None:
+    users = start("users")
+    users.behaviour = lambda answer: answer.reply(201)
+    listed(users.as_instance())
+    tokens = [client.app.state.tokens.issue(name) for name in ("alice", "bobby")]
+
+    statuses = [
+        client.post("/register", headers={"Authorization": f"Bearer {token}"}).status_code
+        for token in tokens
+        for _ in range(100)
+    ]
+
+    assert statuses[-1] == 429
+
+
+def test_who_has_registered_is_not_kept_out_by_guesses_from_elsewhere(start) -> None:
+    behind_a_proxy = gateway.create_app(
+        gateway.GatewaySettings(_env_file=None, registry_url=None, trusted_proxies="127.0.0.1")
+    )
+    users = start("users")
+    table = Table(epoch="", version=1, services={"users": (users.as_instance(),)})
+    behind_a_proxy.state.directory.accept(table, now=0)
+    alice = {"username": "alice", "password": "right"}
+    owner, other = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+    with TestClient(behind_a_proxy, client=("127.0.0.1", 1)) as client:
+        users.behaviour = lambda answer: answer.reply(201)
+        client.post("/register", json=alice, headers=owner)
+        users.behaviour = lambda answer: answer.reply(401)
+        guesses = [client.post("/login", json=alice, headers=other).status_code for _ in range(21)]
+        users.behaviour = Answer.reply
+
+        assert guesses[-1] == 429
+        assert client.post("/login", json=alice, headers=owner).status_code == 200
 
 
 def test_signing_in_again_and_again_is_not(client: TestClient, start, listed) -> None:
