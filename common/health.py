@@ -111,6 +111,8 @@ def _in_background(work: Callable[[], None]) -> Future[None]:
 
 
 class Live(BaseModel):
+    """That the process runs."""
+
     status: Literal["ok"] = "ok"
 
 

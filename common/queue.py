@@ -119,6 +119,14 @@ class JobQueue:
             return client.stats_job(job.id)["reserves"]
         return 0
 
+    def vanished(self, job: Job) -> int:
+        """How often, since it was last kicked, whoever had this job has neither settled nor released it."""
+        with self._settling(job) as client:
+            stats = client.stats_job(job.id)
+            lost: int = stats["reserves"] - stats["releases"] - stats["buries"] - 1
+            return lost // (1 + stats["kicks"])
+        return 0
+
     def delete(self, job: Job) -> None:
         with self._settling(job) as client:
             client.delete(job.id)

@@ -84,11 +84,21 @@ def work(
 
 
 def _reserve(queue: JobQueue, batch: int) -> list[Job]:
-    jobs: list[Job] = []
-    while len(jobs) < batch:
-        job = queue.reserve(timeout=0 if jobs else RESERVE_SECONDS)
-        if job is None:
-            break
+    """The next jobs; alone, and in the end not at all, one that may end whoever has it in hand.
+
+    A worker that was killed leaves its whole batch at the head of the tube: so it
+    is enough to ask for the first one.
+    """
+    first = queue.reserve(timeout=RESERVE_SECONDS)
+    if first is None:
+        return []
+    vanished = queue.vanished(first)
+    if vanished >= MAX_ATTEMPTS:
+        logger.error("job %d buried: %d workers have vanished with it", first.id, vanished)
+        queue.bury(first)
+        return []
+    jobs = [first]
+    while not vanished and len(jobs) < batch and (job := queue.reserve(timeout=0)):
         jobs.append(job)
     return jobs
 

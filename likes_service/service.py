@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 OVERDUE_AFTER = timedelta(seconds=30)
 OVERDUE_AT_ONCE = 200
+# Then jobs have their turn again.
+SWEEP_SECONDS = 1.0
 
 # While the queue is away it is asked this often.
 PAUSE_SECONDS = 5.0
@@ -115,9 +117,14 @@ class Validation:
         """Queue again what should have been settled long ago: its job was never put, or was lost."""
         # Raises while the queue is away: what is taken then could not be put.
         self._validations.ping()
-        for recorded in self._store.take_overdue(datetime.now(UTC), OVERDUE_AT_ONCE):
-            telemetry.begin()
-            self._validations.put(recorded)
+        until = time.monotonic() + SWEEP_SECONDS
+        while time.monotonic() < until:
+            overdue = self._store.take_overdue(datetime.now(UTC), OVERDUE_AT_ONCE)
+            for recorded in overdue:
+                telemetry.begin()
+                self._validations.put(recorded)
+            if len(overdue) < OVERDUE_AT_ONCE:
+                return
 
 
 class Notification:

@@ -1,9 +1,11 @@
 """What people say to the timelines service, and what it says to them."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from common.fields import PRINTABLE, Id, Request, Username
 
@@ -18,13 +20,20 @@ class NewPost(Request):
     text: PostText = Field(examples=["Good morning!"])
 
 
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as exc:
+        raise PydanticCustomError("no_such_time", "There is no such time") from exc
+
+
 class Post(BaseModel):
     """A post, as it is queued, stored and shown."""
 
     id: Id
     username: Username
     text: PostText
-    created_at: AwareDatetime
+    created_at: Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Queued(BaseModel):

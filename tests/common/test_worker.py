@@ -126,6 +126,57 @@ def test_a_job_that_keeps_failing_is_buried_after_its_attempts(
     assert len(tries) == worker.MAX_ATTEMPTS
 
 
+def _vanish_with(port: int, jobs: int) -> None:
+    """As a worker does that is killed with so many in hand."""
+    with greenstalk.Client(("127.0.0.1", port), encoding=None, watch=TUBE) as killed:
+        for _ in range(jobs):
+            killed.reserve(timeout=1)
+
+
+def test_what_a_killed_worker_had_in_hand_is_handled_job_by_job(
+    queue: JobQueue, tube, running, beanstalkd_port: int
+) -> None:
+    for number in range(4):
+        queue.put(Number(number=number))
+    _vanish_with(beanstalkd_port, jobs=2)
+    batches: list[list[int]] = []
+    running(lambda jobs: batches.append([_number(job) for job in jobs]), batch=10)
+
+    eventually(lambda: _is_empty(tube))
+
+    assert batches == [[0], [1], [2, 3]]
+
+
+def test_a_job_that_ends_whoever_has_it_is_buried_in_the_end_and_alone(
+    queue: JobQueue, tube, running, beanstalkd_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.put(Number(number=1))
+    for _ in range(worker.MAX_ATTEMPTS):
+        eventually(lambda: tube.stats_tube(TUBE)["current-jobs-ready"] == 1)
+        _vanish_with(beanstalkd_port, jobs=1)
+    queue.put(Number(number=2))
+    handled: list[int] = []
+    running(lambda jobs: handled.extend(map(_number, jobs)), batch=10)
+
+    eventually(lambda: handled == [2] and tube.stats_tube(TUBE)["current-jobs-buried"] == 1)
+    assert "workers have vanished with it" in caplog.text
+
+
+def test_a_job_that_was_kicked_has_all_its_chances_again(
+    queue: JobQueue, tube, running, beanstalkd_port: int
+) -> None:
+    queue.put(Number(number=1))
+    for _ in range(worker.MAX_ATTEMPTS):
+        eventually(lambda: tube.stats_tube(TUBE)["current-jobs-ready"] == 1)
+        _vanish_with(beanstalkd_port, jobs=1)
+    handled: list[int] = []
+    running(lambda jobs: handled.extend(map(_number, jobs)))
+    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-buried"] == 1)
+    tube.kick(1)
+
+    eventually(lambda: handled == [1])
+
+
 def test_what_cannot_be_read_is_buried_at_once_and_harms_nobody(queue: JobQueue, tube, running) -> None:
     queue.put(Number(number=1))
     tube.put(b"\xff junk")

@@ -15,6 +15,7 @@ import servers
 from common import telemetry
 from common.errors import Unavailable
 from common.queue import JobQueue, QueueDown
+from likes_service import service
 from likes_service.mailer import MailServer, MailServerAway
 from likes_service.models import NOTICE, Liked, LikeRecorded, TakenBack
 from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, Notification, Validation
@@ -380,6 +381,16 @@ def test_the_sweep_puts_again_what_is_overdue(store, validation, validations, po
     validation.sweep()
 
     assert take_all(validations) == [recorded(post_id).model_dump(mode="json")]
+
+
+def test_the_sweep_goes_on_until_nothing_is_overdue(store, validation, validations, post_id, monkeypatch):
+    monkeypatch.setattr(service, "OVERDUE_AT_ONCE", 2)
+    for number in range(5):
+        store.like(post_id, f"user{number}", AGES_AGO, AGES_AGO)
+
+    validation.sweep()
+
+    assert len(take_all(validations)) == 5
 
 
 def test_the_sweep_puts_nothing_twice_in_a_row(store, validation, validations, post_id):

@@ -76,6 +76,20 @@ def test_queued_posts_are_stored_once_however_often_they_come(
     assert store.newest(1000, None) == posts[::-1]
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_nobody_could_read_again_is_buried(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], at: str
+) -> None:
+    job = json.loads(_job(_post()))
+    job["payload"]["created_at"] = at
+    tube.put(json.dumps(job).encode())
+    start()
+
+    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-buried"] == 1)
+    tube.delete(tube.peek_buried())
+    assert store.newest(10, None) == []
+
+
 QUEUE, STORE = "common.queue:JobQueue", "timelines_service.store:TimelinesStore"
 
 
