@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Whatever this shell has set for the suite that it runs is not for its tests."""
+    """Whatever this shell has set for the suite that it runs is not for its tests, nor is any proxy."""
     for name in list(os.environ):
-        if name.startswith(SETTINGS) or name.endswith(("_DB_NAME", "_DATABASE_URL")):
+        if name.startswith(SETTINGS) or name.endswith(("_DB_NAME", "_DATABASE_URL", "_PROXY", "_proxy")):
             del os.environ[name]
 
 

@@ -1,5 +1,6 @@
 """Facts about the backing servers that bin/dev and these tests start."""
 
+import os
 import smtplib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import redis
 import servers
 
+from tests.conftest import pytest_configure
 from tests.waiting import eventually
 
 
@@ -110,3 +112,11 @@ def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
 
     with pytest.raises(servers.NotStarted, match=r"redis\.log"):
         servers.redis(tmp_path / "redis", servers.free_port())
+
+
+def test_the_proxy_of_a_shell_is_not_for_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    pytest_configure()
+
+    assert {"http_proxy", "HTTPS_PROXY"}.isdisjoint(os.environ)

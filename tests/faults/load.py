@@ -239,7 +239,7 @@ class Load:
 
 def _sign_up(url: str, people: Sequence[str]) -> dict[str, str]:
     tokens: dict[str, Any] = {}
-    with httpx2.Client(base_url=url, timeout=20) as client:
+    with httpx2.Client(base_url=url, timeout=20, trust_env=False) as client:
         for name in people:
             user = {"username": name, "password": PASSWORD, "email": f"{name}@example.com"}
             client.post("/register", json=user).raise_for_status()

@@ -20,7 +20,7 @@ class Survey:
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
         self._ledger = ledger
-        with httpx2.Client(base_url=url, timeout=20) as self._client:
+        with httpx2.Client(base_url=url, timeout=20, trust_env=False) as self._client:
             self._compare_posts()
             self._compare_follows(people)
             self._compare_likes(people)
