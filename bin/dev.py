@@ -80,9 +80,11 @@ def _run(variables: dict[str, str], url: str, stop: Event) -> None:
 
 def _for_processes(variables: dict[str, str]) -> dict[str, str]:
     given = {"PATH": f"{Path(sys.executable).parent}:{variables.get('PATH', os.defpath)}"}
-    if "SMTP_HOST" not in variables:
+    if not variables.get("SMTP_HOST"):
         given |= {"SMTP_HOST": servers.HOST, "SMTP_PORT": str(MAIL_PORT)}
-    return {"LOG_FORMAT": "text"} | variables | given
+    if not variables.get("LOG_FORMAT"):
+        given["LOG_FORMAT"] = "text"
+    return variables | given
 
 
 def _wait_until_ready(url: str, suite: "subprocess.Popen[bytes]", stop: Event) -> None:
@@ -92,7 +94,7 @@ def _wait_until_ready(url: str, suite: "subprocess.Popen[bytes]", stop: Event) -
             return
         missing = _missing(url)
         if not missing:
-            mails = f"{DATA}/mail/new" if "SMTP_HOST" not in stores.environment() else "go to SMTP_HOST"
+            mails = "go to SMTP_HOST" if stores.environment().get("SMTP_HOST") else f"{DATA}/mail/new"
             say(SCREEN.format(url=url, data=DATA, mails=mails))
             return
     say(f"\nNot ready after {READY_SECONDS} s: {missing}. What it says itself is above.\n")

@@ -23,7 +23,7 @@ def main() -> None:
     variables = stores.environment()
     try:
         with stores.Stores(stores.expected(variables)):
-            say(HINT.format(mail="" if "SMTP_HOST" in variables else CATCH_MAIL))
+            say(HINT.format(mail="" if variables.get("SMTP_HOST") else CATCH_MAIL))
             stop.wait()
     except (stores.Misplaced, servers.NotStarted) as exc:
         sys.exit(str(exc))

@@ -62,7 +62,7 @@ def expected(variables: Environment) -> list[Expected]:
         needed.append(_postgres(variables))
     if url := variables.get("DYNAMODB_URL", "http://127.0.0.1:8000"):
         needed.append(_dynamodb(url))
-    if "SMTP_HOST" not in variables:
+    if not variables.get("SMTP_HOST"):
         needed.append(Expected("mail", servers.HOST, MAIL_PORT, "SMTP_HOST", lambda: None, servers.mail))
     return needed
 
@@ -72,6 +72,18 @@ def _port(variables: Environment, name: str, default: int) -> int:
     if not (value.isdecimal() and 0 < int(value) < 65536):
         raise Misplaced(f"{name} is no port: {value}")
     return int(value)
+
+
+def _place(name: str, url: str, default_port: int) -> tuple[str, int]:
+    # The URL is not repeated: it may hold a password.
+    no_place = Misplaced(f"{name} is no URL of a server")
+    parts = urlsplit(url)
+    if not parts.hostname and parts.scheme != "unix":
+        raise no_place
+    try:
+        return parts.hostname or "localhost", parts.port or default_port
+    except ValueError as exc:
+        raise no_place from exc
 
 
 def _postgres(variables: Environment) -> Expected:
@@ -91,15 +103,13 @@ def _postgres(variables: Environment) -> Expected:
 
 def _redis(variables: Environment) -> Expected:
     url = variables.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
-    place = urlsplit(url)
+    host, port = _place("REDIS_URL", url, 6379)
 
     def ask() -> None:
         with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
             client.ping()
 
-    return Expected(
-        "redis", place.hostname or "localhost", place.port or 6379, "REDIS_URL", ask, servers.redis
-    )
+    return Expected("redis", host, port, "REDIS_URL", ask, servers.redis)
 
 
 def _beanstalkd(variables: Environment) -> Expected:
@@ -114,9 +124,9 @@ def _beanstalkd(variables: Environment) -> Expected:
 
 
 def _dynamodb(url: str) -> Expected:
-    place = urlsplit(url)
+    host, port = _place("DYNAMODB_URL", url, 80)
     ask = lambda: servers.list_tables(url)  # noqa: E731  shorter than a def, and as clear
-    return Expected("dynamodb", place.hostname or "", place.port or 80, "DYNAMODB_URL", ask, servers.dynamodb)
+    return Expected("dynamodb", host, port, "DYNAMODB_URL", ask, servers.dynamodb)
 
 
 class Stores:

@@ -80,8 +80,25 @@ def test_what_is_no_port_is_said(port: str) -> None:
         stores.expected({"DB_PORT": port})
 
 
+@pytest.mark.parametrize("variable", ["REDIS_URL", "DYNAMODB_URL"])
+@pytest.mark.parametrize("url", ["redis://:s3cret@127.0.0.1:x/0", "s3cret:6379"])
+def test_a_url_that_leads_nowhere_is_said_but_not_repeated(variable: str, url: str) -> None:
+    with pytest.raises(stores.Misplaced, match=variable) as said:
+        stores.expected({variable: url})
+
+    assert "s3cret" not in str(said.value)
+
+
 def test_an_empty_variable_is_none() -> None:
     assert _expected("postgres", DB_PORT="", DB_HOST="").port == 5432
+    assert _expected("mail", SMTP_HOST="").port == stores.MAIL_PORT
+
+
+def test_an_empty_variable_is_none_for_the_processes_of_bin_dev_too() -> None:
+    given = dev._for_processes({"SMTP_HOST": "", "SMTP_PORT": "", "LOG_FORMAT": ""})
+
+    assert (given["SMTP_HOST"], given["SMTP_PORT"]) == (servers.HOST, str(stores.MAIL_PORT))
+    assert given["LOG_FORMAT"] == "text"
 
 
 def test_what_runs_here_is_asked_past_any_proxy(monkeypatch: pytest.MonkeyPatch, dynamodb_port: int) -> None:

@@ -85,6 +85,10 @@ def test_a_listed_page_may_send_a_token_and_a_key(behind) -> None:
     assert behind(cors_origins="https://example.com").options("/", headers=asked).status_code == 200
 
 
+def test_an_empty_limit_is_the_default_one() -> None:
+    assert settings(rate_limit="").ordinary == settings().ordinary
+
+
 @pytest.mark.parametrize(
     "given",
     [

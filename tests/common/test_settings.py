@@ -65,13 +65,6 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (settings.port, settings.host) == (2, "127.0.0.2")
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOG_LEVEL", "LOG_FORMAT", "JWT_ALG", "JWT_EXPIRES_MINUTES", "PORT", "DB_PORT"):
-        monkeypatch.setenv(name, "")
-
-    assert UsersSettings(_env_file=None) == UsersSettings.model_construct()
-
-
 @pytest.mark.parametrize(("variable", "value"), [("LOG_LEVEL", "WARNING"), ("LOG_FORMAT", "JSON")])
 def test_how_to_log_may_be_said_in_capitals(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -161,6 +154,30 @@ def test_junk_in_a_variable_ends_the_process_with_a_line_that_names_only_the_var
     assert ended.value.code == 3
     assert f"cannot start: {variable}: " in line
     assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [one for one in VARIABLES if one[0].lower() not in Settings.EMPTY_SAYS_SOMETHING],
+    ids=str,
+)
+def test_an_empty_variable_is_none(
+    variable: str, kind: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+
+    assert kind(_env_file=None) == kind.model_construct()
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"), [("REGISTRY_URL", UsersSettings), ("DYNAMODB_URL", PollsSettings)]
+)
+def test_an_empty_url_says_something(
+    variable: str, kind: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+
+    assert getattr(kind(_env_file=None), variable.lower()) == ""
 
 
 class Listed(Settings):
