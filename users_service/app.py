@@ -6,6 +6,7 @@ from common.health import Need
 from common.service import create_service, serve
 from users_service.passwords import Passwords
 from users_service.routes import routes
+from users_service.service import Accounts
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
 
@@ -18,7 +19,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.passwords = Passwords()
+    app.state.accounts = Accounts(store, Passwords(), app.state.tokens)
     return app
 
 

@@ -1,4 +1,4 @@
-"""HTTP for users: read the request, call the store, name the status."""
+"""HTTP for users: read the request, call the service or the store, name the status."""
 
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -6,12 +6,11 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from common import headers
-from common.auth import Tokens, is_service
+from common.auth import is_service
 from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
-from common.errors import Unauthorized, UnsupportedMediaType, problems
+from common.errors import UnsupportedMediaType, problems
 from common.fields import Username
 from common.pages import page
 from common.routing import media_type, router
@@ -24,7 +23,7 @@ from users_service.models import (
     OwnProfile,
     Profile,
 )
-from users_service.passwords import Passwords
+from users_service.service import Accounts
 from users_service.store import UsersStore
 
 routes = router("users")
@@ -47,14 +46,9 @@ async def get_store(request: Request) -> UsersStore:
     return store
 
 
-async def get_passwords(request: Request) -> Passwords:
-    passwords: Passwords = request.app.state.passwords
-    return passwords
-
-
-async def get_tokens(request: Request) -> Tokens:
-    tokens: Tokens = request.app.state.tokens
-    return tokens
+async def get_accounts(request: Request) -> Accounts:
+    accounts: Accounts = request.app.state.accounts
+    return accounts
 
 
 async def read_credentials(request: Request) -> Credentials:
@@ -73,6 +67,7 @@ async def read_credentials(request: Request) -> Credentials:
 
 
 Store = Annotated[UsersStore, Depends(get_store)]
+Service = Annotated[Accounts, Depends(get_accounts)]
 FolloweesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="How many at most.")]
 
 
@@ -81,12 +76,9 @@ FolloweesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="How m
     status_code=201,
     responses={201: {"headers": headers.LOCATION}, **problems(409, 413, 415, 422, 503)},
 )
-async def register(
-    user: NewUser, response: Response, store: Store, passwords: Annotated[Passwords, Depends(get_passwords)]
-) -> OwnProfile:
+async def register(user: NewUser, response: Response, accounts: Service) -> OwnProfile:
     """Register a new user."""
-    password_hash = await passwords.hash(user.password)
-    profile = await run_in_threadpool(store.register, user, password_hash)
+    profile = await accounts.register(user)
     response.headers["Location"] = f"/users/{profile.username}"
     return profile
 
@@ -97,23 +89,11 @@ async def register(
     openapi_extra=CREDENTIALS_BODY,
 )
 async def login(
-    credentials: Annotated[Credentials, Depends(read_credentials)],
-    store: Store,
-    passwords: Annotated[Passwords, Depends(get_passwords)],
-    tokens: Annotated[Tokens, Depends(get_tokens)],
-    response: Response,
+    credentials: Annotated[Credentials, Depends(read_credentials)], response: Response, accounts: Service
 ) -> AccessToken:
     """Exchange name and password, as JSON or as a form, for an access token."""
-    hashed = await run_in_threadpool(store.password_hash, credentials.username)
-    if not await passwords.verify(credentials.password, hashed) or hashed is None:
-        raise Unauthorized("wrong_credentials", "The name or the password is wrong.")
-    if passwords.is_outdated(hashed):
-        better = await passwords.hash(credentials.password)
-        await run_in_threadpool(store.rehash, credentials.username, hashed, better)
     response.headers["Cache-Control"] = "no-store"
-    return AccessToken(
-        access_token=tokens.issue(credentials.username), expires_in=int(tokens.expires.total_seconds())
-    )
+    return await accounts.sign_in(credentials)
 
 
 @routes.get(

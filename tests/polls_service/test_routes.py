@@ -52,6 +52,12 @@ def test_a_poll_at_its_limits_is_created(client: TestClient, as_user: Headers, b
     assert client.get(f"/polls/{created['id']}").json() == created
 
 
+def test_the_location_of_a_new_poll_is_documented(client: TestClient) -> None:
+    call = client.get("/openapi.json").json()["paths"]["/polls"]["post"]
+
+    assert "Location" in call["responses"]["201"]["headers"]
+
+
 def test_a_poll_says_who_asked_and_when(poll: dict[str, Any]) -> None:
     assert poll["created_by"] == "alice"
     assert poll["created_at"].endswith("Z")

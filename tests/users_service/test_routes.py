@@ -177,6 +177,29 @@ def test_signing_in_gives_a_token(client: TestClient, tokens: Tokens, form: str)
     assert (signed_in["token_type"], signed_in["expires_in"]) == ("bearer", 3600)
 
 
+def test_nobody_on_the_way_keeps_a_token(client: TestClient) -> None:
+    client.post("/register", json=ALICE)
+
+    assert client.post("/login", json=ALICE).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "header"),
+    [
+        ("post", "/register", "201", "Location"),
+        ("post", "/login", "200", "Cache-Control"),
+        ("get", "/users/{username}/followees", "200", "ETag"),
+        ("get", "/users/{username}/followees", "304", "ETag"),
+    ],
+)
+def test_a_header_that_is_sent_is_documented(
+    client: TestClient, method: str, path: str, status: str, header: str
+) -> None:
+    call = client.get("/openapi.json").json()["paths"][path][method]
+
+    assert header in call["responses"][status]["headers"]
+
+
 def test_a_form_may_have_the_fields_of_oauth(client: TestClient) -> None:
     client.post("/register", json=ALICE)
     grant = {"grant_type": "password", "scope": "", "client_id": "x", "client_secret": "y"}
@@ -231,7 +254,7 @@ class _Watched(Passwords):
 
 def test_a_hash_is_checked_for_an_unknown_name_too(client: TestClient, app: FastAPI) -> None:
     client.post("/register", json=ALICE)
-    app.state.passwords = watched = _Watched()
+    app.state.accounts._passwords = watched = _Watched()
     for name in ("nobody", "alice"):
         client.post("/login", json={"username": name, "password": "wrong"})
 

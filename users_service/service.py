@@ -1,0 +1,40 @@
+"""What takes more than the store: accounts with their passwords, and the tokens that these give."""
+
+from anyio import to_thread
+
+from common.auth import Tokens
+from common.errors import Unauthorized
+from users_service.models import AccessToken, Credentials, NewUser, OwnProfile
+from users_service.passwords import Passwords
+from users_service.store import UsersStore
+
+
+class Accounts:
+    """Registers users and signs them in. Hashing never blocks the event loop, nor does the store."""
+
+    def __init__(self, store: UsersStore, passwords: Passwords, tokens: Tokens) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._tokens = tokens
+
+    async def register(self, user: NewUser) -> OwnProfile:
+        """Raises Conflict, Unavailable."""
+        password_hash = await self._passwords.hash(user.password)
+        return await to_thread.run_sync(self._store.register, user, password_hash)
+
+    async def sign_in(self, credentials: Credentials) -> AccessToken:
+        """A token for the right password. Raises Unauthorized, Unavailable."""
+        hashed = await to_thread.run_sync(self._store.password_hash, credentials.username)
+        if not await self._passwords.verify(credentials.password, hashed) or hashed is None:
+            raise Unauthorized("wrong_credentials", "The name or the password is wrong.")
+        if self._passwords.is_outdated(hashed):
+            await self._rehash(credentials, hashed)
+        return AccessToken(
+            access_token=self._tokens.issue(credentials.username),
+            expires_in=int(self._tokens.expires.total_seconds()),
+        )
+
+    async def _rehash(self, credentials: Credentials, old: str) -> None:
+        """Only now is the password known that the better hash is made of."""
+        better = await self._passwords.hash(credentials.password)
+        await to_thread.run_sync(self._store.rehash, credentials.username, old, better)
