@@ -17,7 +17,7 @@ class Watch:
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
         self._is_leaving = False
-        self._told: tuple[Table | None, bytes] = (None, b"")
+        self._rendered: tuple[Table | None, bytes] = (None, b"")
 
     async def __aenter__(self) -> Self:
         self._change = asyncio.Event()
@@ -43,10 +43,10 @@ class Watch:
                 async with asyncio.timeout(wait):
                     await self._newer_than(version)
         table = self._store.table()
-        if self._told[0] is not table:
+        if self._rendered[0] is not table:
             # Made once for all who wake together.
-            self._told = (table, table.model_dump_json().encode())
-        return self._told[1]
+            self._rendered = (table, table.model_dump_json().encode())
+        return self._rendered[1]
 
     async def _newer_than(self, version: int) -> None:
         while self._store.version() <= version:
