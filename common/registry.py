@@ -176,13 +176,16 @@ class Registration:
         return status
 
     async def _heartbeat(self, status: Status) -> httpx.Response | None:
-        if self._instance_id is None and not await self._register():
+        if self._instance_id is None and not await self._register(status):
             return None
         return await self._ask("POST", f"/heartbeat/{self._instance_id}", {"status": status})
 
-    async def _register(self) -> bool:
+    async def _register(self, status: Status) -> bool:
         host, port = self._address
-        instance = {"service_name": self._service_name, "host": host, "port": port}
+        instance: dict[str, object] = {"service_name": self._service_name, "host": host, "port": port}
+        if status is not Status.UP:
+            # Not even for the moment until the first heartbeat may it pass for well.
+            instance["status"] = status
         registered = await self._ask("POST", "/register", instance | {"version": __version__})
         if registered is None or not registered.is_success:
             return False

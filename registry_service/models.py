@@ -66,6 +66,7 @@ class NewInstance(Request):
     version: Annotated[str, StringConstraints(max_length=64), PRINTABLE] | None = Field(
         None, examples=["1.0.0"]
     )
+    status: OwnStatus = Field(Status.UP, description="Until the first heartbeat says otherwise.")
 
 
 class Heartbeat(Request):

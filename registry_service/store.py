@@ -30,7 +30,7 @@ SILENT_SECONDS = LEASE_SECONDS / 2
 class _Lease:
     instance: Instance
     ends: float
-    own_status: OwnStatus = Status.UP
+    own_status: OwnStatus
 
     @property
     def is_suspect(self) -> bool:
@@ -78,10 +78,8 @@ class RegistryStore:
         now = self._wall_clock()
         service = self._services.get(new.service_name) or _Service(now)
         self._make_room(new, service)
-        instance = Instance(
-            instance_id=str(new_id()), status=Status.UP, registered_at=now, last_heartbeat=now, **dict(new)
-        )
-        lease = _Lease(instance, self._clock() + LEASE_SECONDS)
+        instance = Instance(instance_id=str(new_id()), registered_at=now, last_heartbeat=now, **dict(new))
+        lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status)
         self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
         self._services[new.service_name] = service
         service.last_seen = now

@@ -262,6 +262,16 @@ def _statuses(url: str) -> list[str]:
     return [one["status"] for one in found.get("things", [])]
 
 
+def test_who_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(registry: Registry) -> None:
+    before = httpx2.get(f"{registry.url}/services").json()["version"]
+    service = Service(registry.url)
+    service.is_well = False
+    with service:
+        assert eventually(lambda: _statuses(registry.url)) == ["degraded"]
+
+        assert httpx2.get(f"{registry.url}/services").json()["version"] == before + 1
+
+
 @pytest.mark.usefixtures("impatient")
 def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) -> None:
     with Service(registry.url):

@@ -39,6 +39,12 @@ def test_an_instance_is_listed_as_it_was_registered(client: TestClient) -> None:
     assert instance == USERS | {"instance_id": instance_id, "version": "1.0.0", "status": "up"}
 
 
+def test_who_is_not_well_yet_may_say_so_from_the_beginning(client: TestClient) -> None:
+    _register(client, status="degraded")
+
+    assert [one["status"] for one in client.get("/services/users").json()] == ["degraded"]
+
+
 @pytest.mark.parametrize("status", ["up", "degraded", "draining"])
 def test_a_heartbeat_says_how_the_instance_is(client: TestClient, status: str) -> None:
     beaten = client.post(f"/heartbeat/{_register(client)}", json={"status": status})
