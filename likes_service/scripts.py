@@ -95,7 +95,9 @@ return overdue
 
 CLAIM = """
 local likers, mailed = unpack(KEYS)
-local kind, user = unpack(ARGV)
-if kind == 'liked' and not redis.call('ZSCORE', likers, user) then return 0 end
-return redis.call('HSETNX', mailed, kind .. ' ' .. user, 1)
+local kind, user, claimant = unpack(ARGV)
+if kind == 'liked' and not redis.call('ZSCORE', likers, user) then return false end
+local field = kind .. ' ' .. user
+redis.call('HSETNX', mailed, field, claimant)
+return redis.call('HGET', mailed, field) == claimant
 """

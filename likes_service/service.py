@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from threading import Semaphore
 from uuid import UUID
 
@@ -134,17 +135,22 @@ class Notification:
         self._store = store
         self._users = users
         self._mail_server = mail_server
+        # Who lost the answer to a claim asks again as the same claimant: perhaps it was granted.
+        self._claimants: dict[str, str] = {}
 
     def notify(self, notice: Notice) -> None:
         recipient = notice.author if isinstance(notice, Liked) else notice.username
         address = self._users.address(recipient)
         if address is None:
             return
-        mail = self._compose(notice, address)
+        key = f"{notice.kind}.{notice.post_id}.{notice.username}"
+        mail = self._compose(key, notice, address)
+        claimant = self._claimants.setdefault(key, token_hex(8))
         with self._mail_server.conversation() as conversation:
             # Claimed when nothing is left to do but to send it: who dies now leaves it unsent, not doubled.
-            if self._store.claim(notice):
+            if self._store.claim(notice, claimant):
                 self._send(conversation, mail, notice)
+            del self._claimants[key]
 
     def _send(self, conversation: Conversation, mail: Mail, notice: Notice) -> None:
         try:
@@ -161,8 +167,7 @@ class Notification:
                 exc,
             )
 
-    def _compose(self, notice: Notice, address: str) -> Mail:
-        key = f"{notice.kind}.{notice.post_id}.{notice.username}"
+    def _compose(self, key: str, notice: Notice, address: str) -> Mail:
         if isinstance(notice, Liked):
             subject = f"{notice.username} likes your post"
             return self._mail_server.compose(key, address, subject, f"{subject}:\n\n{notice.text}\n")

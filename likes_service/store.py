@@ -150,10 +150,11 @@ class LikesStore:
             LikeRecorded(post_id=post_id, username=username) for post_id, username in map(str.split, pairs)
         ]
 
-    def claim(self, notice: Notice) -> bool:
-        """Whether it may be mailed, by us alone: never mailed before, and the like it tells of is there."""
+    def claim(self, notice: Notice, claimant: str) -> bool:
+        """Whether it may be mailed, by this claimant alone, however often it asks: nobody else has claimed
+        it before, and the like it tells of is there."""
         keys = [_likers(notice.post_id), _mailed(notice.post_id)]
-        return bool(self._claim(keys, [notice.kind, notice.username]))
+        return bool(self._claim(keys, [notice.kind, notice.username, claimant]))
 
     def release(self, notice: Notice) -> None:
         """It was not mailed after all."""

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-import redis
 import servers
 
 from common import telemetry
@@ -589,22 +588,36 @@ def test_a_crash_in_the_notification_never_doubles_a_mail(
     with pytest.raises(Crash):
         crashing.notify(like)
 
-    crashing.notify(like)
+    Notification(store, users_client, mail_server).notify(like)
 
     assert len(inbox.mails) == mails
 
 
-def test_a_redis_that_goes_away_with_the_claim_never_doubles_a_mail(notification, inbox, like, monkeypatch):
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_claim_whose_answer_was_lost_ends_in_one_mail(
+    store, users_client, mail_server, inbox, like, moment
+):
+    notification = Notification(CrashesOnce(store, "claim", moment), users_client, mail_server)
+    with pytest.raises(Crash):
+        notification.notify(like)
+
+    for _ in range(2):
+        notification.notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_mail_that_waits_is_sent_although_its_claim_could_not_be_released(
+    store, users_client, mail_server, inbox, like, moment
+):
+    notification = Notification(CrashesOnce(store, "release", moment), users_client, mail_server)
     inbox.to_mail = "451 later"
-    monkeypatch.setattr(notification._store, "release", _gone)
-    with pytest.raises(redis.ConnectionError):
+    with pytest.raises(Crash):
         notification.notify(like)
     inbox.to_mail = "250 OK"
 
-    notification.notify(like)
+    for _ in range(2):
+        notification.notify(like)
 
-    assert inbox.mails == []
-
-
-def _gone(notice):
-    raise redis.ConnectionError
+    assert len(inbox.mails) == 1

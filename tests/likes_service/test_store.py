@@ -345,45 +345,51 @@ def test_word_owed_to_a_liker_is_taken_again_after_half_a_minute(store, post_id)
 def test_a_notice_is_claimed_once(store, post_id):
     like(store, post_id, "bob")
 
-    assert [store.claim(notice(post_id)) for _ in range(3)] == [True, False, False]
+    assert [store.claim(notice(post_id), worker) for worker in "abc"] == [True, False, False]
+
+
+def test_a_claim_may_be_asked_for_again(store, post_id):
+    like(store, post_id, "bob")
+
+    assert [store.claim(notice(post_id), "a") for _ in range(2)] == [True, True]
 
 
 def test_of_many_who_claim_a_notice_at_once_one_gets_it(redis_url, post_id):
     store = LikesStore.connect(redis_url, threads=50)
     like(store, post_id, "bob")
     with ThreadPoolExecutor(50) as threads:
-        claims = list(threads.map(lambda _: store.claim(notice(post_id)), range(50)))
+        claims = list(threads.map(lambda number: store.claim(notice(post_id), str(number)), range(50)))
     store.close()
 
     assert sum(claims) == 1
 
 
 def test_a_notice_of_a_like_that_is_gone_is_not_claimed(store, post_id):
-    assert not store.claim(notice(post_id))
+    assert not store.claim(notice(post_id), "a")
 
 
 def test_a_claim_outlives_the_like(store, post_id):
     like(store, post_id, "bob")
-    store.claim(notice(post_id))
+    store.claim(notice(post_id), "a")
     store.unlike(post_id, "bob")
     like(store, post_id, "bob")
 
-    assert not store.claim(notice(post_id))
+    assert not store.claim(notice(post_id), "b")
 
 
 def test_a_released_notice_is_claimed_again(store, post_id):
     like(store, post_id, "bob")
-    store.claim(notice(post_id))
+    store.claim(notice(post_id), "a")
 
     store.release(notice(post_id))
 
-    assert store.claim(notice(post_id))
+    assert store.claim(notice(post_id), "b")
 
 
 def test_word_of_a_like_taken_back_is_claimed_although_the_like_is_gone(store, post_id):
     word = TakenBack(post_id=post_id, username="bob")
 
-    assert [store.claim(word) for _ in range(2)] == [True, False]
+    assert [store.claim(word, worker) for worker in "ab"] == [True, False]
 
 
 @pytest.fixture
