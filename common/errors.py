@@ -68,6 +68,15 @@ class Conflict(Problem):
     status = HTTPStatus.CONFLICT
 
 
+class RequestTimedOut(Problem):
+    """The request itself is too long on its way; the rest of it is not waited for."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail, {"Connection": "close"})
+
+
 class TooLarge(Problem):
     """The body is larger than anything this API takes."""
 

@@ -9,7 +9,7 @@ import httpx
 from starlette.types import Receive, Scope
 
 from common import telemetry
-from common.errors import BadGateway, GatewayTimeout, TooLarge
+from common.errors import BadGateway, GatewayTimeout, Problem, RequestTimedOut, TooLarge
 from common.limits import Policy
 from common.registry import Instance
 
@@ -60,6 +60,8 @@ class Exchange:
         # Of a header that is there more than once the first counts, as it does for the services.
         self._header = dict(reversed(self._headers)).get
         self._body: bytes | AsyncIterator[bytes] = b""
+        # Whether all of it has come.
+        self._is_whole = True
         self.receive = receive
         self.destination = destination
         self.is_answered = False
@@ -119,8 +121,8 @@ class Exchange:
         self._body = bytes(held)
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        received = 0
-        while True:
+        received, self._is_whole = 0, False
+        while not self._is_whole:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self.failure = ClientGone()
@@ -130,9 +132,8 @@ class Exchange:
             if received > LARGEST_BODY_BYTES:
                 self.failure = _too_large()
                 raise self.failure
+            self._is_whole = not message.get("more_body", False)
             yield chunk
-            if not message.get("more_body", False):
-                return
 
     def request_to(self, instance: Instance) -> httpx.Request:
         path, query, body = self._scope["raw_path"], self._scope["query_string"], self._body
@@ -145,7 +146,9 @@ class Exchange:
             extensions={"target": path + b"?" + query if query else path},
         )
 
-    def timed_out(self) -> GatewayTimeout:
+    def timed_out(self) -> Problem:
+        if not self._is_whole:
+            return RequestTimedOut("body_too_slow", "The body did not come in time.")
         return GatewayTimeout("timeout", f"{self.destination.service_name} did not answer in time.")
 
     def broken_off(self) -> BadGateway:

@@ -10,6 +10,7 @@ import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.balancer import Balancer
+from common.bulkhead import Bulkhead
 from common.errors import BadRequest, Problem, Unavailable
 from common.exchange import HOP_BY_HOP, ClientGone, Destination, Exchange, named_by_connection
 from common.limits import Limiter
@@ -47,6 +48,7 @@ class Forwarder:
     ) -> None:
         self._app = app
         self._balancer = Balancer(directory)
+        self._bulkhead = Bulkhead()
         self._transport = transport
         self._resolve = resolve
         self._limiter = limiter
@@ -65,7 +67,7 @@ class Forwarder:
             limiter, policy = self._limiter, destination.policy
             if limiter and policy:
                 await limiter.admit(policy, exchange)
-            async with Lookout(exchange):
+            async with Lookout(exchange), self._bulkhead.seat(destination.service_name):
                 instance, answer = await self._answer(exchange)
                 exchange.is_answered = True
                 if limiter and policy and answer.status_code in MADE_OR_RIGHT:

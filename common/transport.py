@@ -15,7 +15,6 @@ from yarl import URL
 CONNECT_SECONDS = 1.0
 # Shorter than the services' own 75 seconds, so that an idle connection is closed from this side.
 IDLE_SECONDS = 30
-CONNECTIONS_PER_HOST = 256
 
 
 class _Verbatim(aiohttp.ClientRequest):
@@ -68,9 +67,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=IDLE_SECONDS
-                ),
+                # Requests are counted elsewhere: here a queue would pass for a server that is away.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 request_class=_Verbatim,
                 auto_decompress=False,

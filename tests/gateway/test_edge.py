@@ -12,7 +12,7 @@ import servers
 import uvicorn
 from fastapi import FastAPI
 
-from common import protocol
+from common import lookout, protocol
 from common.service import listening
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
@@ -270,10 +270,10 @@ def test_what_brings_no_body_is_bounded_behind_the_head_too(
 def test_an_end_of_line_keeps_no_connection_open(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 1)
     connection = connect()
     connection.sendall(GET + HOST + END)
     answer = connection.recv(10_000)
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
     connection.sendall(b"\r\n")
 
     assert _status(answer) == 200
@@ -318,6 +318,17 @@ def test_who_takes_too_long_to_ask_is_cut_off(
 
     assert _rest(connection) == b""
     assert timelines.requests == []
+
+
+def test_a_large_body_that_takes_too_long_is_408(
+    connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lookout, "TOTAL_SECONDS", 0.3)
+    connection = connect()
+    connection.sendall(POST + HOST + CHUNKED + END + b"11000\r\n" + b"a" * 0x11000 + b"\r\n")
+
+    assert _status(_rest(connection)) == 408
 
 
 def test_who_drips_headers_is_cut_off_all_the_same(

@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common import exchange, lookout
+from common import bulkhead, exchange, lookout
 from common.registry import Status
+from tests.waiting import eventually
 
 
 def test_method_path_query_and_body_pass_unchanged(client: TestClient, timelines) -> None:
@@ -249,6 +251,26 @@ def test_an_instance_that_hangs_is_504_in_time(client: TestClient, timelines, hu
 
     assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
     assert len(timelines.requests) == 1
+
+
+def test_a_service_that_hangs_with_all_that_it_may_hold_up_is_503(
+    client: TestClient, start, listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulkhead, "SEATS", 2)
+    monkeypatch.setattr(bulkhead, "QUEUE_SECONDS", 0.05)
+    polls, timelines = start("polls"), start("timelines")
+    listed(polls.as_instance(), timelines.as_instance())
+    polls.behaviour = lambda answer: (answer.server.end.wait(), answer.reply())
+    with ThreadPoolExecutor(2) as crowd:
+        for _ in range(2):
+            crowd.submit(client.get, "/polls")
+        eventually(lambda: len(polls.requests) == 2)
+        refused, other = client.get("/polls"), client.get("/posts")
+        polls.end.set()
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "polls_overloaded")
+    assert refused.headers["Retry-After"]
+    assert other.status_code == 200
 
 
 def test_an_answer_that_has_begun_may_take_longer(client: TestClient, timelines, hurried) -> None:
