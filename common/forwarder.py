@@ -48,7 +48,7 @@ class Forwarder:
     ) -> None:
         self._app = app
         self._balancer = Balancer(directory)
-        self._bulkhead = Bulkhead()
+        self._bulkheads: dict[str, Bulkhead] = {}
         self._transport = transport
         self._resolve = resolve
         self._limiter = limiter
@@ -67,7 +67,7 @@ class Forwarder:
             limiter, policy = self._limiter, destination.policy
             if limiter and policy:
                 await limiter.admit(policy, exchange)
-            async with Lookout(exchange), self._bulkhead.seat(destination.service_name):
+            async with Lookout(exchange), self._bulkhead(destination.service_name):
                 instance, answer = await self._answer(exchange)
                 exchange.is_answered = True
                 if limiter and policy and answer.status_code in MADE_OR_RIGHT:
@@ -77,6 +77,11 @@ class Forwarder:
             await render(problem)(scope, receive, send)
         except ClientGone:
             return
+
+    def _bulkhead(self, service_name: str) -> Bulkhead:
+        return self._bulkheads.get(service_name) or self._bulkheads.setdefault(
+            service_name, Bulkhead(service_name)
+        )
 
     async def _pass_on(self, instance: Instance, answer: httpx.Response, send: Send) -> None:
         try:

@@ -19,17 +19,17 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch) -> Bulkhead:
+def polls(monkeypatch: pytest.MonkeyPatch) -> Bulkhead:
     monkeypatch.setattr(bulkhead, "SEATS", 2)
-    return Bulkhead()
+    return Bulkhead("polls")
 
 
 @pytest.fixture
-async def taken(services: Bulkhead) -> AsyncIterator[AsyncExitStack]:
-    """All seats of the polls service, until this is closed."""
+async def taken(polls: Bulkhead) -> AsyncIterator[AsyncExitStack]:
+    """All seats, until this is closed."""
     async with AsyncExitStack() as seats:
         for _ in range(2):
-            await seats.enter_async_context(services.seat("polls"))
+            await seats.enter_async_context(polls)
         yield seats
 
 
@@ -38,17 +38,16 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulkhead, "QUEUE_SECONDS", 0.01)
 
 
-async def ask(services: Bulkhead, service_name: str = "polls") -> bool:
-    """Whether there was a seat."""
+async def finds_a_seat(service: Bulkhead) -> bool:
     try:
-        async with services.seat(service_name):
+        async with service:
             return True
     except Unavailable:
         return False
 
 
-async def test_who_waits_gets_the_next_seat_that_is_free(services: Bulkhead, taken: AsyncExitStack) -> None:
-    waiting = asyncio.create_task(ask(services))
+async def test_who_waits_gets_the_next_seat_that_is_free(polls: Bulkhead, taken: AsyncExitStack) -> None:
+    waiting = asyncio.create_task(finds_a_seat(polls))
     await asyncio.sleep(0)
     assert not waiting.done()
 
@@ -57,34 +56,28 @@ async def test_who_waits_gets_the_next_seat_that_is_free(services: Bulkhead, tak
     assert await waiting
 
 
-async def test_who_waits_in_vain_is_told_who_is_overloaded(
-    services: Bulkhead, taken: AsyncExitStack, hurried: None
+async def test_who_waits_in_vain_is_told_what_is_overloaded(
+    polls: Bulkhead, taken: AsyncExitStack, hurried: None
 ) -> None:
     with pytest.raises(Unavailable) as refusal:
-        await services.seat("polls").__aenter__()
+        await polls.__aenter__()
 
     assert refusal.value.code == "polls_overloaded"
 
 
 async def test_after_one_has_waited_in_vain_nobody_waits(
-    services: Bulkhead, taken: AsyncExitStack, hurried: None, monkeypatch: pytest.MonkeyPatch
+    polls: Bulkhead, taken: AsyncExitStack, hurried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await ask(services)
+    await finds_a_seat(polls)
     monkeypatch.setattr(bulkhead, "QUEUE_SECONDS", 3600)
 
-    assert not await ask(services)
+    assert not await finds_a_seat(polls)
 
 
 async def test_who_comes_when_a_seat_is_free_again_gets_it(
-    services: Bulkhead, taken: AsyncExitStack, hurried: None
+    polls: Bulkhead, taken: AsyncExitStack, hurried: None
 ) -> None:
-    await ask(services)
+    await finds_a_seat(polls)
     await taken.aclose()
 
-    assert await ask(services)
-
-
-async def test_a_service_that_is_full_keeps_nobody_from_another(
-    services: Bulkhead, taken: AsyncExitStack
-) -> None:
-    assert await ask(services, "users")
+    assert await finds_a_seat(polls)
