@@ -1,17 +1,22 @@
 """What a service that faces the internet needs besides: who may call it, from where, how often."""
 
 import re
+from http import HTTPStatus
 from ipaddress import ip_network
 from typing import Annotated
 
 from fastapi import FastAPI
 from pydantic import AfterValidator
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from throttled.rate_limiter.quota_parser import parse
 
+from common.errors import BadRequest
 from common.limits import Policy
 from common.proxies import TrustedProxies
+from common.rendering import render
 from common.settings import ServiceSettings, url
 
 OFF = "off"
@@ -72,6 +77,17 @@ class EdgeSettings(ServiceSettings):
         return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
 
 
+class _Cors(CORSMiddleware):
+    """Starlette's, with refusals in the form of all others."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == HTTPStatus.OK:
+            return answer
+        reason = bytes(answer.body).decode()
+        return render(BadRequest("cors_refused", f"{reason}.", {"Vary": "Origin"}))
+
+
 def install(app: FastAPI, settings: EdgeSettings) -> None:
     """Add the middleware that these settings ask for, outermost first."""
     if settings.trusted_proxies:
@@ -81,7 +97,7 @@ def install(app: FastAPI, settings: EdgeSettings) -> None:
         add_middleware(
             app,
             Middleware(
-                CORSMiddleware,
+                _Cors,
                 allow_origins=_listed(settings.cors_origins),
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=REQUEST_HEADERS,

@@ -1,6 +1,7 @@
 """Who may write: whoever knows the registry's own token; if it has none, whoever is on its machine."""
 
 import hmac
+import re
 
 from fastapi import Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
@@ -9,6 +10,9 @@ from fastapi.security.base import SecurityBase
 from common.bearer import bearer_token
 from common.errors import Unauthorized
 from common.settings import is_loopback
+
+# Where a page comes from, as its browser says (RFC 6454), when that is this machine's own Swagger.
+LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 
 class RegistryToken(SecurityBase):
@@ -31,7 +35,10 @@ class RegistryToken(SecurityBase):
 
 
 def _require_this_machine(request: Request) -> None:
-    if request.client is None or not is_loopback(request.client.host):
+    is_here = request.client is not None and is_loopback(request.client.host)
+    # A page from anywhere runs on its reader's machine, and with DNS rebinding it is same-origin with us.
+    origin = request.headers.get("origin")
+    if not is_here or (origin is not None and not LOCAL_ORIGIN.fullmatch(origin)):
         detail = "This registry has no REGISTRY_TOKEN: only its own machine may write."
         raise Unauthorized("token_required", detail)
 

@@ -85,6 +85,15 @@ def test_a_listed_page_may_send_a_token_and_a_key(behind) -> None:
     assert behind(cors_origins="https://example.com").options("/", headers=asked).status_code == 200
 
 
+@pytest.mark.parametrize(("origin", "method"), [("https://evil.com", "GET"), ("https://example.com", "PUT")])
+def test_a_page_that_may_not_is_told_so(behind, origin: str, method: str) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    answer = behind(cors_origins="https://example.com").options("/", headers=asked)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "cors_refused")
+    assert answer.headers["Vary"] == "Origin"
+
+
 def test_an_empty_limit_is_the_default_one() -> None:
     assert settings(rate_limit="").ordinary == settings().ordinary
 

@@ -315,6 +315,19 @@ def test_a_registry_without_a_token_takes_nothing_from_other_machines(
     assert (answer.status_code, answer.json()["code"]) == (401, "token_required")
 
 
+@pytest.mark.parametrize(("method", "path"), WRITING)
+@pytest.mark.parametrize("origin", ["http://evil.example:8006", "http://localhost.evil.example", "null", "["])
+def test_a_registry_without_a_token_takes_nothing_from_foreign_pages(
+    client: TestClient, origin: str, method: str, path: str
+) -> None:
+    assert client.request(method, path, json=USERS, headers={"Origin": origin}).status_code == 401
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8006", "http://127.0.0.1:8006", "http://[::1]:8006"])
+def test_a_registry_without_a_token_may_be_tried_in_swagger(client: TestClient, origin: str) -> None:
+    assert client.post("/register", json=USERS, headers={"Origin": origin}).status_code == 201
+
+
 def test_a_registry_without_a_token_looks_at_none(client: TestClient) -> None:
     assert client.post("/register", json=USERS, headers={"Authorization": "Basic x"}).status_code == 201
 
