@@ -103,7 +103,11 @@ def backend(database: Database) -> int:
 
 
 def is_running(pid: int) -> bool:
-    return subprocess.run(["ps", "-p", str(pid)], stdout=subprocess.DEVNULL).returncode == 0
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_missing_database_is_made(database: Database) -> None:

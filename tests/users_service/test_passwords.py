@@ -5,7 +5,7 @@ import sys
 import time
 import unicodedata
 from pathlib import Path
-from threading import Barrier, Lock
+from threading import Barrier, Lock, get_ident
 
 import anyio
 import anyio.lowlevel
@@ -54,6 +54,11 @@ def test_an_old_kind_of_hash_is_right_for_its_own_password_and_outdated(password
     assert anyio.run(passwords.verify, "correct horse", old)
     assert not anyio.run(passwords.verify, "correct house", old)
     assert passwords.is_outdated(old)
+
+
+@pytest.mark.parametrize("hashed", ["$2b$12$" + "a" * 53, "$argon2id$junk", "junk"])
+def test_no_password_is_right_for_a_hash_of_an_unknown_kind(passwords: Passwords, hashed: str) -> None:
+    assert anyio.run(passwords.verify, "correct horse", hashed) is False
 
 
 def test_the_three_thousand_most_common_passwords_are_known() -> None:
@@ -146,6 +151,23 @@ def test_as_many_hashes_are_made_at_once_as_there_are_cores(
     anyio.run(check)
 
     assert busiest == module.CORES
+
+
+def test_memory_is_kept_by_no_more_threads_than_there_are_cores(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    async def check() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(20 * module.CORES):
+                group.start_soon(passwords.hash, "correct horse")
+
+    monkeypatch.setattr(passwords._context, "hash", lambda _: threads.add(get_ident()))
+    for _ in range(3):
+        anyio.run(check)
+
+    assert len(threads) <= module.CORES
 
 
 def test_nobodys_hash_costs_what_others_do(passwords: Passwords) -> None:
