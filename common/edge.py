@@ -38,6 +38,7 @@ RESPONSE_HEADERS = [
     "RateLimit-Policy",
     "Retry-After",
     "X-Request-ID",
+    "traceparent",
 ]
 
 

@@ -23,10 +23,10 @@ HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
     b"te", b"trailer", b"transfer-encoding", b"upgrade",
 }  # fmt: skip
-# What only this side may say; Host becomes the instance's.
+# What only this side says; Host becomes the instance's.
 OURS = {
     b"host", b"content-length", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
-    b"x-request-id", b"traceparent",
+    b"x-request-id", b"traceparent", b"tracestate",
 }  # fmt: skip
 NOT_FORWARDED = HOP_BY_HOP | OURS
 # Whatever is said of them, they say where the body ends.
@@ -98,6 +98,11 @@ class Exchange:
             return True
         return self.destination.honours_key and self._header(b"idempotency-key") is not None
 
+    @property
+    def _is_traced(self) -> bool:
+        """Whether the trace is the client's, and not made anew: only then is its state what it says."""
+        return self._header(b"traceparent") == telemetry.traceparent.get().encode()
+
     async def until_gone(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
         if not isinstance(self._body, bytes):
@@ -161,6 +166,8 @@ class Exchange:
                 yield name, value
             elif name == b"host":
                 yield b"x-forwarded-host", value
+            elif name == b"tracestate" and self._is_traced:
+                yield name, value
         yield b"x-forwarded-for", self.client.encode()
         yield b"x-forwarded-proto", self._scope["scheme"].encode()
         yield b"x-request-id", telemetry.request_id.get().encode()

@@ -30,7 +30,7 @@ BROKEN = {502, 504}
 MADE_OR_RIGHT = {HTTPStatus.CREATED, HTTPStatus.OK}
 
 # What this server says in every answer itself.
-NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id"}
+NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
 
 Resolve = Callable[[bytes], Destination | None]
 

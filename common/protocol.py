@@ -156,10 +156,10 @@ class BoundedProtocol(HttpToolsProtocol):
             # This would be taken for its end.
             self.transport.abort()
             return
-        request_id = telemetry.begin_from(self.headers or ())
+        telemetry.begin_from(self.headers or ())
         telemetry.access_log.info("refused: %s %d", problem.code, problem.status)
         answer = render(problem)
-        headers = [*answer.raw_headers, (b"x-request-id", request_id.encode())]
+        headers = [*answer.raw_headers, *telemetry.returned()]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = STATUS_LINE[answer.status_code]
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))

@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from common import telemetry
 from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unprocessable
-from common.telemetry import request_id
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
@@ -25,7 +25,7 @@ def render(problem: Problem) -> JSONResponse:
         "status": problem.status.value,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": request_id.get(),
+        "request_id": telemetry.request_id.get(),
     }
     if problem.errors is not None:
         content["errors"] = [error.model_dump() for error in problem.errors]
@@ -85,9 +85,8 @@ async def _client_gone(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _bug(request: Request, exc: Exception) -> JSONResponse:
-    # Starlette calls this outside of every middleware, so the header is ours to set.
-    headers = {"X-Request-ID": request_id.get()}
-    return render(Problem("internal_error", "Something went wrong on our side.", headers))
+    # Starlette calls this outside of every middleware, so these headers are ours to set.
+    return render(Problem("internal_error", "Something went wrong on our side.", telemetry.outgoing()))
 
 
 def _field_error(error: dict[str, Any]) -> FieldError:

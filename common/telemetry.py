@@ -40,6 +40,11 @@ def outgoing() -> dict[str, str]:
     return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
 
 
+def returned() -> list[tuple[bytes, bytes]]:
+    """The headers that tell whoever asked under which id and trace it was done."""
+    return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
+
+
 def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Begin work under the id and the trace in these headers, as far as they are good."""
     request = trace = None
@@ -52,7 +57,7 @@ def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 class RequestContext:
-    """ASGI middleware: accept or make the request id, return it, log the request."""
+    """ASGI middleware: accept or make the request id and the trace, return both, log the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -61,19 +66,20 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        header = (b"x-request-id", begin_from(scope["headers"]).encode())
+        begin_from(scope["headers"])
+        context = returned()
         started = time.perf_counter()
         status = CLIENT_GONE
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_context(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), *context]
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_with_context)
         except Exception:
             status = 500
             raise

@@ -50,10 +50,11 @@ def test_without_them_they_are_made_anew_for_each_request(client: TestClient) ->
     assert first.json()["traceparent"] != second.json()["traceparent"]
 
 
-def test_the_id_is_returned(client: TestClient) -> None:
+@pytest.mark.parametrize("header", ["X-Request-ID", "traceparent"])
+def test_id_and_trace_are_returned(client: TestClient, header: str) -> None:
     answer = client.get("/outgoing")
 
-    assert answer.headers["X-Request-ID"] == answer.json()["X-Request-ID"]
+    assert answer.headers[header] == answer.json()[header]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from common import bulkhead, exchange, lookout
 from common.registry import Status
 from tests.waiting import eventually
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 def test_method_path_query_and_body_pass_unchanged(client: TestClient, timelines) -> None:
     client.post("/posts?limit=5&x=%20", content=b'{"text": "hello"}')
@@ -89,13 +91,25 @@ def test_a_cookie_of_one_user_is_not_sent_for_the_next(client: TestClient, timel
     assert timelines.requests[1].headers["Cookie"] is None
 
 
-def test_a_request_id_is_passed_on_and_returned_once(client: TestClient, timelines) -> None:
-    timelines.behaviour = lambda answer: answer.reply(headers=(("X-Request-ID", "upstream"),))
+@pytest.mark.parametrize(("header", "value"), [("X-Request-ID", "mine"), ("traceparent", TRACE)])
+def test_id_and_trace_are_passed_on_and_returned_once(
+    client: TestClient, timelines, header: str, value: str
+) -> None:
+    timelines.behaviour = lambda answer: answer.reply(headers=((header, "upstream"),))
 
-    answer = client.get("/posts", headers={"X-Request-ID": "mine"})
+    answer = client.get("/posts", headers={header: value})
 
-    assert timelines.requests[0].headers["X-Request-ID"] == "mine"
-    assert answer.headers.get_list("X-Request-ID") == ["mine"]
+    assert timelines.requests[0].headers[header] == value
+    assert answer.headers.get_list(header) == [value]
+
+
+@pytest.mark.parametrize(("trace", "state"), [(TRACE, "a=1"), ("junk", None), (None, None)])
+def test_the_state_of_a_trace_is_passed_on_with_it_only(
+    client: TestClient, timelines, trace: str | None, state: str | None
+) -> None:
+    client.get("/posts", headers={"tracestate": "a=1"} | ({"traceparent": trace} if trace else {}))
+
+    assert timelines.requests[0].headers["tracestate"] == state
 
 
 def test_a_long_body_streams_through(client: TestClient, timelines) -> None:
