@@ -185,12 +185,18 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         app: Any = self.config.app
+        self._part()
         if app.state.registration is not None:
             telling = self._loop.create_task(app.state.registration.drain())
             await asyncio.sleep(DRAIN_SECONDS)
             telling.cancel()
         app.state.leave()
         self.should_exit = True
+
+    def _part(self) -> None:
+        """From now on each answer is the last one of its connection: the next request goes elsewhere."""
+        for headers in (self.config.encoded_headers, self.server_state.default_headers):
+            headers.append((b"connection", b"close"))
 
 
 def serve(app: FastAPI, settings: ServiceSettings) -> None:

@@ -27,12 +27,10 @@ CLIENT_GONE = 499
 MACHINES_ASK = ("/livez", "/health", "/heartbeat/", "/services")
 
 
-def begin(request: str | None = None, trace: str | None = None) -> str:
-    """Begin work under this request id and trace, or under new ones; returns the id."""
-    request = request or f"{getrandbits(128):032x}"
-    request_id.set(request)
+def begin(request: str | None = None, trace: str | None = None) -> None:
+    """Begin work under this request id and trace, or under new ones."""
+    request_id.set(request or f"{getrandbits(128):032x}")
     traceparent.set(trace or f"00-{getrandbits(128):032x}-{getrandbits(64):016x}-01")
-    return request
 
 
 def outgoing() -> dict[str, str]:
@@ -45,7 +43,7 @@ def returned() -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
 
 
-def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Begin work under the id and the trace in these headers, as far as they are good."""
     request = trace = None
     for name, value in headers:
@@ -53,7 +51,7 @@ def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
             request = value.decode()
         elif name == b"traceparent" and TRACEPARENT.fullmatch(value):
             trace = value.decode()
-    return begin(request, trace)
+    begin(request, trace)
 
 
 class RequestContext:

@@ -178,6 +178,15 @@ def test_who_is_told_to_end_says_so_serves_on_finishes_and_deregisters(
     assert registry.told[-1] == "DELETE /deregister/1"
 
 
+def test_who_is_told_to_end_keeps_no_connection(registered: Process, registry: Registry) -> None:
+    with httpx2.Client(base_url=registered.url) as client:
+        before = client.get("/livez").headers
+        registered.process.terminate()
+        eventually(lambda: "POST /heartbeat/1 draining" in registry.told)
+
+        assert (before.get("Connection"), client.get("/livez").headers.get("Connection")) == (None, "close")
+
+
 def test_who_drains_is_never_listed_as_well_again(registered: Process, registry: Registry) -> None:
     registered.process.terminate()
     registered.seconds_to_end()
