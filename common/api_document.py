@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import httpx
@@ -21,8 +22,12 @@ FRESH_SECONDS = 2.0
 
 LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
 
+AWAY = "This service is away now; this is what it said last."
+
 # Of what the gateway answers itself to a request that it would pass on.
-OURS = {str(status): answer for status, answer in problems(400, 413, 429, 502, 503, 504).items()}
+OURS = {
+    str(status): answer for status, answer in problems(400, 408, 413, 414, 429, 431, 502, 503, 504).items()
+}
 
 
 class ApiDocument:
@@ -44,6 +49,7 @@ class ApiDocument:
         self._directory = directory
         self._transport = transport
         self._last: dict[str, openapi.Document] = {}
+        self._away: set[str] = set()
         self._rendered = b""
         self._fresh_until = 0.0
         self._refreshing = asyncio.Lock()
@@ -58,7 +64,8 @@ class ApiDocument:
         return self._rendered
 
     def _merged_with(self, base: openapi.Document) -> openapi.Document:
-        merged = openapi.merge(base, self._last)
+        documents = {name: _marked(one) if name in self._away else one for name, one in self._last.items()}
+        merged = openapi.merge(base, documents)
         merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self.SIGN_IN
         return _decorated(merged)
 
@@ -72,6 +79,7 @@ class ApiDocument:
         self._last = {name: self._last[name] for name in names if name in self._last}
 
     async def _refresh(self, name: str) -> None:
+        self._away.add(name)
         for instance in self._directory.instances(name):
             if instance.status is Status.DRAINING:
                 continue
@@ -84,6 +92,7 @@ class ApiDocument:
                 logger.warning("%s at %s has no API document: %r", name, instance.netloc, exc)
                 continue
             self._last[name] = offered
+            self._away.remove(name)
             return
 
     def _offered(self, name: str, document: openapi.Document) -> openapi.Document:
@@ -109,6 +118,14 @@ class ApiDocument:
             await answer.aclose()
         answer.raise_for_status()
         return document
+
+
+def _marked(document: openapi.Document) -> openapi.Document:
+    """As what a service that is away said last."""
+    marked = deepcopy(document)
+    for operation in openapi.operations(marked):
+        operation["description"] = f"*{AWAY}*\n\n{operation.get('description', '')}"
+    return marked
 
 
 def _decorated(document: openapi.Document) -> openapi.Document:

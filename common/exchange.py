@@ -157,8 +157,8 @@ class Exchange:
         return GatewayTimeout("timeout", f"{self.destination.service_name} did not answer in time.")
 
     def broken_off(self) -> BadGateway:
-        """It may or may not have had its effect: whoever sent it has to look before sending it again."""
-        return BadGateway("bad_gateway", f"{self.destination.service_name} broke off before it answered.")
+        name = self.destination.service_name
+        return BadGateway("bad_gateway", f"{name} broke off before it answered; it may be done or not.")
 
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
         for name, value in self._headers:

@@ -127,6 +127,11 @@ class JobQueue:
             return lost // (1 + stats["kicks"])
         return 0
 
+    def buried(self) -> int:
+        """How many jobs of this tube have been given up."""
+        with self._connection() as client:
+            return int(client.stats_tube(self._tube)["current-jobs-buried"])
+
     def delete(self, job: Job) -> None:
         with self._settling(job) as client:
             client.delete(job.id)

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
 
@@ -19,6 +20,7 @@ MAX_DELAY_SECONDS = 30
 # An outage is nothing that a job can help: it is tried again soon after the end, whenever that is.
 MAX_OUTAGE_DELAY_SECONDS = 4
 RESERVE_SECONDS = 1
+REMIND_SECONDS = 60
 RECONNECT_SECONDS = (0.1, 2.0)
 OUTAGE_SECONDS = (0.1, 1.0)
 
@@ -70,8 +72,10 @@ def work(
     times and then buried; one that cannot be read is buried at once. Buried
     jobs are kept, where an operator can look at them and kick them.
     """
+    remind = Every(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
     while not stop.is_set():
         try:
+            remind()
             if chore:
                 chore()
             jobs = _reserve(queue, batch)
@@ -81,6 +85,11 @@ def work(
         except QueueDown as exc:
             logger.warning("reconnecting: %s", exc)
             stop.wait(random.uniform(*RECONNECT_SECONDS))
+
+
+def _remind_of_buried(queue: JobQueue) -> None:
+    if buried := queue.buried():
+        logger.warning("%d buried jobs wait for you: python -m common.jobs list", buried)
 
 
 def _reserve(queue: JobQueue, batch: int) -> list[Job]:

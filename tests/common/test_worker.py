@@ -192,6 +192,16 @@ def test_what_cannot_be_read_is_buried_at_once_and_harms_nobody(queue: JobQueue,
     assert handled == [1, 2]
 
 
+def test_buried_jobs_are_not_forgotten(
+    queue: JobQueue, tube, running, caplog: pytest.LogCaptureFixture
+) -> None:
+    tube.put(b"junk")
+    tube.bury(tube.reserve(timeout=5))
+    running(lambda jobs: None)
+
+    eventually(lambda: "1 buried jobs wait for you: python -m common.jobs list" in caplog.messages)
+
+
 def test_a_job_whose_connection_was_lost_while_it_was_handled_is_settled_all_the_same(
     queue: JobQueue, tube, running
 ) -> None:

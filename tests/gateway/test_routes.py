@@ -9,6 +9,7 @@ from openapi_spec_validator import validate
 
 import gateway
 from common import api_document
+from common.api_document import AWAY
 from common.registry import Status, Table
 from tests.gateway.conftest import Answer
 
@@ -155,6 +156,24 @@ def test_a_service_that_went_away_keeps_its_document(
     listed()
 
     assert "/polls" in client.get("/openapi.json").json()["paths"]
+
+
+def test_what_a_service_that_went_away_said_is_marked_until_it_is_back(
+    client: TestClient, documented, listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def descriptions() -> list[str]:
+        paths = client.get("/openapi.json").json()["paths"]
+        return [paths[path]["get"].get("description", "") for path in ("/posts", "/polls")]
+
+    monkeypatch.setattr(api_document, "FRESH_SECONDS", 0)
+    client.get("/openapi.json")
+    polls, timelines = (documented[name].as_instance() for name in ("polls", "timelines"))
+    listed(timelines)
+    while_away = descriptions()
+    listed(timelines, polls)
+
+    assert [AWAY in one for one in while_away] == [False, True]
+    assert [AWAY in one for one in descriptions()] == [False, False]
 
 
 def test_while_no_service_is_there_the_document_is_the_gateways_own(client: TestClient) -> None:
