@@ -101,19 +101,22 @@ class Forwarder:
             tried.append(instance)
             try:
                 return instance, await self._ask(exchange, instance)
-            except httpx.ConnectError:
+            except httpx.ConnectError as exc:
                 # Nothing was sent, so anything may be sent elsewhere.
-                self._balancer.failed(instance, connected=False)
+                self._failed(instance, exc, connected=False)
             except httpx.TransportError as exc:
                 if exchange.failure:
                     raise exchange.failure from exc
-                self._balancer.failed(instance, connected=True)
+                self._failed(instance, exc, connected=True)
                 is_late = isinstance(exc, httpx.ReadTimeout)
                 problem = exchange.timed_out() if is_late else exchange.broken_off()
                 if not exchange.is_repeatable:
                     break
-            logger.warning("%s at %s is passed over", name, instance.netloc)
         raise problem or Unavailable(f"{name}_unavailable", f"No instance of {name} can be reached.")
+
+    def _failed(self, instance: Instance, reason: Exception, connected: bool) -> None:
+        self._balancer.failed(instance, connected)
+        logger.warning("%s at %s failed: %r", instance.service_name, instance.netloc, reason)
 
     async def _ask(self, exchange: Exchange, instance: Instance) -> httpx.Response:
         with self._balancer.busy(instance):

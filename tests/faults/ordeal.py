@@ -136,6 +136,22 @@ class Report:
             and not any(one.excuses(answer) for one in blows)
         ]
 
+    def slow_refusals(self, seconds: float) -> list[str]:
+        """The requests that took longer to learn that something is away."""
+        slow = [one for one in self.ledger.answers if one.status == 503 and one.seconds > seconds]
+        return [f"{one.kind}: 503 after {one.seconds:.1f} s, {self._when(one)}" for one in slow]
+
+    @property
+    def bugs(self) -> list[str]:
+        """The processes that met what they did not expect."""
+        return [f"a traceback in the log of {name}" for name, said in self.logs if "Traceback" in said]
+
+    @property
+    def untold(self) -> list[str]:
+        """The likes of which nobody was told, when there are more than may have been in hand of who died."""
+        likes = sorted(self.survey.untold)
+        return [f"the mail about {like}" for like in likes] if len(likes) > in_hand(self.blows) else []
+
     @property
     def longest_recovery(self) -> float:
         return max((blow.recovered - blow.mended for blow in self.blows), default=0)
@@ -205,11 +221,19 @@ class Ordeal:
             return Survey(self._suite.url, PEOPLE, ledger, mails)
 
         deadline = time.monotonic() + QUIET_SECONDS
-        while not are_jobs_done(self._suite.ports["beanstalkd"]) or not (survey := look()).is_clean:
-            if time.monotonic() > deadline:
-                return look()
+        while time.monotonic() < deadline:
+            if are_jobs_done(self._suite.ports["beanstalkd"]):
+                survey = look()
+                if survey.is_clean and len(survey.untold) <= in_hand(self._blows):
+                    return survey
             Event().wait(1)
-        return survey
+        return look()
+
+
+def in_hand(blows: Iterable[Blow]) -> int:
+    """How many mails may have been in hand when their worker died, or the server that they were handed to."""
+    mailing = {"notification_worker", "mail"}
+    return sum(blow.fault.verb != "stop" and not mailing.isdisjoint(blow.fault.parts) for blow in blows)
 
 
 def shuffled(seed: int) -> Iterator[Fault]:

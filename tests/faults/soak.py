@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.ordeal import Fault, Ordeal, shuffled
+from tests.waiting import BUSY_SECONDS
 
 
 def main() -> None:
@@ -18,15 +20,19 @@ def main() -> None:
         "--seed", type=int, default=random.randrange(2**32), help="repeats the faults of a run"
     )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="microblog-soak-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # PostgreSQL's user has to reach it
-        report = Ordeal(Path(folder), given.seed).run(_for(given.minutes * 60, given.seed))
+    print(f"seed {given.seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="microblog-soak-"))
+    folder.chmod(0o755)  # PostgreSQL's user has to reach it
+    report = Ordeal(folder, given.seed).run(_for(given.minutes * 60, given.seed))
     problems = [
-        *sorted(report.survey.lost), *sorted(report.survey.doubled), *report.wrong, *report.failures()
+        *sorted(report.survey.lost), *sorted(report.survey.doubled), *report.wrong, *report.failures(),
+        *report.slow_refusals(BUSY_SECONDS), *report.bugs, *report.untold,
     ]  # fmt: skip
     print(*problems, sep="\n")
     print(report)
-    sys.exit(1 if problems else 0)
+    if problems:
+        sys.exit(f"what everybody said is in {folder}")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _for(seconds: float, seed: int) -> Iterator[Fault]:

@@ -19,25 +19,31 @@ class Survey:
         self.lost: set[str] = set()
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
+        # The likes of which nobody was told: who dies with a mail in hand may lose that one.
+        self.untold: set[Pair] = set()
         self._ledger = ledger
         with httpx2.Client(base_url=url, timeout=20, trust_env=False) as self._client:
-            self._compare_posts()
+            authors = self._compare_posts()
             self._compare_follows(people)
-            self._compare_likes(people)
+            likes = self._compare_likes(people)
             self._compare_votes()
-        self._compare_mails(mails)
+        told = self._compare_mails(mails)
+        self.untold = {(post, name) for post, name in likes if authors.get(post, name) != name} - told
 
     @property
     def is_clean(self) -> bool:
         return not (self.lost or self.doubled or self.wrong)
 
-    def _compare_posts(self) -> None:
-        found = [(post["id"], post["text"]) for post in self._pages("/posts?limit=100")]
+    def _compare_posts(self) -> dict[str, str]:
+        """The author of each."""
+        posts = list(self._pages("/posts?limit=100"))
+        found = [(post["id"], post["text"]) for post in posts]
         promised = {(post.id, text) for text, post in self._ledger.posts.items() if post.id}
         counts = Counter(text for _, text in found)
         self.lost |= {f"the post {post}" for post in promised - set(found)}
         self.doubled |= {f"the post {text!r}" for text, count in counts.items() if count > 1}
         self.wrong |= {f"nobody wrote {text!r}" for text in counts if text not in self._ledger.posts}
+        return {post["id"]: post["username"] for post in posts}
 
     def _compare_follows(self, people: list[str]) -> None:
         found = {
@@ -48,7 +54,8 @@ class Survey:
         self.lost |= {f"the follow {pair}" for pair in self._ledger.follows.missing(found)}
         self.wrong |= {f"the follow {pair}" for pair in self._ledger.follows.strange(found)}
 
-    def _compare_likes(self, people: list[str]) -> None:
+    def _compare_likes(self, people: list[str]) -> set[Pair]:
+        """The posts and who likes them."""
         found: set[Pair] = {
             (like["post_id"], name)
             for name in people
@@ -63,6 +70,7 @@ class Survey:
         for post in {post.id for post in self._ledger.stored}:
             if (count := self._get(f"/likes/{post}/count")["count"]) != counts[post]:
                 self.wrong.add(f"{count} likes of {post}, which {counts[post]} like")
+        return found
 
     def _compare_votes(self) -> None:
         promised = Counter((poll, option) for (poll, _), option in self._ledger.votes.items())
@@ -78,11 +86,12 @@ class Survey:
             if results["total_votes"] != sum(result["votes"] for result in results["results"]):
                 self.wrong.add(f"the sum of {poll}")
 
-    def _compare_mails(self, folder: Path) -> None:
-        counts = Counter(
-            (mail["To"], mail["Subject"], mail.get_payload()) for mail in mailbox.Maildir(folder)
-        )
+    def _compare_mails(self, folder: Path) -> set[Pair]:
+        """The likes of which somebody was told."""
+        counts = Counter(mail["Message-ID"] for mail in mailbox.Maildir(folder))
         self.doubled |= {f"the mail {mail}" for mail, count in counts.items() if count > 1}
+        keys = (mail.removeprefix("<").partition("@")[0].split(".", 2) for mail in counts)
+        return {(post, name) for kind, post, name in keys if kind == "liked"}
 
     def _get(self, path: str) -> Any:
         return self._client.get(path).raise_for_status().json()

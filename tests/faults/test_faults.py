@@ -54,9 +54,7 @@ def test_a_rolling_restart_fails_no_request(report: Report) -> None:
 
 
 def test_what_is_away_is_said_so_in_time(report: Report) -> None:
-    slow = [one for one in report.ledger.answers if one.status == 503 and one.seconds > BUSY_SECONDS]
-
-    assert slow == []
+    assert report.slow_refusals(BUSY_SECONDS) == []
 
 
 def test_all_is_well_soon_after_the_return_of_what_was_away(report: Report) -> None:
@@ -65,7 +63,11 @@ def test_all_is_well_soon_after_the_return_of_what_was_away(report: Report) -> N
 
 
 def test_no_process_meets_what_it_does_not_expect(report: Report) -> None:
-    assert [name for name, said in report.logs if "Traceback" in said] == []
+    assert report.bugs == []
+
+
+def test_everybody_is_told_of_the_likes_of_their_posts(report: Report) -> None:
+    assert report.untold == []
 
 
 def _answer(kind: str, status: int) -> Answer:
