@@ -12,10 +12,10 @@ def require() -> None:
 
 def panels(path: str, panels: Mapping[tuple[str, str], Series], is_log: bool = True) -> None:
     """Write a PNG: a panel for each (title, label of x), a line for each of its series, milliseconds up."""
-    import matplotlib as mpl  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415  as above
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415  after the choice of what draws
 
     figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False)
     for axis, ((title, label), series) in zip(axes[0], panels.items(), strict=True):

@@ -7,7 +7,6 @@ Each time counts from the start of the work until the queue is empty and every p
 
 import argparse
 import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -74,7 +73,10 @@ def measure(
     settings: TimelinesSettings, options: argparse.Namespace
 ) -> tuple[list[float], list[float], float]:
     one_by_one, together = [], []
-    step: Callable[[int, str], None] = lambda done, what: progress(done, options.rounds + 1, what)  # noqa: E731
+
+    def step(done: int, what: str) -> None:
+        progress(done, options.rounds + 1, what)
+
     for done in range(options.rounds):
         step(done, "one at a time")
         one_by_one.append(drain(settings, options.jobs, 1))

@@ -143,7 +143,7 @@ class _Buckets:
         return await self._guesses[policy].limit(f"{acquaintance} {era}" if era else account)
 
     async def close(self) -> None:
-        # throttled-py itself has no way to.
+        # throttled-py itself has no way to: hence the underscore, and a type that it does not tell.
         await self._acquaintances._backend.get_client().aclose(close_connection_pool=True)  # type: ignore[attr-defined]  # noqa: SLF001
 
     async def acquaint(self, acquaintance: str) -> None:

@@ -172,7 +172,7 @@ class ServiceSettings(Settings):
         """The host to register: as advertised, else the one bound, else this machine's."""
         if self.advertised_host:
             return self.advertised_host
-        return machine_address() if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return machine_address() if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104  binds nothing
 
 
 class PostgresSettings(Settings):

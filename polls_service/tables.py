@@ -241,7 +241,7 @@ def _code(exc: ClientError) -> str:
 
 def _reasons(exc: ClientError) -> set[str]:
     """Why a transaction was cancelled."""
-    reasons: list[dict[str, str]] = exc.response.get("CancellationReasons", [])  # type: ignore[assignment]
+    reasons: list[dict[str, str]] = exc.response.get("CancellationReasons", [])  # type: ignore[assignment]  # not in its type
     return {reason.get("Code", "") for reason in reasons}
 
 
