@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, ClassVar
 
 import httpx
@@ -64,8 +63,10 @@ class ApiDocument:
         return self._rendered
 
     def _merged_with(self, base: openapi.Document) -> openapi.Document:
-        documents = {name: _marked(one) if name in self._away else one for name, one in self._last.items()}
-        merged = openapi.merge(base, documents)
+        merged = openapi.merge(base, self._last)
+        away = {path: item for path, item in merged["paths"].items() if self._paths.get(path) in self._away}
+        for operation in openapi.operations({"paths": away}):
+            operation["description"] = f"*{AWAY}*\n\n{operation.get('description', '')}"
         merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self.SIGN_IN
         return _decorated(merged)
 
@@ -118,14 +119,6 @@ class ApiDocument:
             await answer.aclose()
         answer.raise_for_status()
         return document
-
-
-def _marked(document: openapi.Document) -> openapi.Document:
-    """As what a service that is away said last."""
-    marked = deepcopy(document)
-    for operation in openapi.operations(marked):
-        operation["description"] = f"*{AWAY}*\n\n{operation.get('description', '')}"
-    return marked
 
 
 def _decorated(document: openapi.Document) -> openapi.Document:

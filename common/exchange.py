@@ -170,8 +170,7 @@ class Exchange:
                 yield name, value
         yield b"x-forwarded-for", self.client.encode()
         yield b"x-forwarded-proto", self._scope["scheme"].encode()
-        yield b"x-request-id", telemetry.request_id.get().encode()
-        yield b"traceparent", telemetry.traceparent.get().encode()
+        yield from telemetry.outgoing_raw()
 
 
 class _Chunks(httpx.AsyncByteStream):

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
@@ -48,7 +49,8 @@ class Forwarder:
     ) -> None:
         self._app = app
         self._balancer = Balancer(directory)
-        self._bulkheads: dict[str, Bulkhead] = {}
+        # One for each service.
+        self._bulkhead = cache(Bulkhead)
         self._transport = transport
         self._resolve = resolve
         self._limiter = limiter
@@ -77,11 +79,6 @@ class Forwarder:
             await render(problem)(scope, receive, send)
         except ClientGone:
             return
-
-    def _bulkhead(self, service_name: str) -> Bulkhead:
-        return self._bulkheads.get(service_name) or self._bulkheads.setdefault(
-            service_name, Bulkhead(service_name)
-        )
 
     async def _pass_on(self, instance: Instance, answer: httpx.Response, send: Send) -> None:
         try:

@@ -159,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
         telemetry.begin_from(self.headers or ())
         telemetry.access_log.info("refused: %s %d", problem.code, problem.status)
         answer = render(problem)
-        headers = [*answer.raw_headers, *telemetry.returned()]
+        headers = [*answer.raw_headers, *telemetry.outgoing_raw()]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = STATUS_LINE[answer.status_code]
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))

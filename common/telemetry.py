@@ -38,8 +38,8 @@ def outgoing() -> dict[str, str]:
     return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
 
 
-def returned() -> list[tuple[bytes, bytes]]:
-    """The headers that tell whoever asked under which id and trace it was done."""
+def outgoing_raw() -> list[tuple[bytes, bytes]]:
+    """The same as ASGI has headers: for the way on, and for the way back to whoever asked."""
     return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
 
 
@@ -65,7 +65,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         begin_from(scope["headers"])
-        context = returned()
+        context = outgoing_raw()
         started = time.perf_counter()
         status = CLIENT_GONE
 
@@ -78,7 +78,7 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_context)
-        except Exception:
+        except Exception:  # Starlette answers it, outside of this
             status = 500
             raise
         finally:

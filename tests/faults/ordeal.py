@@ -12,7 +12,7 @@ from tests.faults.ledger import Answer, Ledger
 from tests.faults.load import Load
 from tests.faults.parts import SERVICES, WORKERS, Suite
 from tests.faults.survey import Survey, are_jobs_done
-from tests.waiting import eventually
+from tests.waiting import BUSY_SECONDS, eventually
 
 PEOPLE = [f"user{number}" for number in range(10)]
 RECOVERY_SECONDS = 30
@@ -136,9 +136,10 @@ class Report:
             and not any(one.excuses(answer) for one in blows)
         ]
 
-    def slow_refusals(self, seconds: float) -> list[str]:
-        """The requests that took longer to learn that something is away."""
-        slow = [one for one in self.ledger.answers if one.status == 503 and one.seconds > seconds]
+    @property
+    def slow_refusals(self) -> list[str]:
+        """The requests that took too long to learn that something is away."""
+        slow = [one for one in self.ledger.answers if one.status == 503 and one.seconds > BUSY_SECONDS]
         return [f"{one.kind}: 503 after {one.seconds:.1f} s, {self._when(one)}" for one in slow]
 
     @property

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.ordeal import Fault, Ordeal, shuffled
-from tests.waiting import BUSY_SECONDS
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
     report = Ordeal(folder, given.seed).run(_for(given.minutes * 60, given.seed))
     problems = [
         *sorted(report.survey.lost), *sorted(report.survey.doubled), *report.wrong, *report.failures(),
-        *report.slow_refusals(BUSY_SECONDS), *report.bugs, *report.untold,
+        *report.slow_refusals, *report.bugs, *report.untold,
     ]  # fmt: skip
     print(*problems, sep="\n")
     print(report)

@@ -19,8 +19,6 @@ class Survey:
         self.lost: set[str] = set()
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
-        # The likes of which nobody was told: who dies with a mail in hand may lose that one.
-        self.untold: set[Pair] = set()
         self._ledger = ledger
         with httpx2.Client(base_url=url, timeout=20, trust_env=False) as self._client:
             authors = self._compare_posts()
@@ -28,6 +26,7 @@ class Survey:
             likes = self._compare_likes(people)
             self._compare_votes()
         told = self._compare_mails(mails)
+        # The likes of which nobody was told: who dies with a mail in hand may lose that one.
         self.untold = {(post, name) for post, name in likes if authors.get(post, name) != name} - told
 
     @property
@@ -88,9 +87,10 @@ class Survey:
 
     def _compare_mails(self, folder: Path) -> set[Pair]:
         """The likes of which somebody was told."""
-        counts = Counter(mail["Message-ID"] for mail in mailbox.Maildir(folder))
+        mails = list(mailbox.Maildir(folder))
+        counts = Counter((mail["To"], mail["Subject"], mail.get_payload()) for mail in mails)
         self.doubled |= {f"the mail {mail}" for mail, count in counts.items() if count > 1}
-        keys = (mail.removeprefix("<").partition("@")[0].split(".", 2) for mail in counts)
+        keys = (mail["Message-ID"].strip("<>").partition("@")[0].split(".", 2) for mail in mails)
         return {(post, name) for kind, post, name in keys if kind == "liked"}
 
     def _get(self, path: str) -> Any:

@@ -6,7 +6,6 @@ import pytest
 
 from tests.faults.ledger import Answer, Truths
 from tests.faults.ordeal import QUICK, ROLLING_RESTART, Fault, Ordeal, Report
-from tests.waiting import BUSY_SECONDS
 
 SEED = 20
 
@@ -54,7 +53,7 @@ def test_a_rolling_restart_fails_no_request(report: Report) -> None:
 
 
 def test_what_is_away_is_said_so_in_time(report: Report) -> None:
-    assert report.slow_refusals(BUSY_SECONDS) == []
+    assert report.slow_refusals == []
 
 
 def test_all_is_well_soon_after_the_return_of_what_was_away(report: Report) -> None:
