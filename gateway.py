@@ -9,19 +9,22 @@ from pydantic import BaseModel
 from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
-from common import __version__, edge
-from common.api_document import ApiDocument
-from common.auth import Tokens
-from common.edge import EdgeSettings
+from common import __version__
+from common.api.routing import router
+from common.discovery.directory import Directory
+from common.discovery.models import Status
 from common.errors import RETRY_SECONDS
-from common.exchange import Destination
-from common.forwarder import READ_SECONDS, Forwarder, Resolve
-from common.health import unavailable
-from common.limits import Limiter, Policy, SignInPolicy
-from common.registry import Directory, Status
-from common.routing import router
-from common.service import create_service, serve
-from common.transport import AiohttpTransport
+from common.gateway import middleware
+from common.gateway.openapi import ApiDocument
+from common.gateway.proxy import READ_SECONDS, Forwarder, Resolve
+from common.gateway.rate_limits import Limiter, Policy, SignInPolicy
+from common.gateway.routes import Destination
+from common.gateway.settings import EdgeSettings
+from common.gateway.transport import AiohttpTransport
+from common.server.app import create_service
+from common.server.health import unavailable
+from common.server.run import serve
+from common.tokens import Tokens
 
 SERVICES = ("users", "timelines", "likes", "polls")
 
@@ -171,9 +174,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.directory = directory
     app.state.api_document = ApiDocument(ROUTES, directory, transport)
-    edge.install(app, settings)
+    middleware.install(app, settings)
     # Nearly every request ends here.
-    edge.add_middleware(
+    middleware.add_middleware(
         app, Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), limiter)
     )
     return app

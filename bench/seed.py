@@ -13,8 +13,8 @@ import psycopg2
 from passlib.context import CryptContext
 from psycopg2 import extensions
 
-from common.auth import Tokens
 from common.settings import DEFAULT_JWT_SECRET
+from common.tokens import Tokens
 from users_service.passwords import ARGON2ID
 
 PASSWORD = "correct horse battery"

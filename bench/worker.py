@@ -20,10 +20,10 @@ import servers
 from bench import seed
 from bench.processes import Processes, wait_until
 from bench.report import progress, ratio, table
-from common import telemetry
 from common.fields import new_id
-from common.queue import JobQueue
-from common.worker import prepare, work
+from common.jobs.queue import JobQueue
+from common.jobs.worker import prepare, work
+from common.telemetry import context
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -33,7 +33,7 @@ BACKLOG_SECONDS, FACTOR = 15, 2.5
 
 
 def fill(queue: JobQueue, jobs: int) -> None:
-    telemetry.begin()
+    context.begin()
     for number in range(jobs):
         queue.put(Post(id=new_id(), username=seed.name(number), text=seed.TEXT, created_at=datetime.now(UTC)))
 

@@ -1,13 +1,8 @@
 """Errors are words of the domain with a status: raised anywhere, rendered in one place (rendering.py)."""
 
 from http import HTTPStatus
-from typing import Any
 
 from pydantic import BaseModel, Field
-
-from common.headers import OF_ERRORS
-
-PROBLEM_JSON = "application/problem+json"
 
 # What is away is mostly back so soon.
 RETRY_SECONDS = 2
@@ -157,24 +152,3 @@ class ProblemDetails(BaseModel):
     code: str = Field(description="One machine-readable word.", examples=["post_not_found"])
     request_id: str
     errors: list[FieldError] | None = Field(None, description="With 422 only.")
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's API document says of its errors."""
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM_JSON: {"schema": schema}},
-            "headers": OF_ERRORS.get(status, {}),
-        }
-        for status in statuses
-    }
-
-
-def describe(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to an OpenAPI document the schemas that `problems` refers to."""
-    schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(schema.pop("$defs"), ProblemDetails=schema)
-    return document

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from common.telemetry import configure_logging
+from common.telemetry.logging import configure_logging
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,10 @@
 
 from fastapi import FastAPI
 
-from common.health import Need
-from common.queue import JobQueue
-from common.service import THREADS, create_service, serve
+from common.jobs.queue import JobQueue
+from common.server.app import THREADS, create_service
+from common.server.dependency import Need
+from common.server.run import serve
 from likes_service.models import VALIDATE_TUBE
 from likes_service.routes import routes
 from likes_service.service import Likes

@@ -6,8 +6,8 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from common.discovery.client import ServiceClient
 from common.errors import ProblemDetails, Unavailable
-from common.http import ServiceClient
 from likes_service.models import Post
 
 Answer = TypeVar("Answer", bound=BaseModel)

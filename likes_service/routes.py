@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from common import headers
-from common.bearer import CurrentUser
-from common.errors import problems
+from common.api import headers
+from common.api.auth import CurrentUser
+from common.api.pagination import Limit, page
+from common.api.problems import problems
+from common.api.routing import router
 from common.fields import Id, Username
-from common.pages import Limit, page
-from common.routing import router
 from likes_service.models import LikedPost, Liking, PostLikes
 from likes_service.service import Likes
 from likes_service.store import LikesStore

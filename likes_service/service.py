@@ -10,8 +10,8 @@ from secrets import token_hex
 from threading import Semaphore
 from uuid import UUID
 
-from common import telemetry
-from common.queue import JobQueue, QueueDown
+from common.jobs.queue import JobQueue, QueueDown
+from common.telemetry import context
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import Conversation, Mail, MailInDoubt, MailRefused, MailServer, MailServerAway
 from likes_service.models import Liked, LikeRecorded, Liking, Notice, Post, TakenBack
@@ -122,7 +122,7 @@ class Validation:
         while time.monotonic() < until:
             overdue = self._store.take_overdue(datetime.now(UTC), OVERDUE_AT_ONCE)
             for recorded in overdue:
-                telemetry.begin()
+                context.begin()
                 self._validations.put(recorded)
             if len(overdue) < OVERDUE_AT_ONCE:
                 return

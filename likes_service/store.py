@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common.breaker import Breaker, Hung
+from common.circuit_breaker import Breaker, Hung
 from common.errors import BadRequest
 from likes_service import scripts
 from likes_service.models import LikedPost, LikeRecorded, Liking, Notice, Owed, PostLikes

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
-from common.auth import Tokens
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
 from common.errors import Unavailable
-from common.http import ServiceClient
-from common.queue import Job, JobQueue, QueueDown
-from common.registry import Directory
-from common.worker import Every, until_terminated, work
+from common.jobs.queue import Job, JobQueue, QueueDown
+from common.jobs.worker import Every, until_terminated, work
+from common.tokens import Tokens
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import MailServer, MailServerAway
 from likes_service.models import NOTICE, NOTIFY_TUBE, VALIDATE_TUBE, LikeRecorded

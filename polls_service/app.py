@@ -2,8 +2,9 @@
 
 from fastapi import FastAPI
 
-from common.health import Need
-from common.service import create_service, serve
+from common.server.app import create_service
+from common.server.dependency import Need
+from common.server.run import serve
 from polls_service.routes import routes
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore

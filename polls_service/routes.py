@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from common import headers
-from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
-from common.errors import problems
+from common.api import headers
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.api.problems import problems
+from common.api.routing import router
 from common.fields import Id
-from common.routing import router
 from polls_service.models import NewPoll, NewVote, Poll, PollSeen, Results, Vote
 from polls_service.store import PollsStore
 

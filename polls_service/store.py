@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 
 from common.errors import BadRequest, Conflict, NotFound
 from common.fields import new_id
+from polls_service.dynamodb import ConditionFailed, Item, Table, key
 from polls_service.models import NewPoll, OptionResult, Poll, Results, Vote
-from polls_service.tables import ConditionFailed, Item, Table, key
 
 SHARDS = 10
 REMEMBERED_POLLS = 1000

@@ -2,12 +2,13 @@
 
 from fastapi import FastAPI
 
-from common.service import create_service, serve
+from common.server.app import create_service
+from common.server.run import serve
 from registry_service.clock import LivedTime
 from registry_service.routes import routes
 from registry_service.settings import RegistrySettings
 from registry_service.store import RegistryStore
-from registry_service.watch import Watch
+from registry_service.watchers import Watch
 
 
 def create_app(settings: RegistrySettings | None = None) -> FastAPI:

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from common import __version__
+from common.discovery.models import Status
 from common.fields import PRINTABLE, Request
-from common.registry import Status
 
 # RFC 1123, §2.1, and the underscores that container networks put into names.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response, Security
 
-from common.bearer import TOKEN_OPTIONAL
-from common.errors import problems
-from common.registry import Instance, Lease, Table
-from common.routing import router
-from registry_service.access import registry_token
+from common.api.auth import TOKEN_OPTIONAL
+from common.api.problems import problems
+from common.api.routing import router
+from common.discovery.models import Instance, Lease, Table
+from registry_service.auth import registry_token
 from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus
 from registry_service.store import RegistryStore
-from registry_service.watch import Watch
+from registry_service.watchers import Watch
 
 routes = router("registry")
 

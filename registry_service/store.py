@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from uuid import uuid4
 
+from common.discovery.models import LEASE_SECONDS, Instance, Status, Table
 from common.errors import Conflict, NotFound
 from common.fields import new_id
-from common.registry import LEASE_SECONDS, Instance, Status, Table
 from registry_service.models import NewInstance, OwnStatus, RegistryStatus, SelfPreservation, ServiceStatus
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import servers
 
-from common.auth import Tokens
 from common.settings import DEFAULT_JWT_SECRET
+from common.tokens import Tokens
 
 SETTINGS = (
     "AWS_",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from common.service import THREADS
+from common.server.app import THREADS
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from common.registry import Instance, Status
+from common.discovery.models import Instance, Status
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

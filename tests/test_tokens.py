@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common.auth import Tokens
+from common.tokens import Tokens
 from likes_service.app import create_app as likes
 from likes_service.settings import LikesSettings
 from polls_service.app import create_app as polls

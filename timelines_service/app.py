@@ -2,12 +2,13 @@
 
 from fastapi import FastAPI
 
-from common.auth import Tokens
-from common.health import Need
-from common.http import ServiceClient
-from common.queue import JobQueue
-from common.registry import Directory
-from common.service import create_service, serve
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
+from common.jobs.queue import JobQueue
+from common.server.app import create_service
+from common.server.dependency import Need
+from common.server.run import serve
+from common.tokens import Tokens
 from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE
 from timelines_service.routes import routes

@@ -7,9 +7,9 @@ from threading import Lock
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from common.discovery.client import ServiceClient
 from common.errors import NotFound, Unavailable
 from common.fields import Username
-from common.http import ServiceClient
 
 MAX_FOLLOWEES = 7500
 

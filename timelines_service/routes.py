@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 
-from common import headers
-from common.bearer import CurrentUser
-from common.errors import problems
+from common.api import headers
+from common.api.auth import CurrentUser
+from common.api.pagination import Limit, page
+from common.api.problems import problems
+from common.api.routing import router
 from common.fields import Id, Username
-from common.pages import Limit, page
-from common.routing import router
 from timelines_service.models import NewPost, Post, Queued
 from timelines_service.service import Timelines
 from timelines_service.store import TimelinesStore

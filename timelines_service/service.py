@@ -5,7 +5,7 @@ from uuid import UUID
 
 from common.errors import Forbidden, NotFound
 from common.fields import new_id
-from common.queue import JobQueue
+from common.jobs.queue import JobQueue
 from timelines_service.clients import UsersClient
 from timelines_service.models import Post, Queued
 from timelines_service.store import TimelinesStore

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Uuid, bindparam, delete, insert, literal_column, sel
 from sqlalchemy.dialects import postgresql
 
 from common.errors import FieldError, NotFound, Unprocessable
-from common.postgres import Database
+from common.postgres.database import Database
 from timelines_service.models import Post
 from timelines_service.tables import idempotency_keys, posts
 
@@ -124,7 +124,7 @@ class TimelinesStore:
         """The post stored: this one, or the first one with the same key. Raises Unprocessable."""
         if key is not None:
             return self._add_once(post, key)
-        with self._database.single() as connection:
+        with self._database.autocommit() as connection:
             connection.execute(ADD, post.model_dump())
         return post
 
@@ -180,7 +180,7 @@ class TimelinesStore:
         return self._posts(BY_FOLLOWEE, values)
 
     def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
-        with self._database.single() as connection:
+        with self._database.autocommit() as connection:
             return [_post(row) for row in connection.execute(statement, values).all()]
 
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from functools import partial
 from threading import Event
 
-from common.queue import Job, JobQueue
-from common.worker import Every, prepare, until_terminated, work
+from common.jobs.queue import Job, JobQueue
+from common.jobs.worker import Every, prepare, until_terminated, work
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore

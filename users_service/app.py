@@ -2,8 +2,9 @@
 
 from fastapi import FastAPI
 
-from common.health import Need
-from common.service import create_service, serve
+from common.server.app import create_service
+from common.server.dependency import Need
+from common.server.run import serve
 from users_service.passwords import Passwords
 from users_service.routes import routes
 from users_service.service import Accounts

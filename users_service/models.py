@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, Valida
 from pydantic_core import PydanticCustomError
 
 from common.fields import PRINTABLE, Request, Username
-from users_service.guessable import is_common
+from users_service.common_passwords import is_common
 
 MAX_FOLLOWEES = 7500
 

@@ -7,13 +7,14 @@ from fastapi import Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from common import headers
-from common.auth import is_service
-from common.bearer import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
-from common.errors import UnsupportedMediaType, problems
+from common.api import headers
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.api.pagination import page
+from common.api.problems import problems
+from common.api.routing import media_type, router
+from common.errors import UnsupportedMediaType
 from common.fields import Username
-from common.pages import page
-from common.routing import media_type, router
+from common.tokens import is_service
 from users_service.models import (
     MAX_FOLLOWEES,
     AccessToken,

@@ -2,8 +2,8 @@
 
 from anyio import to_thread
 
-from common.auth import Tokens
 from common.errors import Unauthorized
+from common.tokens import Tokens
 from users_service.models import AccessToken, Credentials, NewUser, OwnProfile
 from users_service.passwords import Passwords
 from users_service.store import UsersStore

@@ -2,7 +2,7 @@
 
 from sqlalchemy import URL
 
-from common.postgres import database_url
+from common.postgres.database import database_url
 from common.settings import PostgresSettings, PostgresUrl, ServiceSettings
 
 

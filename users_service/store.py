@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
 from common.errors import BadRequest, Conflict, NotFound, Unauthorized
-from common.postgres import Database
+from common.postgres.database import Database
 from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile
 from users_service.tables import follows, users
 
@@ -92,7 +92,7 @@ class UsersStore:
         return profile
 
     def password_hash(self, username: str) -> str | None:
-        with self._database.single() as connection:
+        with self._database.autocommit() as connection:
             hashed: str | None = connection.execute(PASSWORD_HASH, {"name": username}).scalar()
             return hashed
 
@@ -136,7 +136,7 @@ class UsersStore:
 
     def followees(self, username: str, limit: int, before: str | None) -> list[str]:
         """Newest follow first. Raises BadRequest when `before` is not one of them."""
-        with self._database.single() as connection:
+        with self._database.autocommit() as connection:
             if before is None:
                 return list(connection.execute(FOLLOWEES, {"name": username, "limit": limit}).scalars())
             position = connection.execute(POSITION, {"name": username, "of": before}).scalar()
@@ -146,7 +146,7 @@ class UsersStore:
             return list(connection.execute(FOLLOWEES_BEFORE, values).scalars())
 
     def _one(self, statement: Any, username: str) -> Row[Any]:
-        with self._database.single() as connection:
+        with self._database.autocommit() as connection:
             row = connection.execute(statement, {"name": username}).first()
         if row is None:
             raise _no_such_user(username)

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import gateway
-from common.registry import Instance, Status, Table
+from common.discovery.models import Instance, Status, Table
 from tests.instances import instance
 
 Behaviour = Callable[["Answer"], None]

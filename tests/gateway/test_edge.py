@@ -12,8 +12,9 @@ import servers
 import uvicorn
 from fastapi import FastAPI
 
-from common import lookout, protocol
-from common.service import listening
+from common.gateway import watchdog
+from common.server import protocol
+from common.server.run import listening
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
 from tests.waiting import eventually
@@ -325,8 +326,8 @@ def test_who_takes_too_long_to_ask_is_cut_off(
 def test_a_large_body_that_takes_too_long_is_408(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookout, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(lookout, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "TOTAL_SECONDS", 0.3)
     connection = connect()
     connection.sendall(POST + HOST + CHUNKED + END + b"11000\r\n" + b"a" * 0x11000 + b"\r\n")
 

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common import bulkhead, exchange, lookout
-from common.registry import Status
+from common.discovery.models import Status
+from common.gateway import bulkhead, forwarded_request, watchdog
 from tests.waiting import eventually
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -120,7 +120,7 @@ def test_a_long_body_streams_through(client: TestClient, timelines) -> None:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_over_the_limit_is_413(client: TestClient, timelines, chunked: bool) -> None:
-    body = b"x" * (exchange.LARGEST_BODY_BYTES + 1)
+    body = b"x" * (forwarded_request.LARGEST_BODY_BYTES + 1)
 
     answer = client.post("/posts", content=iter([body]) if chunked else body)
 
@@ -253,8 +253,8 @@ def test_requests_spread_over_all_instances(client: TestClient, start, listed) -
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(lookout, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "TOTAL_SECONDS", 0.3)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
 import gateway
-from common import api_document
-from common.api_document import AWAY
-from common.registry import Status, Table
+from common.discovery.models import Status, Table
+from common.gateway import openapi
+from common.gateway.openapi import AWAY
 from tests.gateway.conftest import Answer
 
 
@@ -151,7 +151,7 @@ def test_where_a_token_is_taken_one_can_sign_in(client: TestClient, documented) 
 def test_a_service_that_went_away_keeps_its_document(
     client: TestClient, documented, listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_document, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(openapi, "FRESH_SECONDS", 0)
     client.get("/openapi.json")
     listed()
 
@@ -165,7 +165,7 @@ def test_what_a_service_that_went_away_said_is_marked_until_it_is_back(
         paths = client.get("/openapi.json").json()["paths"]
         return [paths[path]["get"].get("description", "") for path in ("/posts", "/polls")]
 
-    monkeypatch.setattr(api_document, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(openapi, "FRESH_SECONDS", 0)
     client.get("/openapi.json")
     polls, timelines = (documented[name].as_instance() for name in ("polls", "timelines"))
     listed(timelines)
@@ -203,7 +203,7 @@ ODD = [
 def test_a_service_that_has_no_document_now_keeps_nobody_from_the_others(
     client: TestClient, documented, monkeypatch: pytest.MonkeyPatch, behaviour
 ) -> None:
-    monkeypatch.setattr(api_document, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(openapi, "PATIENCE_SECONDS", 0.2)
     documented["polls"].behaviour = behaviour
 
     paths = client.get("/openapi.json").json()["paths"]

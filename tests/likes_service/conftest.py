@@ -18,11 +18,12 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from fastapi.testclient import TestClient
 
-from common.auth import Tokens
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
+from common.discovery.models import Table
 from common.fields import new_id
-from common.http import ServiceClient
-from common.queue import JobQueue
-from common.registry import Directory, Table
+from common.jobs.queue import JobQueue
+from common.tokens import Tokens
 from likes_service.app import create_app
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.mailer import MailServer

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import servers
 
-from common import telemetry
 from common.errors import Unavailable
-from common.queue import JobQueue, QueueDown
+from common.jobs.queue import JobQueue, QueueDown
+from common.telemetry import context
 from likes_service import service
 from likes_service.mailer import MailServer, MailServerAway
 from likes_service.models import NOTICE, Liked, LikeRecorded, TakenBack
@@ -112,9 +112,9 @@ def test_a_job_has_the_request_id_of_its_like(store, queues, taking, post_id):
     queue = queues()
 
     with taking(store, queue) as likes:
-        telemetry.begin("request-7")
+        context.begin("request-7")
         likes.like(post_id, "bob")
-        telemetry.begin("request-8")
+        context.begin("request-8")
 
     assert b'"request-7"' in queue.reserve(timeout=1).text
 

@@ -13,7 +13,7 @@ import servers
 
 from common.errors import BadRequest
 from common.fields import new_id
-from common.service import THREADS
+from common.server.app import THREADS
 from likes_service.models import Liked as LikedNotice
 from likes_service.models import LikedPost, LikeRecorded, Owed, PostLikes, TakenBack
 from likes_service.store import LikesStore

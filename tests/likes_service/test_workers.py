@@ -19,8 +19,8 @@ import greenstalk
 import pytest
 import servers
 
-from common.queue import JobQueue
-from common.registry import Table
+from common.discovery.models import Table
+from common.jobs.queue import JobQueue
 from likes_service import service, workers
 from likes_service.models import NOTIFY_TUBE, VALIDATE_TUBE
 from likes_service.service import Likes
@@ -265,7 +265,7 @@ def _is_empty(client: greenstalk.Client[bytes]) -> bool:
     return not any(one[f"current-jobs-{state}"] for one in stats for state in states)
 
 
-QUEUE, STORE = "common.queue:JobQueue", "likes_service.store:LikesStore"
+QUEUE, STORE = "common.jobs.queue:JobQueue", "likes_service.store:LikesStore"
 SENDING = "likes_service.mailer:Conversation.send"
 
 

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from polls_service.app import create_app
+from polls_service.dynamodb import Table
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore
-from polls_service.tables import Table
 
 Hook = Callable[[str, Callable[..., Any]], None]
 Interfere = Callable[[str, list[AWSResponse]], None]

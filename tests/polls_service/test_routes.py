@@ -10,8 +10,8 @@ from botocore.awsrequest import AWSResponse
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common.routing import MAX_BODY_BYTES
-from polls_service import tables
+from common.api.routing import MAX_BODY_BYTES
+from polls_service import dynamodb
 from polls_service.app import create_app
 from polls_service.settings import PollsSettings
 from tests.waiting import eventually
@@ -207,7 +207,7 @@ def test_a_store_that_throttles_all_the_time_is_503(
     refusal: Callable[..., AWSResponse],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tables, "DEADLINE_SECONDS", 0.1)
+    monkeypatch.setattr(dynamodb, "DEADLINE_SECONDS", 0.1)
     interfere("TransactWriteItems", [refusal("ThrottlingException") for _ in range(1000)])
     voted = client.post(f"/polls/{poll['id']}/vote", json={"option": 0}, headers=as_user("bob"))
 

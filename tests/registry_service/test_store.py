@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from common.discovery.models import HEARTBEAT_SECONDS, LEASE_SECONDS, Status
 from common.errors import Conflict, NotFound
-from common.registry import HEARTBEAT_SECONDS, LEASE_SECONDS, Status
 from registry_service import store as module
 from registry_service.clock import STALL_SECONDS, LivedTime
 from registry_service.store import SUSPECT_SECONDS, RegistryStore

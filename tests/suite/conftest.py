@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 import servers
 
-from common.auth import Tokens
+from common.tokens import Tokens
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from common.auth import Tokens
 from common.fields import new_id
+from common.tokens import Tokens
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
 
 # What is named in the path is the owner's; `nobody` has no token.

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from common.auth import Tokens
-from common.http import ServiceClient
-from common.registry import Directory, Instance, Table
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
+from common.discovery.models import Instance, Table
+from common.tokens import Tokens
 from tests.instances import instance
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from common.auth import Tokens
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
+from common.discovery.models import Table
 from common.errors import NotFound, Unavailable
-from common.http import ServiceClient
-from common.registry import Directory, Table
+from common.tokens import Tokens
 from tests.instances import instance
 from timelines_service.clients import MAX_FOLLOWEES, Followees, RecentLists, UsersClient
 

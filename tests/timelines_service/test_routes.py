@@ -12,8 +12,8 @@ import servers
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common.auth import Tokens
-from common.http import ServiceClient
+from common.discovery.client import ServiceClient
+from common.tokens import Tokens
 from tests.hanging import hung_server
 from tests.instances import instance
 from tests.timelines_service.conftest import Users, directory_of

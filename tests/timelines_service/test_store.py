@@ -72,7 +72,7 @@ def test_an_old_key_is_forgotten_and_a_young_one_kept(store: TimelinesStore) -> 
     store.add(_post(), "young")
     store.forget_keys()
 
-    with store._database.single() as connection:
+    with store._database.autocommit() as connection:
         keys = connection.execute(text("SELECT key FROM idempotency_keys")).scalars().all()
     assert keys == ["young"]
 
@@ -127,7 +127,7 @@ def test_no_more_keys_are_forgotten_at_once_than_said(
 
     store.forget_keys()
 
-    with store._database.single() as connection:
+    with store._database.autocommit() as connection:
         keys = connection.execute(text("SELECT key FROM idempotency_keys ORDER BY key")).scalars().all()
     assert keys == ["2", "3", "4"]
 

@@ -90,7 +90,7 @@ def test_a_time_that_nobody_could_read_again_is_buried(
     assert store.newest(10, None) == []
 
 
-QUEUE, STORE = "common.queue:JobQueue", "timelines_service.store:TimelinesStore"
+QUEUE, STORE = "common.jobs.queue:JobQueue", "timelines_service.store:TimelinesStore"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from passlib.hash import argon2, pbkdf2_sha256
 
 from common.errors import Unavailable
 from users_service import passwords as module
-from users_service.guessable import _common, is_common
+from users_service.common_passwords import _common, is_common
 from users_service.passwords import NOBODYS, Passwords
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,8 @@ def test_a_common_password_is_known_in_any_case(password: str) -> None:
 
 def test_common_passwords_are_read_when_they_are_needed_only() -> None:
     program = (
-        "import users_service.app; from users_service.guessable import _common; print(_common.cache_info())"
+        "import users_service.app; from users_service.common_passwords import _common; "
+        "print(_common.cache_info())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
 

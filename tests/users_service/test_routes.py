@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from passlib.hash import argon2, pbkdf2_sha256
 from sqlalchemy import text
 
-from common.auth import Tokens
+from common.api.routing import MAX_BODY_BYTES
 from common.fields import RESERVED_NAMES
-from common.routing import MAX_BODY_BYTES
+from common.tokens import Tokens
 from tests.waiting import eventually
 from users_service.app import create_app
 from users_service.models import MAX_FOLLOWEES, NewUser

@@ -143,7 +143,7 @@ def test_the_count_stays_exact_when_following_and_ending_race(store: UsersStore,
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda turn: turn[0](*turn[1:]), turns))
 
-    with store._database.single() as connection:
+    with store._database.autocommit() as connection:
         wrong = connection.execute(
             text(
                 "SELECT username FROM users"

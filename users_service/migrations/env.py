@@ -1,5 +1,5 @@
 """Alembic's way in."""
 
-from common import migrations
+from common.postgres import migrations
 
 migrations.run()

@@ -1,0 +1,67 @@
+"""Who is asking: the token of a request, as routes depend on it."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from common.errors import Forbidden, Unauthorized
+from common.tokens import Tokens, is_service
+
+# For a route that answers everybody, and the token's subject more: `openapi_extra=TOKEN_OPTIONAL`.
+TOKEN_OPTIONAL: dict[str, object] = {"security": [{}]}
+
+
+def authenticate(request: Request) -> str | None:
+    """The subject of the request's bearer token; None without one, Unauthorized for a bad one."""
+    if not hasattr(request.state, "subject"):
+        request.state.subject = _subject(request)
+    subject: str | None = request.state.subject
+    return subject
+
+
+def _subject(request: Request) -> str | None:
+    token = bearer_token(request)
+    tokens: Tokens = request.app.state.tokens
+    return None if token is None else tokens.subject(token)
+
+
+def bearer_token(request: Request) -> str | None:
+    """What stands after `Authorization: Bearer`; Unauthorized if something else stands there."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthorized("invalid_token", "The Authorization header must be: Bearer <token>.")
+    return token.strip()
+
+
+class Bearer(SecurityBase):
+    """`Authorization: Bearer` (RFC 6750) in the API document, and its subject in the code."""
+
+    model = HTTPBearerModel(bearerFormat="JWT", description="A token from `POST /login`.")
+    scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> str | None:
+        return authenticate(request)
+
+
+bearer = Bearer()
+
+
+async def require_subject(subject: Annotated[str | None, Security(bearer)]) -> str:
+    if subject is None:
+        raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
+    return subject
+
+
+async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str:
+    if is_service(subject):
+        raise Forbidden("users_only", "This is for users, not for services.")
+    return subject
+
+
+CurrentUser = Annotated[str, Depends(require_user)]
+MaybeSubject = Annotated[str | None, Security(bearer)]

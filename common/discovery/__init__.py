@@ -1,0 +1,1 @@
+"""Finding other services, and calling them."""

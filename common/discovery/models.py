@@ -1,0 +1,57 @@
+"""What the registry and its clients exchange."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+LEASE_SECONDS = 15
+HEARTBEAT_SECONDS = 5
+
+
+class Status(StrEnum):
+    """How an instance is, the best first; to all but the last requests may be sent."""
+
+    UP = "up"
+    DEGRADED = "degraded"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+
+
+class Instance(BaseModel):
+    """One registered process of a service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: str
+    service_name: str
+    host: str
+    port: int
+    version: str | None
+    status: Status
+    registered_at: datetime
+    last_heartbeat: datetime
+
+    @property
+    def netloc(self) -> str:
+        return netloc(self.host, self.port)
+
+
+class Table(BaseModel):
+    """Everything that the registry knows, at one version of one epoch of it."""
+
+    epoch: str
+    version: int
+    services: dict[str, tuple[Instance, ...]]
+
+
+def netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Lease(BaseModel):
+    """What a registered instance has to know: who it is, and how to stay."""
+
+    instance_id: str
+    lease_seconds: int = LEASE_SECONDS
+    heartbeat_seconds: int = HEARTBEAT_SECONDS

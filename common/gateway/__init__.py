@@ -1,0 +1,1 @@
+"""A reverse proxy; `gateway.py` says what it is used for."""

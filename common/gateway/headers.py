@@ -1,0 +1,30 @@
+"""Hop-by-hop headers (RFC 9110, §7.6.1), for both directions."""
+
+from collections.abc import Iterable
+
+# RFC 9110, §7.6.1, and the older ones that it names.
+HOP_BY_HOP = {
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+}  # fmt: skip
+# What only this side says; Host becomes the instance's.
+OURS = {
+    b"host", b"content-length", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+    b"x-request-id", b"traceparent", b"tracestate",
+}  # fmt: skip
+NOT_FORWARDED = HOP_BY_HOP | OURS
+# Whatever is said of them, they say where the body ends.
+FRAMING = {b"content-length", b"transfer-encoding"}
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+
+def end_to_end_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    named = connection_tokens(headers) - FRAMING
+    return [header for header in headers if header[0] not in named] if named else headers
+
+
+def connection_tokens(headers: RawHeaders) -> set[bytes]:
+    """The headers that are for one hop because the header `Connection` says so; all names in lower case."""
+    values = [value for name, value in headers if name == b"connection"]
+    return {token.strip().lower() for value in values for token in value.split(b",")}

@@ -1,0 +1,55 @@
+"""Settings of a service that faces the internet."""
+
+import re
+from ipaddress import ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator
+from throttled.rate_limiter.quota_parser import parse
+
+from common.gateway.rate_limits import Policy
+from common.settings import ServiceSettings, url
+
+OFF = "off"
+QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
+
+
+def _quota(value: str) -> str:
+    if value != OFF and not QUOTA.fullmatch(value):
+        raise ValueError("say `off`, or a rate and a burst such as `100/s burst 500`")
+    return value
+
+
+def _networks(value: str) -> str:
+    try:
+        for network in split_list(value):
+            ip_network(network)
+    except ValueError as exc:
+        raise ValueError("say addresses and networks, such as `10.0.0.0/8, 192.0.2.1`") from exc
+    return value
+
+
+def _origins(value: str) -> str:
+    for origin in split_list(value):
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError("an origin is a scheme and a host, such as `https://example.com`, or `*`")
+    return value
+
+
+class EdgeSettings(ServiceSettings):
+    """Settings of a service that faces the internet. Lists are separated by commas."""
+
+    rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
+    rate_limit_storage: Annotated[str, url("redis", "rediss")] = ""
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    cors_origins: Annotated[str, AfterValidator(_origins)] = ""
+
+    @property
+    def ordinary(self) -> Policy | None:
+        """What one client may ask for; None for no limits at all."""
+        return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
+
+
+def split_list(value: str) -> list[str]:
+    return [one.strip() for one in value.split(",") if one.strip()]

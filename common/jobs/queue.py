@@ -1,0 +1,195 @@
+"""Jobs on Beanstalkd: one tube, one connection, every wait bounded."""
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal, Self
+
+import greenstalk
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.telemetry import context
+
+logger = logging.getLogger(__name__)
+
+# Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
+PATIENCE_SECONDS = 1.5
+# While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
+IMPATIENCE_SECONDS = 0.02
+TTR_SECONDS = 60
+
+# Retrying these later may help; JOB_TOO_BIG and the like never get better.
+NOT_NOW = (
+    OSError,
+    # What greenstalk says of an answer that was cut off, or is not beanstalkd's.
+    AssertionError,
+    ValueError,
+    greenstalk.UnknownResponseError,
+    greenstalk.DrainingError,
+    greenstalk.OutOfMemoryError,
+    greenstalk.BuriedError,
+    greenstalk.InternalError,
+)
+
+
+class QueueDown(Exception):
+    """Beanstalkd does not take or give jobs now."""
+
+
+class Envelope(BaseModel):
+    """What every job carries around its payload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    # Both go into headers again.
+    request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    traceparent: str = Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A reserved job. Its text is parsed by who handles it, so that junk is buried and not fatal."""
+
+    id: int
+    text: bytes
+
+    def open(self) -> dict[str, Any]:
+        """Its payload; from here on, work is done under the job's request id."""
+        envelope = Envelope.model_validate_json(self.text)
+        context.begin(envelope.request_id, envelope.traceparent)
+        return envelope.payload
+
+
+class JobQueue:
+    """One tube. Threads may share it: the lock makes them take turns on the one connection."""
+
+    outages = (QueueDown,)
+
+    def __init__(self, host: str, port: int, tube: str) -> None:
+        self._address = (host, port)
+        self._tube = tube
+        self._lock = Lock()
+        self._client: greenstalk.Client[bytes] | None = None
+        self._is_away = False
+
+    @classmethod
+    def connect(cls, host: str, port: int, tube: str) -> Self:
+        """Build the queue, without network activity: the first verb connects."""
+        return cls(host, port, tube)
+
+    def prepare(self) -> None:
+        """Tubes make themselves."""
+
+    def ping(self) -> None:
+        with self._connection() as client:
+            client.stats()
+
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
+    def put(self, payload: BaseModel) -> None:
+        """Queue a job; when this returns, Beanstalkd has it."""
+        envelope = Envelope(
+            request_id=context.request_id.get(),
+            traceparent=context.traceparent.get(),
+            payload=payload.model_dump(mode="json"),
+        )
+        with self._connection() as client:
+            client.put(envelope.model_dump_json().encode(), ttr=TTR_SECONDS)
+
+    def reserve(self, timeout: int) -> Job | None:
+        """The next job, or None after `timeout` seconds without one."""
+        with self._connection(extra_seconds=timeout) as client:
+            try:
+                job = client.reserve(timeout)
+            except (greenstalk.TimedOutError, greenstalk.DeadlineSoonError):
+                return None
+            return Job(job.id, job.body)
+
+    def attempts(self, job: Job) -> int:
+        """How often this job has been reserved, as far as the server remembers."""
+        with self._settling(job) as client:
+            return client.stats_job(job.id)["reserves"]
+        return 0
+
+    def vanished(self, job: Job) -> int:
+        """How often, since it was last kicked, whoever had this job has neither settled nor released it."""
+        with self._settling(job) as client:
+            stats = client.stats_job(job.id)
+            lost: int = stats["reserves"] - stats["releases"] - stats["buries"] - 1
+            return lost // (1 + stats["kicks"])
+        return 0
+
+    def buried(self) -> int:
+        """How many jobs of this tube have been given up."""
+        with self._connection() as client:
+            return int(client.stats_tube(self._tube)["current-jobs-buried"])
+
+    def delete(self, job: Job) -> None:
+        with self._settling(job) as client:
+            client.delete(job.id)
+
+    def release(self, job: Job, delay: int) -> None:
+        with self._settling(job) as client:
+            client.release(greenstalk.Job(job.id, job.text), delay=delay)
+
+    def bury(self, job: Job) -> None:
+        with self._settling(job) as client:
+            client.bury(greenstalk.Job(job.id, job.text))
+
+    @contextmanager
+    def _settling(self, job: Job) -> Iterator[greenstalk.Client[bytes]]:
+        with self._connection() as client:
+            try:
+                yield client
+            except greenstalk.NotFoundError:
+                # Its time to run was over and it is another worker's now: handling is idempotent.
+                logger.warning("job %d is not ours any more", job.id)
+
+    @contextmanager
+    def _connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
+        deadline = time.monotonic() + PATIENCE_SECONDS + extra_seconds
+        if not self._lock.acquire(timeout=IMPATIENCE_SECONDS if self._is_away else _left(deadline)):
+            raise QueueDown("the connection to beanstalkd is busy")
+        try:
+            client = self._client or self._open(deadline)
+            self._socket.settimeout(_left(deadline))
+            yield client
+            self._is_away = False
+        except NOT_NOW as exc:
+            self._is_away = True
+            # After a time-out the next answer would be the one to the last question.
+            self._disconnect()
+            raise QueueDown(f"beanstalkd at {self._address}: {exc!r}") from exc
+        finally:
+            self._lock.release()
+
+    def _open(self, deadline: float) -> greenstalk.Client[bytes]:
+        self._socket = socket.create_connection(self._address, timeout=_left(deadline))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = self._client = greenstalk.Client(self._socket, encoding=None)
+        for verb, tube in (
+            (client.use, self._tube),
+            (client.watch, self._tube),
+            (client.ignore, greenstalk.DEFAULT_TUBE),
+        ):
+            self._socket.settimeout(_left(deadline))
+            verb(tube)
+        return client
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
+
+
+def _left(deadline: float) -> float:
+    """The seconds until then, and never none: a socket would take that for "do not wait at all"."""
+    return max(deadline - time.monotonic(), 0.01)

@@ -1,0 +1,184 @@
+"""The loop every background worker runs: reserve jobs, handle them, settle them."""
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from threading import Event, Thread
+
+from pydantic import ValidationError
+
+from common.jobs.queue import Job, JobQueue, QueueDown
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 8
+MAX_DELAY_SECONDS = 30
+# An outage is nothing that a job can help: it is tried again soon after the end, whenever that is.
+MAX_OUTAGE_DELAY_SECONDS = 4
+RESERVE_SECONDS = 1
+REMIND_SECONDS = 60
+RECONNECT_SECONDS = (0.1, 2.0)
+OUTAGE_SECONDS = (0.1, 1.0)
+
+Outages = tuple[type[Exception], ...]
+Handle = Callable[[Sequence[Job]], None]
+
+
+def until_terminated() -> Event:
+    """An event that SIGTERM and SIGINT set; both mean: finish the work in hand."""
+    stop = Event()
+    received: SimpleQueue[int] = SimpleQueue()
+
+    def wait() -> None:
+        received.get()
+        stop.set()
+
+    # A signal's handler runs in the middle of anything, even of another one: it must not take the lock that
+    # is in an event, which its own thread may be holding. A SimpleQueue may be put into from anywhere.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.put(number))
+    Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
+def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:
+    """Call `ready` until it meets no outage."""
+    while not stop.is_set():
+        try:
+            ready()
+        except outages as exc:
+            logger.warning("waiting for what this worker needs: %s", exc)
+            stop.wait(random.uniform(*RECONNECT_SECONDS))
+        else:
+            return
+
+
+def work(
+    queue: JobQueue,
+    handle: Handle,
+    outages: Outages,
+    stop: Event,
+    batch: int = 1,
+    chore: Callable[[], None] | None = None,
+) -> None:
+    """Handle up to `batch` jobs at a time until `stop` is set.
+
+    A job that meets an outage is retried, each time later than the last, for
+    as long as the outage lasts. One that fails otherwise is retried a few
+    times and then buried; one that cannot be read is buried at once. Buried
+    jobs are kept, where an operator can look at them and kick them.
+    """
+    remind = Every(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
+    while not stop.is_set():
+        try:
+            remind()
+            if chore:
+                chore()
+            jobs = _reserve(queue, batch)
+            if jobs and not _handle(queue, jobs, handle, outages, stop):
+                # The next ones would meet the same outage: they are better off waiting, untried.
+                stop.wait(random.uniform(*OUTAGE_SECONDS))
+        except QueueDown as exc:
+            logger.warning("reconnecting: %s", exc)
+            stop.wait(random.uniform(*RECONNECT_SECONDS))
+
+
+def _remind_of_buried(queue: JobQueue) -> None:
+    if buried := queue.buried():
+        logger.warning("%d buried jobs wait for you: python -m common.jobs list", buried)
+
+
+def _reserve(queue: JobQueue, batch: int) -> list[Job]:
+    """The next jobs; alone, and in the end not at all, one that may end whoever has it in hand.
+
+    A worker that was killed leaves its whole batch at the head of the tube: so it
+    is enough to ask for the first one.
+    """
+    first = queue.reserve(timeout=RESERVE_SECONDS)
+    if first is None:
+        return []
+    vanished = queue.vanished(first)
+    if vanished >= MAX_ATTEMPTS:
+        logger.error("job %d buried: %d workers have vanished with it", first.id, vanished)
+        queue.bury(first)
+        return []
+    jobs = [first]
+    while not vanished and len(jobs) < batch and (job := queue.reserve(timeout=0)):
+        jobs.append(job)
+    return jobs
+
+
+def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event) -> bool:
+    """Handle and settle these jobs; False when they met an outage."""
+    try:
+        handle(jobs)
+    except outages as exc:
+        for job in jobs:
+            _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS)
+        return False
+    except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
+        if len(jobs) > 1:
+            return _handle_one_by_one(queue, jobs, handle, outages, stop)
+        _give_up_or_retry(queue, jobs[0], exc)
+    else:
+        for job in jobs:
+            queue.delete(job)
+    return True
+
+
+def _handle_one_by_one(
+    queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event
+) -> bool:
+    """Handle these jobs so that a bad one harms only itself; False when one met an outage."""
+    is_well = True
+    for job in jobs:
+        if is_well and not stop.is_set():
+            is_well = _handle(queue, [job], handle, outages, stop)
+        else:
+            queue.release(job, delay=0)
+    return is_well
+
+
+def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
+    is_unreadable = isinstance(reason, ValidationError)
+    attempts = queue.attempts(job)
+    if is_unreadable or attempts >= MAX_ATTEMPTS:
+        # A validation error's own words repeat the input: not for the log.
+        why = "it cannot be read" if is_unreadable else f"attempt {attempts} met {reason!r}"
+        logger.error("job %d buried: %s", job.id, why, exc_info=None if is_unreadable else reason)
+        queue.bury(job)
+    else:
+        _retry(queue, job, reason, MAX_DELAY_SECONDS)
+
+
+def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None:
+    attempts = queue.attempts(job)
+    delay = min(2**attempts, max_delay)
+    delay = random.randint((delay + 1) // 2, delay)
+    logger.warning("job %d: attempt %d met %r, again in %d s", job.id, attempts, reason, delay)
+    queue.release(job, delay)
+
+
+class Every:
+    """Runs a chore at most once in so many seconds; one that fails waits for its next turn."""
+
+    def __init__(self, seconds: float, chore: Callable[[], None], outages: Outages) -> None:
+        self._seconds = seconds
+        self._chore = chore
+        self._outages = outages
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._seconds
+        try:
+            self._chore()
+        except self._outages as exc:
+            logger.warning("a chore waits: %s", exc)
+        except Exception:  # jobs are worth more than chores
+            logger.exception("a chore failed")

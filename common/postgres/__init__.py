@@ -1,0 +1,1 @@
+"""PostgreSQL: one pool a process, one transaction a change."""

@@ -1,0 +1,76 @@
+"""GET /livez and GET /health."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from common import __version__
+from common.api.headers import RETRY_AFTER
+from common.api.routing import router
+from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
+from common.errors import RETRY_SECONDS
+from common.server.dependency import Need
+
+logger = logging.getLogger(__name__)
+
+
+class Live(BaseModel):
+    """That the process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Health(BaseModel):
+    """`degraded` is when the service goes on without something, `unavailable` when it cannot."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    service: str
+    version: str
+    checks: dict[str, Literal["ok", "unavailable"]]
+
+
+def unavailable(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What an API document says of an answer about health that is a 503."""
+    return {503: {"model": model, "description": "Unavailable", "headers": RETRY_AFTER}}
+
+
+live_router = router("health")
+health_router = router("health")
+
+
+@live_router.get("/livez")
+async def live(response: Response) -> Live:
+    """Whether the process runs; nothing else is looked at."""
+    response.headers[PROCESS_ID_HEADER] = PROCESS_ID
+    return Live()
+
+
+@health_router.get("/health", responses=unavailable(Health))
+async def health(request: Request, response: Response) -> Health:
+    """Whether the service can do its work, and which of the things it needs are there."""
+    state = request.app.state
+    found = await check(state.name, state.needs)
+    if found.status == "unavailable":
+        response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return found
+
+
+async def check(service: str, needs: Sequence[Need]) -> Health:
+    """Ask all that the service needs, at once."""
+    well = await asyncio.gather(*(need.is_well() for need in needs))
+    missing = [need for need, ok in zip(needs, well, strict=True) if not ok]
+    return Health(
+        status="ok"
+        if not missing
+        else "unavailable"
+        if any(need.is_vital for need in missing)
+        else "degraded",
+        service=service,
+        version=__version__,
+        checks={need.name: "unavailable" if need in missing else "ok" for need in needs},
+    )

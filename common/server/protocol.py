@@ -1,0 +1,205 @@
+"""uvicorn's HTTP/1.1, with bounds on what a client may send, and on how long it may take for it."""
+
+import asyncio
+import re
+from math import inf
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from common.api.problems import render
+from common.errors import BadRequest, HeadersTooLarge, MethodNotAllowed, Problem, Unavailable, UrlTooLong
+from common.server.middleware import access_log
+from common.server.write_buffer import JoinedWrites
+from common.telemetry import context
+
+URL_BYTES = 8 * 1024
+HEADERS = 100
+HEADER_BYTES = 32 * 1024
+
+# From the first byte to the end of the headers, from there to the end of the body, and for one
+# answer's bytes that nobody takes.
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0
+UNREAD_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+
+# Each costs a file descriptor and some kilobytes, whether or not anything is asked on it.
+CONNECTIONS = 4000
+
+# RFC 9110, §7.2: a name or an address, and a port.
+HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+REFUSED_METHODS = {b"CONNECT", b"TRACE"}
+OTHER_METHODS = {"Allow": "DELETE, GET, HEAD, POST"}
+BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Counts while it reads, so that nothing has to fit into memory before it is refused."""
+
+    _received = _head_bytes = _header_bytes = _bytes_in_vain = 0
+    _is_in_head = False
+    _is_over = False
+    _refusal: Problem | None = None
+    _deadline = inf
+    _watching: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
+        if len(self.connections) > CONNECTIONS:
+            self._answer(Unavailable("too_many_connections", "There are too many connections now."))
+        else:
+            self._give(HEAD_SECONDS)
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._watching, self._unread):
+            if timer:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        self._head_bytes += len(data)
+        self._received = len(data)
+        self._bytes_in_vain += len(data)
+        super().data_received(data)
+        if self._deadline == inf and self._is_idle():
+            # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.
+            self._give(HEAD_SECONDS)
+        # The parser keeps a header to itself until it has all of it.
+        most = URL_BYTES + HEADER_BYTES
+        is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_in_vain > most
+        if is_too_much and not self.transport.is_closing():
+            self._answer(_headers_too_large())
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_in_head and self._head_bytes > URL_BYTES + HEADER_BYTES:
+            self._refusal = self._refusal or _headers_too_large()
+        self._answer(self._refusal or BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112."))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._bytes_in_vain = 0
+        # A chunk counts for the first request that begins in it; what others have of it is little.
+        self._head_bytes, self._received = self._received, 0
+        self._header_bytes = 0
+        self._give(HEAD_SECONDS)
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > URL_BYTES:
+            self._refuse(UrlTooLong("url_too_long", f"A URL has at most {URL_BYTES} bytes."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer: what comes after the body has been judged without it (RFC 9110, §6.5.1)
+        super().on_header(name, value)
+        if not (value.isascii() or _is_utf8(value)):
+            self._refuse(BadRequest("bad_header", "A header's value is UTF-8."))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES or len(self.headers) > HEADERS:
+            self._refuse(_headers_too_large())
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._require_sane_head()
+        self._give(BODY_SECONDS)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_in_vain = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._deadline = inf
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread:
+            self._unread.cancel()
+
+    def _require_sane_head(self) -> None:
+        if self.parser.get_method() in REFUSED_METHODS:
+            detail = "This method is not for anything here."
+            self._refuse(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or not _is_for(self.url, hosts[0]):
+            self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
+        if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
+            # The parser would leave the body for another protocol to read.
+            self._refuse(BadRequest("bad_upgrade", "A request to upgrade has no body."))
+
+    def _refuse(self, problem: Problem) -> None:
+        """End the parsing: uvicorn makes whatever is raised here a call of `send_400_response`."""
+        self._refusal = problem
+        raise problem
+
+    def _answer(self, problem: Problem) -> None:
+        self._is_over = True
+        if self._is_answering_another():
+            # This would be taken for its end.
+            self.transport.abort()
+            return
+        context.begin_from(self.headers or ())
+        access_log.info("refused: %s %d", problem.code, problem.status)
+        answer = render(problem)
+        headers = [*answer.raw_headers, *context.outgoing_raw()]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        status = STATUS_LINE[answer.status_code]
+        self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
+        # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _is_idle(self) -> bool:
+        """Whether no request has begun that has not been answered."""
+        return not self._is_in_head and (self.cycle is None or self.cycle.response_complete)
+
+    def _is_answering_another(self) -> bool:
+        """Whether an answer is under way, or due before, to another request on this connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
+
+    def _give(self, seconds: float) -> None:
+        """So much time until the next thing is due."""
+        self._deadline = self.loop.time() + seconds
+
+    def _watch(self) -> None:
+        # One timer a connection: one for each request would cost more than all else here.
+        left = self._deadline - self.loop.time()
+        if left > 0:
+            self._watching = self.loop.call_later(min(left, HEAD_SECONDS, BODY_SECONDS), self._watch)
+        elif not self._is_over:
+            self.transport.close()
+
+
+def _is_for(target: bytes, host: bytes) -> bool:
+    """Whether a target in absolute form names this host (RFC 9112, §3.2.2); all others name none."""
+    if target.startswith((b"/", b"*")):
+        return True
+    return urlsplit(target).netloc.lower().removesuffix(b":80") == host.lower().removesuffix(b":80")
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(
+        "headers_too_large", f"A request has at most {HEADERS} headers, of {HEADER_BYTES} bytes in all."
+    )

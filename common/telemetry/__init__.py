@@ -1,0 +1,1 @@
+"""What is observed of a process: the request id, the trace, the log."""

@@ -1,0 +1,51 @@
+"""The log: text for people, JSON for machines."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from common.telemetry.context import request_id, traceparent
+
+logger = logging.getLogger(__name__)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        # One event, one line, whatever a client has put into it.
+        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        line = f"{at} {record.levelname:7} {record.name}: {message} [{request_id.get()}]"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """A line for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id.get(),
+            "traceparent": traceparent.get(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure_logging(level: str, form: str | None) -> None:
+    """Log to standard output: text on a terminal, JSON elsewhere, or as `form` says."""
+    form = form or ("text" if sys.stdout.isatty() else "json")
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(TextFormatter() if form == "text" else JsonFormatter())
+    # What no line of ours has need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
+    # The client libraries say at info what our own lines say already.
+    for chatty in ("httpx", "httpcore", "botocore", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

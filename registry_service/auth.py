@@ -1,0 +1,46 @@
+"""Who may write: whoever knows the registry's own token; if it has none, whoever is on its machine."""
+
+import hmac
+import re
+
+from fastapi import Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from common.api.auth import bearer_token
+from common.errors import Unauthorized
+from common.settings import is_loopback
+
+# Where a page comes from, as its browser says (RFC 6454), when that is this machine's own Swagger.
+LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
+
+
+class RegistryToken(SecurityBase):
+    """`Authorization: Bearer` with the registry's token, which is not a user's and no JWT."""
+
+    model = HTTPBearerModel(description="The registry's `REGISTRY_TOKEN`, if it has one. Not a user's token.")
+    scheme_name = "registry_token"
+
+    async def __call__(self, request: Request) -> None:
+        expected: str = request.app.state.registry_token
+        if not expected:
+            _require_this_machine(request)
+            return
+        token = bearer_token(request)
+        if token is None:
+            raise Unauthorized("token_required", "This registry wants its REGISTRY_TOKEN as a bearer token.")
+        # Headers are bytes, which the framework has read as Latin-1.
+        if not hmac.compare_digest(token.encode("latin-1"), expected.encode()):
+            raise Unauthorized("invalid_token", "This is not this registry's REGISTRY_TOKEN.")
+
+
+def _require_this_machine(request: Request) -> None:
+    is_here = request.client is not None and is_loopback(request.client.host)
+    # A page from anywhere runs on its reader's machine, and with DNS rebinding it is same-origin with us.
+    origin = request.headers.get("origin")
+    if not is_here or (origin is not None and not LOCAL_ORIGIN.fullmatch(origin)):
+        detail = "This registry has no REGISTRY_TOKEN: only its own machine may write."
+        raise Unauthorized("token_required", detail)
+
+
+registry_token = RegistryToken()

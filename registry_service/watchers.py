@@ -1,0 +1,65 @@
+"""Those who wait for the table to change, and what keeps its clock going."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from common.discovery.models import Table
+from common.errors import Unavailable
+from registry_service.clock import TICK_SECONDS
+from registry_service.store import RegistryStore
+
+
+class Watch:
+    """Wakes all who wait at every change: a lease that runs out is one too."""
+
+    def __init__(self, store: RegistryStore) -> None:
+        self._store = store
+        self._is_leaving = False
+        self._rendered: tuple[Table | None, bytes] = (None, b"")
+
+    async def __aenter__(self) -> Self:
+        self._change = asyncio.Event()
+        self._store.on_change(self._wake)
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ticking.cancel()
+        await asyncio.gather(self._ticking, return_exceptions=True)
+
+    def leave(self) -> None:
+        """Let nobody wait any longer: the process is about to end."""
+        self._is_leaving = True
+        self._wake()
+
+    async def table(self, epoch: str | None, version: int | None, wait: float) -> bytes:
+        """The table as JSON, at once if it is of another epoch or newer, else when it is, or after `wait`."""
+        if version is not None and epoch in (None, self._store.epoch):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._newer_than(version)
+        table = self._store.table()
+        if self._rendered[0] is not table:
+            # Made once for all who wake together.
+            self._rendered = (table, table.model_dump_json().encode())
+        return self._rendered[1]
+
+    async def _newer_than(self, version: int) -> None:
+        while self._store.version() <= version:
+            if self._is_leaving:
+                # An answer with the table would only be followed by the next wait.
+                raise Unavailable("leaving", "The registry is about to stop.")
+            await self._change.wait()
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def _tick(self) -> None:
+        while True:
+            self._store.expire()
+            await asyncio.sleep(TICK_SECONDS)

@@ -1,0 +1,393 @@
+"""Being found, and knowing where the others are."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any, Self
+
+import httpx2
+import pytest
+import servers
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from common.discovery import registration as module
+from common.discovery.directory import Directory
+from common.discovery.models import HEARTBEAT_SECONDS, LEASE_SECONDS, Instance, Status, Table
+from common.discovery.registration import Registration
+from common.server.health import live_router
+from tests.instances import instance
+from tests.waiting import BUSY_SECONDS, eventually
+
+ROOT = Path(__file__).parents[3]
+
+
+def _table(epoch: str, *instances: Instance) -> Table:
+    return Table(epoch=epoch, version=1, services={"users": instances} if instances else {})
+
+
+def _ports(directory: Directory) -> list[int]:
+    return sorted(instance.port for instance in directory.instances("users"))
+
+
+def test_a_registry_that_comes_back_empty_makes_nobody_disappear_for_a_lease() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100)), now=100)
+    directory.accept(_table("second"), now=200)
+    before = _ports(directory)
+    directory.accept(_table("second"), now=200 + LEASE_SECONDS)
+
+    assert (before, _ports(directory)) == ([5100], [])
+
+
+def test_who_registers_again_is_there_once() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("second", instance(5110)), now=200)
+
+    assert _ports(directory) == [5100, 5110]
+
+
+def test_within_an_epoch_who_is_not_listed_is_gone() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("first", instance(5110)), now=101)
+
+    assert _ports(directory) == [5110]
+
+
+def test_who_left_after_registering_again_has_left() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
+    directory.accept(_table("second", instance(5110)), now=200)
+    directory.accept(_table("second"), now=201)
+
+    assert _ports(directory) == [5100]
+
+
+def test_a_registry_may_restart_twice_in_a_row() -> None:
+    directory = Directory(None)
+    directory.accept(_table("first", instance(5100)), now=100)
+    directory.accept(_table("second"), now=200)
+    directory.accept(_table("third"), now=201)
+
+    assert _ports(directory) == [5100]
+
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(data: Path) -> Iterator[Start]:
+    """Start a process of the project with these variables."""
+    processes = []
+
+    def start(module: str, **variables: Any) -> "subprocess.Popen[bytes]":
+        environment = os.environ | {name.upper(): str(value) for name, value in variables.items()}
+        command = [sys.executable, "-m", module]
+        with (data / f"{module}.log").open("ab") as log:
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+class Registry:
+    """A registry in a process of its own."""
+
+    def __init__(self, start: Start) -> None:
+        self._port = servers.free_port()
+        self._start = start
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self.process = self._start("registry_service.app", port=self._port)
+        eventually(lambda: _is_live(self.url), seconds=20)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def registry(start: Start) -> Registry:
+    registry = Registry(start)
+    registry.start()
+    return registry
+
+
+@pytest.fixture
+def url(registry: Registry) -> str:
+    return registry.url
+
+
+def _is_live(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/livez").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+@pytest.fixture
+def directory(url: str) -> Iterator[Directory]:
+    directory = Directory(url)
+    directory.start()
+    eventually(lambda: directory.is_current)
+    yield directory
+    directory.stop()
+
+
+def _register(url: str, port: int) -> str:
+    body = {"service_name": "users", "host": "127.0.0.1", "port": port}
+    instance_id: str = httpx2.post(f"{url}/register", json=body).json()["instance_id"]
+    return instance_id
+
+
+def test_a_directory_learns_of_every_change(url: str, directory: Directory) -> None:
+    instance_id = _register(url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    httpx2.post(f"{url}/heartbeat/{instance_id}", json={"status": "draining"})
+    eventually(lambda: directory.instances("users")[0].status is Status.DRAINING)
+    httpx2.delete(f"{url}/deregister/{instance_id}")
+
+    eventually(lambda: _ports(directory) == [])
+
+
+def test_a_service_registers_follows_its_health_and_leaves(
+    start: Start, url: str, directory: Directory
+) -> None:
+    port = servers.free_port()
+    service = start(
+        "users_service.app", port=port, registry_url=url, db_port=servers.free_port()
+    )  # without its PostgreSQL
+    eventually(lambda: [one.status for one in directory.instances("users")] == [Status.DEGRADED], seconds=20)
+    service.send_signal(signal.SIGTERM)
+    eventually(lambda: [one.status for one in directory.instances("users")] == [Status.DRAINING])
+    eventually(lambda: not directory.instances("users"))
+
+    assert service.wait(timeout=5) == 0
+
+
+def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, directory: Directory) -> None:
+    _register(registry.url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    registry.kill()
+    eventually(lambda: not directory.is_current)
+
+    assert _ports(directory) == [5100]
+
+
+def test_a_directory_finds_a_restarted_registry_and_forgets_nobody_at_once(
+    registry: Registry, directory: Directory
+) -> None:
+    _register(registry.url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    registry.kill()
+    eventually(lambda: not directory.is_current)
+    registry.start()
+    _register(registry.url, 5110)
+
+    assert eventually(lambda: len(_ports(directory)) > 1 and _ports(directory)) == [5100, 5110]
+
+
+def test_who_waits_for_a_change_does_not_keep_the_registry_from_ending(
+    registry: Registry, directory: Directory
+) -> None:
+    _register(registry.url, 5100)
+    eventually(lambda: _ports(directory) == [5100])
+    registry.process.send_signal(signal.SIGTERM)
+
+    assert registry.process.wait(timeout=2) == 0
+
+
+class Service:
+    """What Registration needs of a service: that it is reached where it says, and how it is."""
+
+    def __init__(self, registry_url: str) -> None:
+        port = servers.free_port()
+        app = FastAPI(lifespan=self._life)
+        app.include_router(live_router)
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
+        self._registration = (registry_url, "", "things", ("127.0.0.1", port), self._is_well)
+        self._thread = Thread(target=self._server.run)
+        self.is_well = True
+
+    async def _is_well(self) -> bool:
+        return self.is_well
+
+    @asynccontextmanager
+    async def _life(self, app: FastAPI) -> AsyncIterator[None]:
+        registration = Registration(*self._registration)
+        registration.start()
+        yield
+        await registration.drain()
+        await registration.stop()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats that follow each other fast."""
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.1)
+
+
+def _statuses(url: str) -> list[str]:
+    found = httpx2.get(f"{url}/services").json()["services"]
+    return [one["status"] for one in found.get("things", [])]
+
+
+def test_who_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(registry: Registry) -> None:
+    before = httpx2.get(f"{registry.url}/services").json()["version"]
+    service = Service(registry.url)
+    service.is_well = False
+    with service:
+        assert eventually(lambda: _statuses(registry.url)) == ["degraded"]
+
+        assert httpx2.get(f"{registry.url}/services").json()["version"] == before + 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) -> None:
+    with Service(registry.url):
+        eventually(lambda: _statuses(registry.url))
+        registry.kill()
+        registry.start()
+
+        assert eventually(lambda: _statuses(registry.url), seconds=5) == ["up"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_may_start_before_the_registry(start: Start) -> None:
+    registry = Registry(start)
+    with Service(registry.url):
+        registry.start()
+
+        assert eventually(lambda: _statuses(registry.url), seconds=5) == ["up"]
+
+
+def test_a_change_of_health_does_not_wait_for_the_next_heartbeat(url: str) -> None:
+    with Service(url) as service:
+        eventually(lambda: _statuses(url) == ["up"])
+        service.is_well = False
+
+        eventually(lambda: _statuses(url) == ["degraded"], seconds=HEARTBEAT_SECONDS / 2)
+
+
+def test_who_ends_leaves_at_once(url: str) -> None:
+    with Service(url):
+        eventually(lambda: _statuses(url))
+
+    assert _statuses(url) == []
+
+
+def test_who_was_never_registered_does_not_register_to_say_goodbye(url: str) -> None:
+    async def is_well() -> bool:
+        return True
+
+    async def come_and_go() -> None:
+        registration = Registration(url, "", "things", ("127.0.0.1", servers.free_port()), is_well)
+        registration.start()
+        await registration.drain()
+        await registration.stop()
+
+    asyncio.run(come_and_go())
+
+    assert httpx2.get(f"{url}/services/things").status_code == 404
+
+
+def test_a_registry_that_hangs_delays_nobodys_end(registry: Registry) -> None:
+    with Service(registry.url):
+        eventually(lambda: _statuses(registry.url))
+        registry.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+
+    assert time.monotonic() - began < BUSY_SECONDS
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_not_a_registry_is_asked_until_it_is_one(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(start)
+    with _something_else(registry.url) as asked, Service(registry.url):
+        eventually(lambda: len(asked) > 3)
+    complaints = [one.getMessage() for one in caplog.records if one.name == module.logger.name]
+
+    assert len(complaints) == 1
+    assert "is not a registry" in complaints[0]
+
+
+def test_who_leaves_while_it_is_registered_is_taken_off_the_list(start: Start) -> None:
+    registry = Registry(start)
+    with _something_else(registry.url, _slow_lease) as asked, Service(registry.url):
+        eventually(lambda: asked)
+
+        # Leaves now, before it has been told its id.
+    assert asked == ["/register", "/heartbeat/id", "/heartbeat/id", "/deregister/id"]
+
+
+def test_a_registry_that_is_gone_is_no_trouble_to_who_leaves(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Service(registry.url):
+        eventually(lambda: _has_beaten(registry.url))
+        registry.kill()
+
+    assert [
+        one for one in caplog.records if one.name == module.logger.name and one.levelname == "WARNING"
+    ] == []
+
+
+def _has_beaten(url: str) -> bool:
+    found = httpx2.get(f"{url}/services").json()["services"].get("things", [])
+    return any(one["last_heartbeat"] > one["registered_at"] for one in found)
+
+
+async def _slow_lease(path: str) -> Response:
+    if path == "/register":
+        await asyncio.sleep(0.3)
+    return JSONResponse({"instance_id": "id"})
+
+
+async def _welcome(path: str) -> Response:
+    return PlainTextResponse("Welcome!")
+
+
+@contextmanager
+def _something_else(url: str, reply: Callable[[str], Awaitable[Response]] = _welcome) -> Iterator[list[str]]:
+    """A server that is no registry; the paths that it was asked for."""
+    asked: list[str] = []
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await (await reply(scope["path"]))(scope, receive, send)
+
+    port = int(url.rpartition(":")[2])
+    config = uvicorn.Config(answer, port=port, loop="asyncio", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    eventually(lambda: server.started)
+    yield asked
+    server.should_exit = True
+    thread.join()

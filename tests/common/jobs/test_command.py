@@ -1,0 +1,211 @@
+"""The command for buried jobs, on a real beanstalkd of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import greenstalk
+import pytest
+import servers
+
+from common.jobs.__main__ import BuriedJobs
+from common.jobs.queue import Envelope
+
+ROOT = Path(__file__).parents[3]
+READABLE = Envelope(request_id="r", traceparent="", payload={"text": "zażółć"}).model_dump_json().encode()
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def beanstalkd(tmp_path: Path) -> Iterator[servers.Server]:
+    server = servers.beanstalkd(tmp_path / "jobs", servers.free_port())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(beanstalkd: servers.Server) -> Iterator[greenstalk.Client[bytes]]:
+    with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None) as client:
+        yield client
+
+
+Bury = Callable[..., int]
+
+
+@pytest.fixture
+def bury(client: greenstalk.Client[bytes]) -> Bury:
+    """Bury a job; its number."""
+
+    def bury(text: bytes = READABLE, tube: str = "one") -> int:
+        client.use(tube)
+        client.watch(tube)
+        number = client.put(text)
+        client.bury(client.reserve_job(number))
+        return number
+
+    return bury
+
+
+@pytest.fixture
+def run(beanstalkd: servers.Server) -> Run:
+    def run(*arguments: object, port: int = beanstalkd.port) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "common.jobs", *map(str, arguments)]
+        environment = os.environ | {"BEANSTALKD_PORT": str(port)}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+def state(client: greenstalk.Client[bytes], number: int) -> str:
+    return client.stats_job(number)["state"]
+
+
+def test_every_buried_job_of_every_tube_is_listed(run: Run, bury: Bury, client) -> None:
+    numbers = [bury(tube=tube) for tube in ("one", "two", "one")]
+    client.put(READABLE)
+
+    lines = [line.split()[:2] for line in run("list").stdout.splitlines()]
+
+    assert lines == [["one", str(numbers[0])], ["two", str(numbers[1])], ["one", str(numbers[2])]]
+
+
+def test_one_tube_may_be_listed_alone(run: Run, bury: Bury) -> None:
+    bury(tube="one")
+    number = bury(tube="two")
+
+    assert run("list", "--tube", "two").stdout.startswith(f"two {number} ")
+    assert len(run("list", "--tube", "two").stdout.splitlines()) == 1
+
+
+def test_a_line_says_how_often_a_job_was_tried_and_how_it_begins(run: Run, bury: Bury) -> None:
+    number = bury()
+    tube, found, age, attempts, begins = run("list").stdout.strip().split(maxsplit=4)
+
+    assert (tube, found, attempts, begins) == (
+        "one",
+        str(number),
+        "1",
+        '{"text": "za\\u017c\\u00f3\\u0142\\u0107"}',
+    )
+    assert age.endswith("s")
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\n\x1b[2J", b"[" * 60_000])
+def test_a_job_that_nobody_can_read_is_one_line_too(run: Run, bury: Bury, junk: bytes) -> None:
+    bury(junk)
+
+    listed = run("list").stdout
+
+    assert "unreadable" in listed
+    assert listed.count("\n") == 1
+    assert listed.strip().isprintable()
+
+
+def test_listing_moves_nothing(run: Run, bury: Bury, client) -> None:
+    numbers = [bury() for _ in range(3)]
+    before = [client.stats_job(number) | {"age": 0} for number in numbers]
+
+    run("list")
+
+    assert [client.stats_job(number) | {"age": 0} for number in numbers] == before
+    assert client.stats()["current-jobs-ready"] == 0
+
+
+def test_what_was_buried_before_a_restart_is_listed(
+    run: Run, bury: Bury, beanstalkd, client, tmp_path
+) -> None:
+    number = bury()
+    bury()
+    beanstalkd._process.send_signal(signal.SIGKILL)
+    beanstalkd._process.wait()
+    again = servers.beanstalkd(tmp_path / "jobs", servers.free_port())
+
+    lines = run("list", port=again.port).stdout.splitlines()
+    again.stop()
+
+    assert len(lines) == 2
+    assert lines[0].startswith(f"one {number} ")
+
+
+def test_a_job_that_is_kicked_while_it_is_looked_for_is_not_looked_for_longer(beanstalkd, bury: Bury) -> None:
+    gone, kept = bury(), bury()
+    jobs = BuriedJobs.connect("127.0.0.1", beanstalkd.port)
+    get = jobs.get
+    jobs.get = lambda number: jobs._client.kick_job(gone) if number == gone else get(number)
+
+    assert [job.id for job in jobs.find()] == [kept]
+    jobs.close()
+
+
+def test_a_kicked_job_is_ready_again_and_the_others_are_not(run: Run, bury: Bury, client) -> None:
+    kicked, kept = bury(), bury()
+
+    assert run("kick", kicked).returncode == 0
+    assert (state(client, kicked), state(client, kept)) == ("ready", "buried")
+
+
+def test_a_deleted_job_is_gone_and_the_others_are_not(run: Run, bury: Bury, client) -> None:
+    deleted, kept = bury(), bury()
+
+    assert run("delete", deleted).returncode == 0
+    assert state(client, kept) == "buried"
+    with pytest.raises(greenstalk.NotFoundError):
+        client.stats_job(deleted)
+
+
+@pytest.mark.parametrize("command", ["kick", "delete"])
+def test_all_of_a_tube_are_all_that_are_buried_in_it(run: Run, bury: Bury, client, command: str) -> None:
+    for tube in ("one", "one", "two"):
+        bury(tube=tube)
+    client.use("one")
+    client.put(READABLE, delay=3600)
+
+    assert len(run(command, "--all", "--tube", "one").stdout.splitlines()) == 2
+    assert client.stats()["current-jobs-buried"] == 1
+    assert client.stats()["current-jobs-delayed"] == 1
+
+
+def test_a_number_that_is_not_buried_stops_the_whole_command(run: Run, bury: Bury, client) -> None:
+    number = bury()
+    ready = client.put(READABLE)
+
+    refused = run("delete", number, ready, 10**9)
+
+    assert (refused.returncode, refused.stderr) == (1, f"not buried: {ready} 1000000000\n")
+    assert (state(client, number), state(client, ready)) == ("buried", "ready")
+
+
+def test_a_number_of_another_tube_is_not_touched(run: Run, bury: Bury, client) -> None:
+    number = bury(tube="one")
+
+    assert run("delete", number, "--tube", "two").returncode == 1
+    assert state(client, number) == "buried"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--tube", "none"], ["kick", "--all"]])
+def test_that_there_is_none_is_said(run: Run, arguments: list[str]) -> None:
+    none = run(*arguments)
+
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "no job is buried\n")
+
+
+def test_a_beanstalkd_that_is_away_is_said_in_one_line(run: Run) -> None:
+    away = run("list", port=servers.free_port())
+
+    assert away.returncode == 1
+    assert away.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["other"], ["kick"], ["delete", "x"], ["kick", "1", "--all"], ["list", "1"]]
+)
+def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+def test_it_says_what_it_can_do(run: Run) -> None:
+    assert all(name in run("--help").stdout for name in ("list", "kick", "delete"))

@@ -1,0 +1,383 @@
+"""Jobs on a real beanstalkd, on its bad days too."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import greenstalk
+import pytest
+import servers
+from pydantic import BaseModel, ValidationError
+
+from common.jobs.queue import Envelope, Job, JobQueue, QueueDown
+from common.telemetry import context
+from tests.waiting import BUSY_SECONDS
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+numbers = count()
+
+
+class Note(BaseModel):
+    text: str
+
+
+@pytest.fixture
+def tube() -> str:
+    return f"test.queue.{next(numbers)}"
+
+
+@pytest.fixture
+def queue(beanstalkd_port: int, tube: str) -> Iterator[JobQueue]:
+    queue = JobQueue.connect("127.0.0.1", beanstalkd_port, tube)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def raw(beanstalkd_port: int, tube: str) -> Iterator[greenstalk.Client[bytes]]:
+    """The same tube as anybody sees it who can reach beanstalkd."""
+    with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, use=tube, watch=tube) as client:
+        yield client
+
+
+class Beanstalkd:
+    """One of a test's own, to be killed, hung and started again."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self.port = servers.free_port()
+        self.start()
+
+    def start(self) -> None:
+        self._server = servers.beanstalkd(self._data, self.port)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._server._process.send_signal(number)
+
+    def kill(self) -> None:
+        self._server._process.kill()
+        self._server._process.wait()
+
+    def stop(self) -> None:
+        self.signal(signal.SIGCONT)
+        self._server.stop()
+
+
+@pytest.fixture
+def beanstalkd(tmp_path: Path) -> Iterator[Beanstalkd]:
+    server = Beanstalkd(tmp_path / "jobs")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_queue(beanstalkd: Beanstalkd) -> Iterator[JobQueue]:
+    """A queue on the beanstalkd that the test owns."""
+    queue = JobQueue.connect("127.0.0.1", beanstalkd.port, "test")
+    yield queue
+    queue.close()
+
+
+def seconds_of(failing: Callable[[], object]) -> float:
+    """How long it takes to fail."""
+    started = time.monotonic()
+    with pytest.raises(QueueDown):
+        failing()
+    return time.monotonic() - started
+
+
+def take(queue: JobQueue) -> Job:
+    job = queue.reserve(timeout=10)
+    assert job is not None
+    return job
+
+
+def test_a_job_carries_its_payload(queue: JobQueue) -> None:
+    queue.put(Note(text="zażółć\n🙂"))
+
+    assert take(queue).open() == {"text": "zażółć\n🙂"}
+
+
+def test_a_job_carries_the_request_id_and_the_trace(queue: JobQueue) -> None:
+    context.begin("request-7", TRACE)
+    queue.put(Note(text="hello"))
+    context.begin()
+
+    take(queue).open()
+
+    assert context.outgoing() == {"X-Request-ID": "request-7", "traceparent": TRACE}
+
+
+def test_jobs_come_in_the_order_in_which_they_were_put(queue: JobQueue) -> None:
+    for number in range(5):
+        queue.put(Note(text=str(number)))
+
+    assert [take(queue).open()["text"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
+
+
+def test_tubes_do_not_see_each_others_jobs(queue: JobQueue, beanstalkd_port: int) -> None:
+    other = JobQueue.connect("127.0.0.1", beanstalkd_port, "test.queue.other")
+    other.put(Note(text="hello"))
+
+    assert queue.reserve(timeout=0) is None
+    other.delete(take(other))
+    other.close()
+
+
+def test_an_empty_tube_is_waited_at_for_no_longer_than_asked(queue: JobQueue) -> None:
+    started = time.monotonic()
+
+    assert queue.reserve(timeout=1) is None
+    assert 0.9 < time.monotonic() - started < BUSY_SECONDS
+
+
+def test_a_deleted_job_is_gone(queue: JobQueue, raw: greenstalk.Client[bytes]) -> None:
+    queue.put(Note(text="hello"))
+    job = take(queue)
+
+    queue.delete(job)
+
+    with pytest.raises(greenstalk.NotFoundError):
+        raw.peek(job.id)
+
+
+def test_a_released_job_comes_again_after_its_delay(queue: JobQueue) -> None:
+    queue.put(Note(text="hello"))
+    job = take(queue)
+
+    queue.release(job, delay=1)
+
+    assert queue.reserve(timeout=0) is None
+    assert take(queue) == job
+
+
+def test_a_buried_job_is_kept_and_can_be_kicked(queue: JobQueue, raw: greenstalk.Client[bytes]) -> None:
+    queue.put(Note(text="hello"))
+    job = take(queue)
+
+    queue.bury(job)
+
+    assert raw.peek_buried().id == job.id
+    assert queue.reserve(timeout=0) is None
+    raw.kick(1)
+    assert take(queue) == job
+
+
+def test_attempts_are_counted(queue: JobQueue) -> None:
+    queue.put(Note(text="hello"))
+    queue.release(take(queue), delay=0)
+
+    assert queue.attempts(take(queue)) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"junk",
+        b"\xff\xfe\x00",
+        b"[]",
+        b'{"version": 1}',
+        b'{"version": 2, "request_id": "r", "traceparent": "", "payload": {}}',
+        b'{"version": 1, "request_id": "r", "traceparent": "", "payload": []}',
+        b'{"version": 1, "request_id": "a\\r\\nb: c", "traceparent": "", "payload": {}}',
+        b'{"version": 1, "request_id": "r", "traceparent": "00-1", "payload": {}}',
+        b'{"version": 1, "request_id": "r", "traceparent": "", "payload": {"a": "\\ud800"}}',
+        b'{"version": 1, "request_id": "r", "traceparent": "", "payload": {}, "more": 1}',
+        b'{"payload": ' + b"[" * 10_000,
+    ],
+    ids=lambda text: text[:60].decode("ascii", "replace"),
+)
+def test_junk_can_be_reserved_and_not_opened(
+    queue: JobQueue, raw: greenstalk.Client[bytes], text: bytes
+) -> None:
+    raw.put(text)
+    job = take(queue)
+
+    with pytest.raises(ValidationError):
+        job.open()
+
+
+def test_what_is_put_outside_of_a_request_can_be_opened(queue: JobQueue) -> None:
+    context.request_id.set("-")
+    context.traceparent.set("")
+    queue.put(Note(text="hello"))
+
+    assert take(queue).open() == {"text": "hello"}
+
+
+def envelope_of(size: int) -> Note:
+    """A note that makes a job of so many bytes."""
+    empty = Envelope(request_id="-", traceparent="", payload={"text": ""})
+    return Note(text="x" * (size - len(empty.model_dump_json())))
+
+
+def test_a_job_has_up_to_65535_bytes(queue: JobQueue) -> None:
+    context.request_id.set("-")
+    context.traceparent.set("")
+    queue.put(envelope_of(65535))
+
+    assert len(take(queue).text) == 65535
+
+
+def test_a_job_that_is_too_big_does_not_harm_the_next_one(queue: JobQueue) -> None:
+    context.request_id.set("-")
+    context.traceparent.set("")
+    with pytest.raises(greenstalk.JobTooBigError):
+        queue.put(envelope_of(65536))
+
+    queue.put(Note(text="hello"))
+
+    assert take(queue).open() == {"text": "hello"}
+
+
+def test_what_becomes_of_a_job_that_another_worker_has_now_is_not_ours_to_say(
+    queue: JobQueue, raw: greenstalk.Client[bytes], beanstalkd_port: int, tube: str
+) -> None:
+    raw.put(b"late")
+    job = take(queue)
+    queue.close()  # to the server, whoever held the job is dead
+    with closing(JobQueue.connect("127.0.0.1", beanstalkd_port, tube)) as other:
+        assert take(other) == job
+
+        queue.delete(job)
+        queue.release(job, delay=0)
+        queue.bury(job)
+
+        assert raw.stats_job(job.id)["state"] == "reserved"
+
+
+def test_a_job_that_is_gone_has_no_attempts(queue: JobQueue) -> None:
+    assert queue.attempts(Job(10**9, b"")) == 0
+
+
+def test_threads_may_share_a_queue(queue: JobQueue) -> None:
+    def put_and_take(number: int) -> str:
+        queue.put(Note(text=str(number)))
+        job = take(queue)
+        queue.delete(job)
+        return str(job.open()["text"])
+
+    with ThreadPoolExecutor(20) as threads:
+        taken = list(threads.map(put_and_take, range(400)))
+
+    assert sorted(taken, key=int) == [str(number) for number in range(400)]
+
+
+def test_building_a_queue_touches_no_network() -> None:
+    queue = JobQueue.connect("host.invalid", 1, "test")
+
+    queue.prepare()
+    queue.close()
+
+
+def test_a_put_without_a_server_fails_at_once() -> None:
+    queue = JobQueue.connect("127.0.0.1", servers.free_port(), "test")
+
+    assert seconds_of(lambda: queue.put(Note(text="hello"))) < 1.4
+
+
+def test_a_ping_tells_whether_the_server_is_there(queue: JobQueue) -> None:
+    queue.ping()
+
+    with pytest.raises(QueueDown):
+        JobQueue.connect("127.0.0.1", servers.free_port(), "test").ping()
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_a_put_to_a_server_that_hangs_fails_within_two_seconds(
+    beanstalkd: Beanstalkd, own_queue: JobQueue, is_connected: bool
+) -> None:
+    if is_connected:
+        own_queue.ping()
+    beanstalkd.signal(signal.SIGSTOP)
+
+    assert seconds_of(lambda: own_queue.put(Note(text="hello"))) < BUSY_SECONDS
+
+
+def test_no_thread_waits_longer_because_another_one_does(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
+    own_queue.ping()
+    beanstalkd.signal(signal.SIGSTOP)
+
+    def put(_: int) -> float:
+        return seconds_of(lambda: own_queue.put(Note(text="hello")))
+
+    with ThreadPoolExecutor(20) as threads:
+        first = list(threads.map(put, range(20)))
+        second = sorted(threads.map(put, range(20)))
+
+    assert max(first) < 2
+    assert max(second) < 2
+    assert second[-2] < 0.5, "more than one thread hung with a server that is known to hang"
+
+
+def test_a_server_that_goes_on_after_a_pause_is_used_again(
+    beanstalkd: Beanstalkd, own_queue: JobQueue
+) -> None:
+    own_queue.ping()
+    beanstalkd.signal(signal.SIGSTOP)
+    with pytest.raises(QueueDown):
+        own_queue.reserve(timeout=0)
+    beanstalkd.signal(signal.SIGCONT)
+
+    own_queue.put(Note(text="hello"))
+
+    assert take(own_queue).open() == {"text": "hello"}
+
+
+def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
+    own_queue.put(Note(text="first"))
+    beanstalkd.kill()
+    with pytest.raises(QueueDown):
+        own_queue.put(Note(text="second"))
+    beanstalkd.start()
+
+    assert take(own_queue).open() == {"text": "first"}
+
+
+def test_a_server_that_drains_takes_no_job(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
+    own_queue.ping()
+    beanstalkd.signal(signal.SIGUSR1)
+
+    with pytest.raises(QueueDown):
+        own_queue.put(Note(text="hello"))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"USING", b"\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"OK many\r\n", b"-ERR what?\r\n"]
+)
+def test_what_is_not_a_beanstalkd_counts_as_away(answer: bytes) -> None:
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1024)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        queue = JobQueue.connect("127.0.0.1", listener.getsockname()[1], "test")
+
+        with pytest.raises(QueueDown):
+            queue.ping()
+        server.join()
+
+
+def test_a_failed_connection_leaves_nothing_open(
+    beanstalkd: Beanstalkd, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.jobs.queue.PATIENCE_SECONDS", 0.05)
+    beanstalkd.signal(signal.SIGSTOP)
+    before = len(list(Path("/dev/fd").iterdir()))
+
+    for _ in range(5):
+        seconds_of(lambda: own_queue.put(Note(text="hello")))
+
+    assert len(list(Path("/dev/fd").iterdir())) == before

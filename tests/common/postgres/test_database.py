@@ -1,0 +1,368 @@
+"""A database that makes itself, and what becomes of it on bad days, on a real PostgreSQL."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+import servers
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DataError
+
+from common.postgres import database as module
+from common.postgres.database import Database, database_url
+from common.postgres.schema import SchemaNotReady
+from common.settings import PostgresSettings
+from tests.hanging import seconds_of_a_crowd
+from tests.waiting import BUSY_SECONDS, eventually
+
+ROOT = Path(__file__).parents[3]
+
+ENV = "from common.postgres import migrations\n\nmigrations.run()\n"
+REVISION = """
+from alembic import op
+import sqlalchemy as sa
+
+revision = "{number}"
+down_revision = {previous!r}
+
+
+def upgrade():
+    {upgrade}
+"""
+MAKE_THINGS = 'op.create_table("things", sa.Column("name", sa.Text, primary_key=True))'
+
+numbers = count()
+
+
+@pytest.fixture
+def url(postgres: int) -> URL:
+    """A database that nobody has made yet."""
+    settings = PostgresSettings(_env_file=None, db_port=postgres)
+    return database_url(settings, None, f"test postgres {os.getpid()} {next(numbers)}")
+
+
+@pytest.fixture
+def connect(url: URL) -> Iterator[Callable[..., Database]]:
+    """Makes databases, which are closed in the end."""
+    made: list[Database] = []
+
+    def connect(given: URL | None = None) -> Database:
+        made.append(Database.connect(given or url))
+        return made[-1]
+
+    yield connect
+    for database in made:
+        database.close()
+
+
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    folder = tmp_path / "things_service" / "migrations"
+    (folder / "versions").mkdir(parents=True)
+    (folder / "env.py").write_text(ENV)
+    add_revision(folder, "0001", MAKE_THINGS)
+    return folder
+
+
+def add_revision(migrations: Path, number: str, upgrade: str, previous: str | None = None) -> None:
+    source = REVISION.format(number=number, previous=previous, upgrade=upgrade)
+    (migrations / "versions" / f"{number}_things.py").write_text(source)
+
+
+@pytest.fixture
+def database(connect: Callable[..., Database], migrations: Path) -> Database:
+    database = connect()
+    database.prepare(migrations)
+    return database
+
+
+def add(database: Database, name: str) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("INSERT INTO things VALUES (:name)"), {"name": name})
+
+
+def names(database: Database) -> list[str]:
+    with database.autocommit() as connection:
+        return list(connection.execute(text("SELECT name FROM things ORDER BY name")).scalars())
+
+
+def backend(database: Database) -> int:
+    """The server's process behind the one connection that is open."""
+    with database.autocommit() as connection:
+        pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        return pid
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_missing_database_is_made(database: Database) -> None:
+    add(database, "one")
+
+    assert names(database) == ["one"]
+
+
+def test_preparing_again_changes_nothing(database: Database, migrations: Path) -> None:
+    add(database, "one")
+
+    database.prepare(migrations)
+
+    assert names(database) == ["one"]
+
+
+def test_a_new_migration_is_applied_to_what_is_there(database: Database, migrations: Path) -> None:
+    add(database, "one")
+    add_revision(migrations, "0002", "op.execute(\"INSERT INTO things VALUES ('two')\")", "0001")
+
+    database.prepare(migrations)
+
+    assert names(database) == ["one", "two"]
+
+
+def test_a_migration_that_fails_changes_nothing(database: Database, migrations: Path) -> None:
+    statement = "op.execute(\"DELETE FROM things\"); op.execute('SELECT nonsense')"
+    add(database, "one")
+    add_revision(migrations, "0002", statement, "0001")
+
+    with pytest.raises(SchemaNotReady):
+        database.prepare(migrations)
+
+    assert names(database) == ["one"]
+
+
+def test_several_processes_may_prepare_at_once(url: URL, connect, migrations: Path) -> None:
+    add_revision(migrations, "0002", "op.execute('SELECT pg_sleep(0.2)')", "0001")
+    program = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from sqlalchemy import make_url
+        from common.postgres.database import Database
+        database = Database.connect(make_url(sys.argv[1]))
+        sys.stdin.read()
+        database.prepare(Path(sys.argv[2]))
+    """)
+    command = [sys.executable, "-c", program, url.render_as_string(hide_password=False), str(migrations)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        process.stdin.close()
+
+    assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+    database = connect()
+    database.prepare(migrations)
+    assert names(database) == []
+
+
+def test_a_migration_takes_the_time_it_needs(
+    connect, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.1)
+    add_revision(migrations, "0002", "op.execute('SELECT pg_sleep(0.4)')", "0001")
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
+
+    connect().prepare(migrations)
+
+
+def test_nothing_is_done_before_the_database_is_prepared(connect) -> None:
+    database = connect()
+
+    with pytest.raises(SchemaNotReady), database.autocommit():
+        pass
+    with pytest.raises(SchemaNotReady), database.transaction():
+        pass
+
+
+def test_who_may_not_make_the_database_waits_for_somebody_who_may(
+    url: URL, connect, migrations: Path, database: Database
+) -> None:
+    visitor = f"visitor{os.getpid()}"
+    with database.transaction() as connection:
+        connection.execute(text(f"CREATE ROLE {visitor} LOGIN PASSWORD 'visitor'"))
+    visitors = url.set(username=visitor, password="visitor", database="the visitor's")
+
+    with pytest.raises(Database.outages, match="permission denied"):
+        connect(visitors).prepare(migrations)
+
+
+def test_a_database_of_a_newer_version_is_waited_at(database: Database, migrations: Path) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE things_service_version SET version_num = '9999'"))
+
+    with pytest.raises(Database.outages, match="9999"):
+        database.prepare(migrations)
+
+
+def test_without_a_server_preparing_meets_an_outage(url: URL, connect, migrations: Path) -> None:
+    database = connect(url.set(port=servers.free_port()))
+
+    with pytest.raises(Database.outages):
+        database.prepare(migrations)
+
+
+def test_a_transaction_happens_whole_or_not_at_all(database: Database) -> None:
+    def break_off() -> None:
+        with database.transaction() as connection:
+            connection.execute(text("INSERT INTO things VALUES ('half')"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
+
+    assert names(database) == []
+
+
+def test_times_are_utc(database: Database) -> None:
+    with database.autocommit() as connection:
+        at = connection.execute(text("SELECT now()")).scalar_one()
+
+    assert at.utcoffset().total_seconds() == 0
+
+
+def test_after_a_lost_connection_the_next_one_works(database: Database) -> None:
+    def ask_until_it_is_lost() -> None:
+        while True:
+            names(database)
+
+    os.kill(backend(database), signal.SIGTERM)
+    with pytest.raises(Database.outages):
+        ask_until_it_is_lost()
+
+    assert names(database) == []
+
+
+def test_a_server_that_goes_when_a_read_is_done_does_not_harm_it(database: Database) -> None:
+    with database.autocommit() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not is_running(pid))
+
+
+@pytest.fixture
+def hung(database: Database) -> Iterator[Database]:
+    """The server's processes behind all connections of the pool are stopped until the test is over."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(database.autocommit()) for _ in range(module.POOL_SIZE)]
+        pids = [one.execute(text("SELECT pg_backend_pid()")).scalar_one() for one in connections]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield database
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def seconds_until_refused(database: Database) -> float:
+    started = time.monotonic()
+    with pytest.raises(Database.outages):
+        names(database)
+    return time.monotonic() - started
+
+
+def test_a_server_that_hangs_is_waited_for_less_than_two_seconds(hung: Database) -> None:
+    assert module.DEADLINE_SECONDS < 2
+    assert seconds_until_refused(hung) < BUSY_SECONDS
+
+
+def test_a_transaction_has_one_deadline_for_all_its_waiting(database: Database) -> None:
+    def wait_twice() -> None:
+        with database.transaction() as connection:
+            for _ in range(2):
+                connection.execute(text("SELECT pg_sleep(1)"))
+
+    started = time.monotonic()
+    with pytest.raises(Database.outages, match="in time"):
+        wait_twice()
+
+    assert time.monotonic() - started < BUSY_SECONDS
+
+
+def test_a_crowd_waits_no_longer_for_a_server_that_hangs_than_one(hung: Database) -> None:
+    assert seconds_of_a_crowd(lambda: names(hung), Database.outages) < BUSY_SECONDS
+
+
+def test_an_answer_that_is_there_past_the_deadline_is_taken(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0)
+
+    assert names(database) == []
+
+
+def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
+    pid = backend(database)
+    os.kill(pid, signal.SIGSTOP)
+    seconds_until_refused(database)
+    os.kill(pid, signal.SIGCONT)
+
+    eventually(lambda: is_answering(database))
+
+
+def is_answering(database: Database) -> bool:
+    try:
+        return names(database) == []
+    except Database.outages:
+        return False
+
+
+def test_a_server_that_does_not_even_greet_is_not_waited_for(
+    url: URL, connect, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        database = connect(url.set(host="127.0.0.1", port=listener.getsockname()[1]))
+        started = time.monotonic()
+
+        with pytest.raises(Database.outages):
+            database.prepare(migrations)
+
+    assert time.monotonic() - started < BUSY_SECONDS
+
+
+def test_a_statement_that_takes_too_long_is_ended(
+    connect, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.1)
+    database = connect()
+    database.prepare(migrations)
+
+    with pytest.raises(Database.outages, match="statement timeout"), database.autocommit() as connection:
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+
+def test_an_error_does_not_tell_what_was_said(database: Database) -> None:
+    statement = text("SELECT 1 / length(:word) + 1 / 0")
+
+    with pytest.raises(DataError) as caught, database.autocommit() as connection:
+        connection.execute(statement, {"word": "secret"})
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (None, "postgresql+psycopg2://postgres:p%40ss%2Fword@db.example:5433/things"),
+        ("postgresql://u:p@h:1/other", "postgresql+psycopg2://u:p@h:1/other"),
+        ("postgres://u:p@h/other?sslmode=require", "postgresql+psycopg2://u:p@h/other?sslmode=require"),
+        ("postgresql://u:p@h", "postgresql+psycopg2://u:p@h/things"),
+    ],
+)
+def test_a_url_given_whole_wins_over_its_parts(override: str | None, expected: str) -> None:
+    settings = PostgresSettings(_env_file=None, db_host="db.example", db_port=5433, db_password="p@ss/word")
+
+    url = database_url(settings, override, "things")
+
+    assert url.render_as_string(hide_password=False) == expected

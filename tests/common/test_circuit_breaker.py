@@ -1,0 +1,41 @@
+"""Sparing others what one has waited for in vain."""
+
+import pytest
+
+from common.circuit_breaker import OPEN_SECONDS, Breaker, Hung
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("It", clock)
+
+
+def test_it_is_closed_at_first(breaker: Breaker) -> None:
+    breaker.check()
+
+
+def test_whoever_comes_right_after_it_tripped_is_refused(breaker: Breaker, clock: Clock) -> None:
+    breaker.trip()
+    clock.now += OPEN_SECONDS - 0.01
+
+    with pytest.raises(Hung, match="It hung"):
+        breaker.check()
+
+
+def test_after_a_moment_it_is_closed_again(breaker: Breaker, clock: Clock) -> None:
+    breaker.trip()
+    clock.now += OPEN_SECONDS
+
+    breaker.check()

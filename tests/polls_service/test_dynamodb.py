@@ -1,0 +1,333 @@
+"""One table in DynamoDB: how it comes to be, and what happens when DynamoDB says no."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import servers
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from polls_service import dynamodb as module
+from polls_service.dynamodb import Busy, ConditionFailed, Refused, Table, TableMissing, key
+from tests.hanging import hung_server, seconds_of_a_crowd
+from tests.waiting import BUSY_SECONDS
+
+Connect = Callable[..., Table]
+Hook = Callable[[str, Callable[..., Any]], None]
+Refusal = Callable[..., AWSResponse]
+Interfere = Callable[[str, list[AWSResponse]], None]
+Answer = Callable[[str], AWSResponse]
+
+CONFLICT = ("TransactionCanceledException", "None", "TransactionConflict")
+PASSING = [
+    CONFLICT,
+    ("TransactionCanceledException", "ThrottlingError", "None"),
+    ("TransactionCanceledException", "None", "ProvisionedThroughputExceeded"),
+    ("TransactionConflictException",),
+    ("TransactionInProgressException",),
+    ("ThrottlingException",),
+    ("ProvisionedThroughputExceededException",),
+    ("RequestLimitExceeded",),
+    ("InternalServerError",),
+]
+
+
+@pytest.fixture
+def connect(url: str) -> Iterator[Connect]:
+    """Clients of this server, or of another, to a table of this test's own."""
+    made: list[Table] = []
+
+    def connect(name: str = "Own", place: str = url) -> Table:
+        made.append(Table.connect(place, "us-east-1", "dummy", "dummy", name))
+        return made[-1]
+
+    yield connect
+    for table in made:
+        table.close()
+
+
+@pytest.fixture
+def own(connect: Connect) -> Iterator[Table]:
+    """A table that does not exist yet."""
+    table = connect()
+    yield table
+    table._dynamodb.delete_table(TableName=table.name)
+
+
+def _item(pk: str, number: int = 0) -> dict[str, object]:
+    return key(pk, "item") | {"number": {"N": str(number)}}
+
+
+def _write(table: Table, pk: str) -> None:
+    put = {"TableName": table.name, "Item": _item(pk), "ConditionExpression": "attribute_not_exists(pk)"}
+    add = {
+        "TableName": table.name,
+        "Key": key(pk, "count"),
+        "UpdateExpression": "ADD written :one",
+        "ExpressionAttributeValues": {":one": {"N": "1"}},
+    }
+    table.write_together([{"Put": put}, {"Update": add}], token=str(uuid4()))
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.1)
+
+
+def test_a_missing_table_is_made_and_one_that_is_there_kept(own: Table) -> None:
+    own.prepare()
+    own.put(_item("kept"))
+    own.prepare()
+
+    assert own.get("kept", "item") == _item("kept")
+
+
+def test_a_table_is_paid_for_by_the_request(own: Table) -> None:
+    own.prepare()
+
+    described = own._dynamodb.describe_table(TableName=own.name)["Table"]
+    assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_many_processes_may_make_it_at_once(own: Table, connect: Connect) -> None:
+    tables = [connect() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(Table.prepare, tables))
+
+    assert own.status() == "ACTIVE"
+
+
+def test_who_loses_the_race_to_make_it_uses_the_winners(
+    table: Table, interfere: Interfere, refusal: Refusal
+) -> None:
+    interfere("DescribeTable", [refusal("ResourceNotFoundException")])
+    interfere("CreateTable", [refusal("ResourceInUseException")])
+
+    table.prepare()
+
+    assert table.status() == "ACTIVE"
+
+
+def test_a_table_that_is_being_made_is_waited_for(table: Table, interfere: Interfere, answer: Answer) -> None:
+    being_made = [answer('{"Table": {"TableStatus": "CREATING"}}') for _ in range(3)]
+    interfere("DescribeTable", being_made)
+
+    table.prepare()
+
+    assert being_made == []
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_table_that_is_not_made_in_time_is_an_outage(
+    table: Table, interfere: Interfere, answer: Answer
+) -> None:
+    interfere("DescribeTable", [answer('{"Table": {"TableStatus": "CREATING"}}') for _ in range(1000)])
+
+    with pytest.raises(Busy, match="Polls is CREATING"):
+        table.prepare()
+
+
+def test_a_table_that_is_being_changed_can_be_used(
+    table: Table, interfere: Interfere, answer: Answer
+) -> None:
+    changing = [answer('{"Table": {"TableStatus": "UPDATING"}}') for _ in range(2)]
+    interfere("DescribeTable", changing)
+
+    table.prepare()
+
+    assert len(changing) == 1
+
+
+def test_a_table_that_is_there_needs_no_right_to_make_one(
+    table: Table, interfere: Interfere, refusal: Refusal
+) -> None:
+    interfere("CreateTable", [refusal("AccessDeniedException")])
+
+    table.prepare()
+
+    assert table.status() == "ACTIVE"
+
+
+@pytest.mark.parametrize("trouble", PASSING, ids=" ".join)
+def test_what_passes_is_tried_again(
+    table: Table, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
+) -> None:
+    troubles = [refusal(*trouble) for _ in range(3)]
+    interfere("TransactWriteItems", troubles)
+
+    _write(table, f"after {trouble}")
+
+    assert troubles == []
+    assert table.get(f"after {trouble}", "count") == key(f"after {trouble}", "count") | {
+        "written": {"N": "1"}
+    }
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_5xx_is_tried_again_whatever_it_says(
+    table: Table, interfere: Interfere, refusal: Refusal, status: int
+) -> None:
+    interfere("GetItem", [refusal("Something", status=status)])
+    table.put(_item("there"))
+
+    assert table.get("there", "item") == _item("there")
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("trouble", PASSING, ids=" ".join)
+def test_what_does_not_pass_in_time_is_an_outage(
+    table: Table, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
+) -> None:
+    interfere("TransactWriteItems", [refusal(*trouble) for _ in range(1000)])
+
+    with pytest.raises(Busy):
+        _write(table, "never")
+
+
+def test_pauses_grow_and_are_not_the_same_for_all(
+    table: Table, interfere: Interfere, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranges: list[tuple[float, float]] = []
+    monkeypatch.setattr(module.random, "uniform", lambda least, most: ranges.append((least, most)) or 0.0)
+    interfere("GetItem", [refusal("ThrottlingException") for _ in range(6)])
+
+    table.get("nothing", "item")
+
+    assert ranges == [(0, 0.02), (0, 0.04), (0, 0.08), (0, 0.16), (0, 0.3), (0, 0.3)]
+
+
+def test_a_condition_that_fails_is_not_tried_again(
+    table: Table, interfere: Interfere, refusal: Refusal
+) -> None:
+    answers = [refusal("TransactionCanceledException", "ConditionalCheckFailed", "TransactionConflict")] * 2
+    interfere("TransactWriteItems", answers)
+
+    with pytest.raises(ConditionFailed):
+        _write(table, "refused")
+    assert len(answers) == 1
+
+
+def test_a_write_whose_answer_was_lost_is_done_once(table: Table, hook: Hook) -> None:
+    losses = [ConnectionClosedError(endpoint_url=""), ConnectionClosedError(endpoint_url="")]
+
+    def lose(**_: object) -> None:
+        if losses:
+            raise losses.pop()
+
+    hook("response-received.dynamodb.TransactWriteItems", lose)
+
+    _write(table, "lost")
+
+    assert table.get("lost", "count") == key("lost", "count") | {"written": {"N": "1"}}
+
+
+def test_writes_together_are_all_done_or_none(table: Table) -> None:
+    table.put(_item("half"))
+
+    with pytest.raises(ConditionFailed):
+        _write(table, "half")
+    assert table.get("half", "count") is None
+
+
+def _leave_out(table: Table, hook: Hook, how_often: int) -> None:
+    """Let DynamoDB answer so many times for one of the wanted items only."""
+    times = iter(repeat(None, how_often))
+
+    def leave_out(parsed: dict, **_: object) -> None:
+        found = parsed["Responses"][table.name]
+        if len(found) > 1 and next(times, "over") is None:
+            left = [{"pk": item["pk"], "sk": item["sk"]} for item in found[1:]]
+            parsed["Responses"] = {table.name: found[:1]}
+            parsed["UnprocessedKeys"] = {table.name: {"Keys": left, "ConsistentRead": True}}
+
+    hook("after-call.dynamodb.BatchGetItem", leave_out)
+
+
+def test_what_dynamodb_had_no_time_for_is_asked_for_again(table: Table, hook: Hook) -> None:
+    items = [_item(f"batch {number}", number) for number in range(5)]
+    for item in items:
+        table.put(item)
+    _leave_out(table, hook, how_often=3)
+
+    found = table.get_all([key(f"batch {number}", "item") for number in range(6)])
+
+    assert sorted(found, key=lambda item: item["number"]["N"]) == items
+
+
+@pytest.mark.usefixtures("hurry")
+def test_what_dynamodb_never_has_time_for_is_an_outage(
+    table: Table, interfere: Interfere, answer: Answer
+) -> None:
+    never = (
+        '{"Responses": {}, "UnprocessedKeys": {"Polls": {"Keys": [{"pk": {"S": "x"}, "sk": {"S": "x"}}]}}}'
+    )
+    interfere("BatchGetItem", [answer(never) for _ in range(1000)])
+
+    with pytest.raises(Busy):
+        table.get_all([key("x", "x")])
+
+
+def test_a_missing_table_is_an_outage(connect: Connect) -> None:
+    with pytest.raises(TableMissing):
+        connect("Missing").get("x", "x")
+    assert issubclass(TableMissing, Table.outages)
+
+
+@pytest.mark.parametrize(
+    "code", ["AccessDeniedException", "ExpiredTokenException", "UnrecognizedClientException"]
+)
+def test_being_refused_is_an_outage(table: Table, interfere: Interfere, refusal: Refusal, code: str) -> None:
+    interfere("GetItem", [refusal(code)])
+
+    with pytest.raises(Refused):
+        table.get("x", "x")
+    assert issubclass(Refused, Table.outages)
+
+
+def test_a_mistake_of_ours_is_no_outage(table: Table, interfere: Interfere, refusal: Refusal) -> None:
+    interfere("GetItem", [refusal("ValidationException")])
+
+    with pytest.raises(ClientError) as mistake:
+        table.get("x", "x")
+    assert not isinstance(mistake.value, Table.outages)
+
+
+def test_a_server_that_is_away_is_an_outage(connect: Connect) -> None:
+    with pytest.raises(Table.outages):
+        connect(place=f"http://127.0.0.1:{servers.free_port()}").status()
+
+
+def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Connect) -> None:
+    with hung_server() as port:
+        table = connect(place=f"http://127.0.0.1:{port}")
+
+        assert seconds_of_a_crowd(lambda: table.get("a", "b"), Table.outages) < BUSY_SECONDS
+
+
+def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{servers.free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    with pytest.raises(TableMissing):
+        connect("Missing").status()
+
+
+def test_an_empty_url_means_aws_itself() -> None:
+    table = Table.connect("", "eu-west-1", "dummy", "dummy", "Polls")
+
+    assert table._dynamodb.meta.endpoint_url == "https://dynamodb.eu-west-1.amazonaws.com"
+
+
+def test_aws_without_credentials_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, "/nowhere")
+
+    with pytest.raises(Table.outages):
+        Table.connect("", "us-east-1", "dummy", "dummy", "Polls").status()
