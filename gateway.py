@@ -1,7 +1,5 @@
 """The gateway: one front door to all services, and one page on which all of them can be tried."""
 
-import re
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -9,56 +7,52 @@ from pydantic import BaseModel
 from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
-from common import __version__
 from common.api.routing import router
 from common.discovery.directory import Directory
 from common.discovery.models import Status
 from common.errors import RETRY_SECONDS
 from common.gateway import middleware
+from common.gateway.login_limits import LoginLimiter
 from common.gateway.openapi import ApiDocument
-from common.gateway.proxy import READ_SECONDS, Forwarder, Resolve
-from common.gateway.rate_limits import Limiter, Policy, SignInPolicy
-from common.gateway.routes import Destination
+from common.gateway.proxy import READ_SECONDS, ReverseProxy
+from common.gateway.rate_limits import Limiter, Policy, SharedRedis
+from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
 from common.gateway.transport import AiohttpTransport
 from common.server.app import create_service
 from common.server.health import unavailable
 from common.server.run import serve
 from common.tokens import Tokens
+from common.version import VERSION
 
-SERVICES = ("users", "timelines", "likes", "polls")
+# Argon2 makes both of these dear, and a password may be guessed at 30 times in the first quarter of an hour.
+REGISTER_LIMIT = Policy("register", per_min(60, burst=100), by_address=True)
+LOGIN_LIMIT = Policy("login", per_min(60, burst=100), by_address=True)
+LOGIN_ATTEMPTS = per_hour(30, burst=20)
 
-# Which path goes where. The first that fits wins, so what is literal stands before what is not.
+# The first path that fits wins, so a literal path stands before a template.
 ROUTES = {
-    "/register": "users",
-    "/login": "users",
-    "/users/follow/{username}": "users",
-    "/users/unfollow/{username}": "users",
-    "/users/{username}": "users",
-    "/users/{username}/followees": "users",
-    "/users/{username}/likes": "likes",
-    "/posts": "timelines",
-    "/posts/async": "timelines",
-    "/posts/id/{post_id}": "timelines",
-    "/posts/home/{username}": "timelines",
-    "/posts/{username}": "timelines",
-    "/likes/popular": "likes",
-    "/likes/{post_id}": "likes",
-    "/likes/{post_id}/count": "likes",
-    "/polls": "polls",
-    "/polls/{poll_id}": "polls",
-    "/polls/{poll_id}/vote": "polls",
-    "/polls/{poll_id}/results": "polls",
+    "/register": Route("users", REGISTER_LIMIT, is_sign_in=True),
+    "/login": Route("users", LOGIN_LIMIT, is_sign_in=True),
+    "/users/follow/{username}": Route("users"),
+    "/users/unfollow/{username}": Route("users"),
+    "/users/{username}": Route("users"),
+    "/users/{username}/followees": Route("users"),
+    "/users/{username}/likes": Route("likes"),
+    "/posts": Route("timelines", honours_idempotency_key=True),
+    "/posts/async": Route("timelines"),
+    "/posts/id/{post_id}": Route("timelines"),
+    "/posts/home/{username}": Route("timelines"),
+    "/posts/{username}": Route("timelines"),
+    "/likes/popular": Route("likes"),
+    "/likes/{post_id}": Route("likes"),
+    "/likes/{post_id}/count": Route("likes"),
+    "/polls": Route("polls"),
+    "/polls/{poll_id}": Route("polls"),
+    "/polls/{poll_id}/vote": Route("polls"),
+    "/polls/{poll_id}/results": Route("polls"),
 }
-
-# The paths whose POST may be sent again under the same Idempotency-Key.
-KEYED = {"/posts"}
-
-# Argon2 makes both of these dear, and of guesses no more than 30 in the first quarter of an hour may be made.
-STRICTER = {
-    "/register": Policy("register", per_min(60, burst=100), by_address=True),
-    "/login": SignInPolicy("login", per_min(60, burst=100), guesses=per_hour(30, burst=20)),
-}
+SERVICES = tuple(dict.fromkeys(route.service_name for route in ROUTES.values()))
 
 
 class GatewaySettings(EdgeSettings):
@@ -76,7 +70,7 @@ class Overview(BaseModel):
     """What this is, where to go on, and how the services are."""
 
     name: str = "microblog"
-    version: str = __version__
+    version: str = VERSION
     docs: str = "/docs"
     openapi: str = "/openapi.json"
     services: dict[str, ServiceStatus]
@@ -87,7 +81,7 @@ class GatewayHealth(BaseModel):
 
     status: Literal["ok", "degraded", "unavailable"]
     service: Literal["gateway"] = "gateway"
-    version: str = __version__
+    version: str = VERSION
     checks: dict[str, Status | Literal["ok", "down"]]
     registry: Literal["ok", "unreachable"]
 
@@ -134,21 +128,6 @@ def _service_status(directory: Directory, name: str) -> ServiceStatus:
     return ServiceStatus(status=best, instances=len(instances))
 
 
-def resolver(paths: Mapping[str, str], ordinary: Policy | None = None) -> Resolve:
-    """All templates as one pattern, so that a path is looked at once."""
-    destinations = [
-        Destination(service, STRICTER.get(path, ordinary), path in KEYED) for path, service in paths.items()
-    ]
-    groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in paths)
-    pattern = re.compile("|".join(groups).encode())
-
-    def resolve(path: bytes) -> Destination | None:
-        match = pattern.fullmatch(path)
-        return destinations[match.lastindex - 1] if match and match.lastindex else None
-
-    return resolve
-
-
 @routes.get("/openapi.json", include_in_schema=False)
 async def document(request: Request) -> Response:
     app: FastAPI = request.app
@@ -160,33 +139,34 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
-    limiter = _limiter(settings)
+    limiters = _limiters(settings)
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
         [routes],
-        companions=[directory],
-        resources=[transport, limiter] if limiter else [transport],
-        openapi_url=None,
+        resources=[transport, *limiters[:1], directory],
         health=health_routes,
+        openapi_url=None,
     )
     app.state.settings = settings
     app.state.directory = directory
-    app.state.api_document = ApiDocument(ROUTES, directory, transport)
+    paths = {path: route.service_name for path, route in ROUTES.items()}
+    app.state.api_document = ApiDocument(paths, "/login", directory, transport)
     middleware.install(app, settings)
     # Nearly every request ends here.
-    middleware.add_middleware(
-        app, Middleware(Forwarder, directory, transport, resolver(ROUTES, settings.ordinary), limiter)
-    )
+    match = matcher(ROUTES, settings.default_policy)
+    proxy = Middleware(ReverseProxy, directory, transport, match, *limiters)
+    middleware.add_middleware(app, proxy)
     return app
 
 
-def _limiter(settings: GatewaySettings) -> Limiter | None:
-    if settings.ordinary is None:
-        return None
-    policies = [settings.ordinary, *STRICTER.values()]
-    return Limiter(policies, Tokens.of(settings), settings.rate_limit_storage)
+def _limiters(settings: GatewaySettings) -> tuple[Limiter, LoginLimiter] | tuple[()]:
+    if settings.default_policy is None:
+        return ()
+    shared = SharedRedis(settings.rate_limit_storage) if settings.rate_limit_storage else None
+    limiter = Limiter(Tokens.from_settings(settings), shared)
+    return limiter, LoginLimiter(LOGIN_LIMIT, LOGIN_ATTEMPTS, shared)
 
 
 app = create_app()

@@ -127,7 +127,7 @@ def _among_posts(processes: Processes, load: Load, port: int, size: int) -> Iter
 
 
 def _query(store: TimelinesStore, names: Sequence[str]) -> float:
-    return p50(lambda: store.newest_of_users(names, PAGE, None))
+    return p50(lambda: store.newest_by_users(names, PAGE, None))
 
 
 def _probe(url: URL, names: Sequence[str]) -> float:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 OPEN_SECONDS = 1.0
 
 
-class Hung(Exception):
+class CircuitOpen(Exception):
     """It hung just now, and is not asked again at once."""
 
 
-class Breaker:
+class CircuitBreaker:
     """A circuit breaker that opens for a moment when something hangs. Threads may share it.
 
     Each request bounds its own waiting. Those that queue for a thread meanwhile
@@ -26,7 +26,7 @@ class Breaker:
         """Refuse everybody for a moment."""
         self._open_until = self._clock() + OPEN_SECONDS
 
-    def check(self) -> None:
-        """Raises Hung while it is open."""
+    def raise_if_open(self) -> None:
+        """Raises CircuitOpen while it is open."""
         if self._clock() < self._open_until:
-            raise Hung(f"{self._name} hung just now")
+            raise CircuitOpen(f"{self._name} hung just now")

@@ -16,7 +16,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """A body that says nothing but what is asked for."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)

@@ -33,6 +33,10 @@ MIN_SECRET_BYTES = 32  # RFC 7518, §3.2: as long as HS256's hash
 
 EXIT_MISCONFIGURED = 3
 
+# Threads for a service's endpoints, and connections in its pool: three instances of each of two services,
+# and what is left over, fit into PostgreSQL's default of 100.
+THREADS = 8
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can be meant."""
@@ -68,7 +72,10 @@ def _no_public_key(secret: str) -> str:
     return secret
 
 
-IN_ANY_CASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+# Marks a setting for which an empty variable is a value of its own, and not the same as no variable.
+EMPTY_IS_A_VALUE = object()
+
+LOWERCASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 HttpUrl = Annotated[str, url("http", "https")]
 PostgresUrl = Annotated[str, url("postgresql", "postgres", "postgresql+psycopg2")]
@@ -82,25 +89,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], IN_ANY_CASE] = "info"
-    log_format: Annotated[Literal["text", "json"] | None, IN_ANY_CASE] = None
-    # Every address; no registry; AWS's own DynamoDB; and a secret that is refused.
-    EMPTY_SAYS_SOMETHING: ClassVar = {"host", "registry_url", "dynamodb_url", "jwt_secret"}
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], LOWERCASE] = "info"
+    log_format: Annotated[Literal["text", "json"] | None, LOWERCASE] = None
 
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
-    registry_url: HttpUrl | None = "http://localhost:8006"
-    jwt_secret: Annotated[str, Field(min_length=1), AfterValidator(_no_public_key)] = DEFAULT_JWT_SECRET
+    registry_url: Annotated[HttpUrl | None, EMPTY_IS_A_VALUE] = "http://localhost:8006"
+    jwt_secret: Annotated[str, Field(min_length=1), AfterValidator(_no_public_key), EMPTY_IS_A_VALUE] = (
+        DEFAULT_JWT_SECRET
+    )
     jwt_alg: Literal["HS256", "HS384", "HS512"] = "HS256"
     jwt_expires_minutes: int = Field(60, gt=0, le=60 * 24 * 366)
 
     @field_validator("*", mode="before")
     @classmethod
     def _set(cls, value: object, info: ValidationInfo) -> object:
-        """An empty variable is none, as in a shell, but where to say nothing says something."""
+        """An empty variable is no variable, as in a shell, unless it is marked as a value."""
         assert info.field_name
-        if value == "" and info.field_name not in cls.EMPTY_SAYS_SOMETHING:
-            return cls.model_fields[info.field_name].default
-        return value
+        field = cls.model_fields[info.field_name]
+        return field.default if value == "" and EMPTY_IS_A_VALUE not in field.metadata else value
 
     @classmethod
     def read(cls) -> Self:
@@ -109,24 +115,24 @@ class Settings(BaseSettings):
             return cls()
         except (ValidationError, SettingsError) as exc:
             configure_logging("info", None)
-            logger.error("cannot start: %s", _reasons(exc))  # noqa: TRY400  one line, no traceback
+            logger.error("cannot start: %s", _format_errors(exc))  # noqa: TRY400  one line, no traceback
             sys.exit(EXIT_MISCONFIGURED)
 
     @property
-    def weak_spots(self) -> list[str]:
+    def insecure_settings(self) -> list[str]:
         """What is good enough only as long as nobody else can reach this machine."""
         if self.jwt_secret == DEFAULT_JWT_SECRET or len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
             return [f"JWT_SECRET must be one of your own, of {MIN_SECRET_BYTES} bytes at least"]
         return []
 
-    def begin_logging(self) -> None:
+    def configure_logging(self) -> None:
         """Log as these settings want, first of all what they lack."""
         configure_logging(self.log_level, self.log_format)
-        if self.weak_spots:
-            logger.warning("SAFE ON THIS MACHINE ONLY! Beyond it: %s", "; ".join(self.weak_spots))
+        if self.insecure_settings:
+            logger.warning("SAFE ON THIS MACHINE ONLY! Beyond it: %s", "; ".join(self.insecure_settings))
 
 
-def _reasons(exc: ValidationError | SettingsError) -> str:
+def _format_errors(exc: ValidationError | SettingsError) -> str:
     """Which variable is wrong and why, never what it says: it may be a secret."""
     if isinstance(exc, SettingsError):
         return str(exc)
@@ -139,22 +145,25 @@ def _reasons(exc: ValidationError | SettingsError) -> str:
 class ServiceSettings(Settings):
     """What every process that serves HTTP reads besides."""
 
+    # What machines request every few seconds gets no line in the access log, except when debugging.
+    QUIET_PATHS: ClassVar[tuple[str, ...]] = ("/livez", "/health")
+
     port: int
-    host: Host = "127.0.0.1"
+    host: Annotated[Host, EMPTY_IS_A_VALUE] = "127.0.0.1"
     advertised_host: Host | None = None
     # It travels in a header.
     registry_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
 
     @field_validator("port")
     @classmethod
-    def _possible(cls, port: int) -> int:
+    def _valid_port(cls, port: int) -> int:
         # Not the field's type, which each service states anew with its default.
         return PORT.validate_python(port)
 
     @model_validator(mode="after")
-    def _safe_where_it_is_bound(self) -> Self:
-        if self.is_exposed and self.weak_spots:
-            message = "others can reach this HOST: " + "; ".join(self.weak_spots)
+    def _refuse_insecure_bind(self) -> Self:
+        if self.is_exposed and self.insecure_settings:
+            message = "others can reach this HOST: " + "; ".join(self.insecure_settings)
             raise PydanticCustomError("unsafe", "{message}", {"message": message})
         return self
 
@@ -164,8 +173,8 @@ class ServiceSettings(Settings):
         return not is_loopback(self.host)
 
     @property
-    def weak_spots(self) -> list[str]:
-        return super().weak_spots + ([] if self.registry_token else ["REGISTRY_TOKEN must be set"])
+    def insecure_settings(self) -> list[str]:
+        return super().insecure_settings + ([] if self.registry_token else ["REGISTRY_TOKEN must be set"])
 
     @property
     def address(self) -> str:
@@ -182,10 +191,10 @@ class PostgresSettings(Settings):
     db_password: str = DEFAULT_DB_PASSWORD
 
     @property
-    def weak_spots(self) -> list[str]:
+    def insecure_settings(self) -> list[str]:
         # A server on this machine is not made reachable by who binds wider.
         is_guessable = self.db_password == DEFAULT_DB_PASSWORD and not is_loopback(self.db_host)
-        return super().weak_spots + (["DB_PASSWORD must not be the default"] if is_guessable else [])
+        return super().insecure_settings + (["DB_PASSWORD must not be the default"] if is_guessable else [])
 
 
 class BeanstalkdSettings(Settings):

@@ -19,10 +19,10 @@ SERVICE_TOKEN_MINUTES = 5
 # Ours have about 250 characters.
 MAX_TOKEN_LENGTH = 1024
 # How far the clocks of two machines may be apart.
-CLOCK_SECONDS = 60
+CLOCK_SKEW_SECONDS = 60
 # Some 5 MB of them.
-KNOWN_TOKENS = 10_000
-NOT_OURS = "The token is expired or not one of ours."
+TOKEN_CACHE_SIZE = 10_000
+INVALID_TOKEN = "The token is expired or not one of ours."  # noqa: S105  what is said of one
 
 ServiceName = Annotated[str, StringConstraints(pattern=f"^{SERVICE_PREFIX}[a-z0-9-]{{1,63}}$")]
 
@@ -57,11 +57,11 @@ class Tokens:
         self._algorithm = algorithm
         self.expires = expires
         # A token comes with every request of its user, and stays as good or bad as it was until it expires.
-        self._known = lru_cache(KNOWN_TOKENS)(self._claims)
+        self._cached_claims = lru_cache(TOKEN_CACHE_SIZE)(self._claims)
         self._service_token = lru_cache(1)(self._sign_for_service)
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         return cls(settings.jwt_secret, settings.jwt_alg, timedelta(minutes=settings.jwt_expires_minutes))
 
     def issue(self, username: str) -> str:
@@ -83,12 +83,12 @@ class Tokens:
     def subject(self, token: str) -> str:
         """The subject of a valid token; Unauthorized for any other."""
         try:
-            claims = self._known(token)
+            claims = self._cached_claims(token)
         except (JOSEError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
             # The library's own errors, pydantic's, and those of what the library is not prepared for.
-            raise Unauthorized("invalid_token", NOT_OURS) from exc
+            raise Unauthorized("invalid_token", INVALID_TOKEN) from exc
         if time.time() >= claims.exp:
-            raise Unauthorized("invalid_token", NOT_OURS)
+            raise Unauthorized("invalid_token", INVALID_TOKEN)
         return claims.sub
 
     def _claims(self, token: str) -> Claims:
@@ -97,7 +97,7 @@ class Tokens:
             raise ValueError("not written as JWS (RFC 7515) wants it")
         Header.model_validate(jwt.get_unverified_header(token))
         claims = Claims.model_validate(jwt.decode(token, self._secret, [self._algorithm]))
-        if claims.iat > time.time() + CLOCK_SECONDS:
+        if claims.iat > time.time() + CLOCK_SKEW_SECONDS:
             raise ValueError("issued in the future")
         return claims
 

@@ -1,11 +1,14 @@
 """The likes service: who likes which post, and which posts are liked most."""
 
+from contextlib import closing
+
 from fastapi import FastAPI
 
 from common.jobs.queue import JobQueue
-from common.server.app import THREADS, create_service
-from common.server.dependency import Need
+from common.server.app import create_service
+from common.server.dependency import Dependency
 from common.server.run import serve
+from common.settings import THREADS
 from likes_service.models import VALIDATE_TUBE
 from likes_service.routes import routes
 from likes_service.service import Likes
@@ -17,10 +20,15 @@ def create_app(settings: LikesSettings | None = None) -> FastAPI:
     settings = settings or LikesSettings.read()
     store = LikesStore.connect(settings.redis_url, THREADS)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
-    needs = [Need("redis", store), Need("beanstalkd", queue, is_vital=False)]
+    dependencies = [Dependency("redis", store), Dependency("beanstalkd", queue, is_required=False)]
     likes = Likes(store, queue)
     app = create_service(
-        "likes", "Who likes which post, and which posts are liked most.", settings, [routes], needs, [likes]
+        "likes",
+        "Who likes which post, and which posts are liked most.",
+        settings,
+        [routes],
+        dependencies,
+        [closing(likes)],
     )
     app.state.settings = settings
     app.state.store = store

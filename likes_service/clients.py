@@ -10,7 +10,7 @@ from common.discovery.client import ServiceClient
 from common.errors import ProblemDetails, Unavailable
 from likes_service.models import Post
 
-Answer = TypeVar("Answer", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Profile(BaseModel):
@@ -38,20 +38,20 @@ class UsersClient:
         return profile.email if profile else None
 
 
-def _read(model: type[Answer], answer: httpx.Response) -> Answer | None:
-    if answer.status_code == 404 and not _knows_no_such_path(answer):
+def _read(model: type[Model], response: httpx.Response) -> Model | None:
+    if response.status_code == 404 and not _is_unknown_route(response):
         return None
     try:
-        if answer.status_code == 200:
-            return model.model_validate_json(answer.content)
+        if response.status_code == 200:
+            return model.model_validate_json(response.content)
     except ValidationError:
         pass
-    raise Unavailable("not_understood", f"{answer.status_code} from {answer.url.path} is no answer.")
+    raise Unavailable("not_understood", f"{response.status_code} from {response.url.path} is no answer.")
 
 
-def _knows_no_such_path(answer: httpx.Response) -> bool:
+def _is_unknown_route(response: httpx.Response) -> bool:
     """Whether it is not the thing asked for that is missing: this is some other service at an old address."""
     try:
-        return ProblemDetails.model_validate_json(answer.content).code == "not_found"
+        return ProblemDetails.model_validate_json(response.content).code == "not_found"
     except ValidationError:
         return False

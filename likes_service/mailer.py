@@ -11,14 +11,14 @@ from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 
 # Each step of a conversation. Whoever stops a worker waits as long for the mail in hand.
-STEP_SECONDS = 3
-GOODBYE_SECONDS = 0.5
+SMTP_TIMEOUT_SECONDS = 3
+QUIT_TIMEOUT_SECONDS = 0.5
 
 # Long addresses are not folded: some servers take a folded one for two.
 POLICY = SMTP.clone(max_line_length=998)
 
 
-class MailServerAway(Exception):
+class MailServerUnavailable(Exception):
     """The mail has not been taken, for sure; later it may be."""
 
 
@@ -26,7 +26,7 @@ class MailRefused(Exception):
     """The server will never take this mail."""
 
 
-class MailInDoubt(Exception):
+class MailOutcomeUnknown(Exception):
     """The conversation broke off when the mail may have been taken already."""
 
 
@@ -59,21 +59,21 @@ class MailServer:
         return self.address.rpartition("@")[2] or "localhost"
 
     @contextmanager
-    def conversation(self) -> Iterator["Conversation"]:
-        """A conversation in which a mail can be handed in at once; MailServerAway if there is none."""
+    def session(self) -> Iterator["SmtpSession"]:
+        """A conversation in which a mail can be handed in at once; MailServerUnavailable if there is none."""
         try:
             smtp = self._open()
         except OSError as exc:
             raise _away(exc) from exc
         try:
-            yield Conversation(self.address, smtp)
-            _say_goodbye(smtp)
+            yield SmtpSession(self.address, smtp)
+            _quit(smtp)
         finally:
             smtp.close()
 
     def _open(self) -> smtplib.SMTP:
         # By itself smtplib would ask the DNS for this machine's name, for as long as that takes.
-        smtp = smtplib.SMTP(self.host, self.port, self.domain, timeout=STEP_SECONDS)
+        smtp = smtplib.SMTP(self.host, self.port, self.domain, timeout=SMTP_TIMEOUT_SECONDS)
         try:
             smtp.ehlo_or_helo_if_needed()
             if self.starttls:
@@ -98,13 +98,13 @@ class MailServer:
         return Mail(to, message.as_bytes())
 
 
-class Conversation:
+class SmtpSession:
     def __init__(self, sender: str, smtp: smtplib.SMTP) -> None:
         self._sender = sender
         self._smtp = smtp
 
     def send(self, mail: Mail) -> None:
-        """Hand the mail in. MailServerAway, MailRefused or MailInDoubt if that does not work."""
+        """Hand the mail in. Raises MailServerUnavailable, MailRefused, MailOutcomeUnknown."""
         try:
             sender, _ = self._smtp.mail(self._sender)
             recipient, _ = self._smtp.rcpt(mail.to)
@@ -112,14 +112,14 @@ class Conversation:
             raise _away(exc) from exc
         if sender >= 300:
             # Whatever it is that the server has against us, it is not about this mail.
-            raise MailServerAway(f"the sender was answered {sender}")
+            raise MailServerUnavailable(f"the sender was answered {sender}")
         _require_success(recipient, "recipient")
         try:
             taken, _ = self._smtp.data(mail.message)
         except smtplib.SMTPDataError as exc:
             taken = exc.smtp_code
         except OSError as exc:
-            raise MailInDoubt(f"the mail was answered {type(exc).__name__}") from exc
+            raise MailOutcomeUnknown(f"the mail was answered {type(exc).__name__}") from exc
         _require_success(taken, "mail")
 
 
@@ -127,17 +127,17 @@ def _require_success(code: int, what: str) -> None:
     if code >= 500:
         raise MailRefused(f"the {what} was answered {code}")
     if code >= 300:
-        raise MailServerAway(f"the {what} was answered {code}")
+        raise MailServerUnavailable(f"the {what} was answered {code}")
 
 
-def _away(exc: OSError) -> MailServerAway:
+def _away(exc: OSError) -> MailServerUnavailable:
     # Not the server's own words: they may repeat an address.
     code = exc.smtp_code if isinstance(exc, smtplib.SMTPResponseException) else exc.errno
-    return MailServerAway(f"{type(exc).__name__} {code or ''}".strip())
+    return MailServerUnavailable(f"{type(exc).__name__} {code or ''}".strip())
 
 
-def _say_goodbye(smtp: smtplib.SMTP) -> None:
+def _quit(smtp: smtplib.SMTP) -> None:
     with suppress(OSError):
         if smtp.sock:
-            smtp.sock.settimeout(GOODBYE_SECONDS)
+            smtp.sock.settimeout(QUIT_TIMEOUT_SECONDS)
         smtp.quit()

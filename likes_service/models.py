@@ -13,7 +13,7 @@ VALIDATE_TUBE = "likes.validate"
 NOTIFY_TUBE = "likes.notify"
 
 
-class Liking(BaseModel):
+class LikeState(BaseModel):
     """How it is between a user and a post now, and whether that is new."""
 
     post_id: UUID
@@ -45,7 +45,7 @@ class Post(BaseModel):
     text: str
 
 
-class LikeRecorded(BaseModel):
+class ValidateLike(BaseModel):
     """A job: see whether the post exists."""
 
     post_id: Id
@@ -62,7 +62,7 @@ class Liked(BaseModel):
     text: str
 
 
-class TakenBack(BaseModel):
+class LikeUndone(BaseModel):
     """A job: tell the liker that there is no such post."""
 
     kind: Literal["taken_back"] = "taken_back"
@@ -70,12 +70,12 @@ class TakenBack(BaseModel):
     username: Username
 
 
-Notice = Liked | TakenBack
-NOTICE: TypeAdapter[Notice] = TypeAdapter(Annotated[Notice, Field(discriminator="kind")])
+Notification = Liked | LikeUndone
+NOTIFICATION: TypeAdapter[Notification] = TypeAdapter(Annotated[Notification, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True)
-class Owed:
+class OutboxEntry:
     """What the validation owes one like: a look at its post or, once it was taken back, word to its liker."""
 
     post_id: UUID

@@ -7,11 +7,11 @@ from fastapi import Depends, Query, Request, Response
 
 from common.api import headers
 from common.api.auth import CurrentUser
-from common.api.pagination import Limit, page
+from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
 from common.fields import Id, Username
-from likes_service.models import LikedPost, Liking, PostLikes
+from likes_service.models import LikedPost, LikeState, PostLikes
 from likes_service.service import Likes
 from likes_service.store import LikesStore
 
@@ -42,18 +42,18 @@ def popular(
 ) -> Sequence[PostLikes]:
     """Posts by how many like them, most liked first; of equals, the newest."""
     found = store.popular(limit + 1, before)
-    return page(found, limit, lambda post: post.post_id, request, response)
+    return paginate(found, limit, lambda post: post.post_id, request, response)
 
 
 @routes.post(
     "/likes/{post_id}",
     status_code=201,
-    responses={200: {"model": Liking, "description": "Liked already"}, **problems(401, 403, 422, 503)},
+    responses={200: {"model": LikeState, "description": "Liked already"}, **problems(401, 403, 422, 503)},
 )
 def like(
     post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, Depends(get_likes)]
-) -> Liking:
-    """Like a post. Liking it twice counts once; if it does not exist, the like is taken back soon."""
+) -> LikeState:
+    """Like a post. LikeState it twice counts once; if it does not exist, the like is taken back soon."""
     liking = likes.like(post_id, username)
     if not liking.changed:
         response.status_code = 200
@@ -61,7 +61,7 @@ def like(
 
 
 @routes.delete("/likes/{post_id}", responses=problems(401, 403, 422, 503))
-def unlike(post_id: Id, username: CurrentUser, store: Store) -> Liking:
+def unlike(post_id: Id, username: CurrentUser, store: Store) -> LikeState:
     """Take a like back. Doing it twice changes nothing."""
     return store.unlike(post_id, username)
 
@@ -87,4 +87,4 @@ def liked_by(
 ) -> Sequence[LikedPost]:
     """The posts that a user likes, newest like first."""
     found = store.liked_by(username, limit + 1, before)
-    return page(found, limit, lambda liked: liked.post_id, request, response)
+    return paginate(found, limit, lambda liked: liked.post_id, request, response)

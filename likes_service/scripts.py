@@ -44,7 +44,7 @@ redis.call('ZREM', owed, post .. ' ' .. user)
 return {{1, remove(likers, liked, popular, post, user)}}
 """
 
-TAKE_BACK = f"""
+UNDO = f"""
 {_REMOVE}
 local likers, liked, popular = unpack(KEYS)
 local post, user, at = unpack(ARGV)
@@ -64,14 +64,14 @@ end
 return redis.call('ZREVRANGE', KEYS[1], first, first + limit - 1, 'WITHSCORES')
 """
 
-OWED = """
+PENDING = """
 local owed, likers = unpack(KEYS)
 local post, user = unpack(ARGV)
 if not redis.call('ZSCORE', owed, post .. ' ' .. user) then return false end
 return redis.call('ZSCORE', likers, user) or ''
 """
 
-SETTLE = """
+COMPLETE = """
 local owed, likers = unpack(KEYS)
 local post, user, at = unpack(ARGV)
 if (redis.call('ZSCORE', likers, user) or '') == at then
@@ -81,7 +81,7 @@ end
 
 # Half a minute after it was put, then when the like is twice as old, at last every hour: a job that is only
 # waiting for its turn, however long, is not put again and again beside itself.
-TAKE_OVERDUE = """
+CLAIM_OVERDUE = """
 local now, limit, likers = unpack(ARGV)
 local overdue = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
 for _, pair in ipairs(overdue) do

@@ -4,31 +4,39 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
-from threading import Semaphore
 from uuid import UUID
 
-from common.jobs.queue import JobQueue, QueueDown
+from common.bulkhead import BulkheadFull, ThreadBulkhead
+from common.jobs.queue import JobQueue, QueueUnavailable
 from common.telemetry import context
 from likes_service.clients import TimelinesClient, UsersClient
-from likes_service.mailer import Conversation, Mail, MailInDoubt, MailRefused, MailServer, MailServerAway
-from likes_service.models import Liked, LikeRecorded, Liking, Notice, Post, TakenBack
+from likes_service.mailer import (
+    Mail,
+    MailOutcomeUnknown,
+    MailRefused,
+    MailServer,
+    MailServerUnavailable,
+    SmtpSession,
+)
+from likes_service.models import Liked, LikeState, LikeUndone, Notification, Post, ValidateLike
 from likes_service.store import LikesStore
 
 logger = logging.getLogger(__name__)
 
 OVERDUE_AFTER = timedelta(seconds=30)
-OVERDUE_AT_ONCE = 200
+SWEEP_BATCH = 200
 # Then jobs have their turn again.
-SWEEP_SECONDS = 1.0
+SWEEP_BUDGET_SECONDS = 1.0
 
 # While the queue is away it is asked this often.
 PAUSE_SECONDS = 5.0
 # Who comes when so many are on their way waits a little for room.
-MOST_ON_THE_WAY = 1000
-TURN_SECONDS = 0.25
+MAX_IN_FLIGHT = 1000
+ENQUEUE_WAIT_SECONDS = 0.25
 
 
 class Likes:
@@ -42,45 +50,45 @@ class Likes:
         self._clock = clock
         # Nobody who likes waits for the disk of the queue: what is owed is in Redis already.
         self._background = ThreadPoolExecutor(1, "validations")
-        self._room = Semaphore(MOST_ON_THE_WAY)
+        self._bulkhead = ThreadBulkhead(MAX_IN_FLIGHT, ENQUEUE_WAIT_SECONDS)
         self._paused_until = 0.0
 
-    def start(self) -> None:
-        """The thread starts with the first like."""
-
-    def stop(self) -> None:
+    def close(self) -> None:
         """What is on its way to the queue gets there, or stays owed."""
         self._background.shutdown()
 
-    def like(self, post_id: UUID, username: str) -> Liking:
+    def like(self, post_id: UUID, username: str) -> LikeState:
         """Count the like and have it validated: in a moment, or when the queue is back."""
         now = datetime.now(UTC)
         due = now if self._is_paused() else now + OVERDUE_AFTER
         liking = self._store.like(post_id, username, now, due)
         if liking.changed:
-            self._have_validated(LikeRecorded(post_id=post_id, username=username))
+            self._enqueue_validation(ValidateLike(post_id=post_id, username=username))
         return liking
 
-    def _have_validated(self, recorded: LikeRecorded) -> None:
+    def _enqueue_validation(self, recorded: ValidateLike) -> None:
         """Queue the validation soon; if that cannot be, it stays owed, and is put by the sweep."""
-        if not self._is_paused() and self._room.acquire(timeout=TURN_SECONDS):
+        if self._is_paused():
+            return
+        with suppress(BulkheadFull):
+            self._bulkhead.acquire()
             self._background.submit(copy_context().run, self._put, recorded)
 
     def _is_paused(self) -> bool:
         return self._clock() < self._paused_until
 
-    def _put(self, recorded: LikeRecorded) -> None:
+    def _put(self, recorded: ValidateLike) -> None:
         try:
             if not self._is_paused():
                 self._queue.put(recorded)
-        except QueueDown as exc:
+        except QueueUnavailable as exc:
             self._paused_until = self._clock() + PAUSE_SECONDS
             logger.warning("likes are validated later: %s", exc)
         finally:
-            self._room.release()
+            self._bulkhead.release()
 
 
-class Validation:
+class LikeValidator:
     """Finds out whether liked posts exist, and has those told whom it concerns.
 
     Every step may be the last one before a crash: then the job comes again,
@@ -88,47 +96,47 @@ class Validation:
     """
 
     def __init__(
-        self, store: LikesStore, timelines: TimelinesClient, validations: JobQueue, notices: JobQueue
+        self, store: LikesStore, timelines: TimelinesClient, validations: JobQueue, notifications: JobQueue
     ) -> None:
         self._store = store
         self._timelines = timelines
         self._validations = validations
-        self._notices = notices
+        self._notifications = notifications
 
-    def validate(self, recorded: LikeRecorded) -> None:
-        owed = self._store.owed(recorded.post_id, recorded.username)
-        if owed is None:
+    def validate(self, recorded: ValidateLike) -> None:
+        pending = self._store.pending(recorded.post_id, recorded.username)
+        if pending is None:
             return
-        if owed.liked_at:
+        if pending.liked_at:
             post = self._timelines.post(recorded.post_id)
             if post:
-                self._tell_author(post, recorded)
-                self._store.settle(owed)
+                self._notify_author(post, recorded)
+                self._store.complete(pending)
                 return
-            owed = self._store.take_back(owed)
-        if owed:
-            self._notices.put(TakenBack(**recorded.model_dump()))
-            self._store.settle(owed)
+            pending = self._store.undo(pending)
+        if pending:
+            self._notifications.put(LikeUndone(**recorded.model_dump()))
+            self._store.complete(pending)
 
-    def _tell_author(self, post: Post, recorded: LikeRecorded) -> None:
+    def _notify_author(self, post: Post, recorded: ValidateLike) -> None:
         if post.username != recorded.username:
-            self._notices.put(Liked(**recorded.model_dump(), author=post.username, text=post.text))
+            self._notifications.put(Liked(**recorded.model_dump(), author=post.username, text=post.text))
 
     def sweep(self) -> None:
         """Queue again what should have been settled long ago: its job was never put, or was lost."""
         # Raises while the queue is away: what is taken then could not be put.
         self._validations.ping()
-        until = time.monotonic() + SWEEP_SECONDS
+        until = time.monotonic() + SWEEP_BUDGET_SECONDS
         while time.monotonic() < until:
-            overdue = self._store.take_overdue(datetime.now(UTC), OVERDUE_AT_ONCE)
+            overdue = self._store.claim_overdue(datetime.now(UTC), SWEEP_BATCH)
             for recorded in overdue:
                 context.begin()
                 self._validations.put(recorded)
-            if len(overdue) < OVERDUE_AT_ONCE:
+            if len(overdue) < SWEEP_BATCH:
                 return
 
 
-class Notification:
+class Notifier:
     """Mails people, at most once about each like, whatever comes twice."""
 
     def __init__(self, store: LikesStore, users: UsersClient, mail_server: MailServer) -> None:
@@ -138,39 +146,39 @@ class Notification:
         # Who lost the answer to a claim asks again as the same claimant: perhaps it was granted.
         self._claimants: dict[str, str] = {}
 
-    def notify(self, notice: Notice) -> None:
-        recipient = notice.author if isinstance(notice, Liked) else notice.username
+    def notify(self, notification: Notification) -> None:
+        recipient = notification.author if isinstance(notification, Liked) else notification.username
         address = self._users.address(recipient)
         if address is None:
             return
-        key = f"{notice.kind}.{notice.post_id}.{notice.username}"
-        mail = self._compose(key, notice, address)
+        key = f"{notification.kind}.{notification.post_id}.{notification.username}"
+        mail = self._compose(key, notification, address)
         claimant = self._claimants.setdefault(key, token_hex(8))
-        with self._mail_server.conversation() as conversation:
+        with self._mail_server.session() as session:
             # Claimed when nothing is left to do but to send it: who dies now leaves it unsent, not doubled.
-            if self._store.claim(notice, claimant):
-                self._send(conversation, mail, notice)
+            if self._store.claim(notification, claimant):
+                self._send(session, mail, notification)
             del self._claimants[key]
 
-    def _send(self, conversation: Conversation, mail: Mail, notice: Notice) -> None:
+    def _send(self, session: SmtpSession, mail: Mail, notification: Notification) -> None:
         try:
-            conversation.send(mail)
-        except MailServerAway:
-            self._store.release(notice)
+            session.send(mail)
+        except MailServerUnavailable:
+            self._store.release(notification)
             raise
-        except (MailRefused, MailInDoubt) as exc:
+        except (MailRefused, MailOutcomeUnknown) as exc:
             logger.warning(
                 "the %s mail for post %s and %s is not tried again: %s",
-                notice.kind,
-                notice.post_id,
-                notice.username,
+                notification.kind,
+                notification.post_id,
+                notification.username,
                 exc,
             )
 
-    def _compose(self, key: str, notice: Notice, address: str) -> Mail:
-        if isinstance(notice, Liked):
-            subject = f"{notice.username} likes your post"
-            return self._mail_server.compose(key, address, subject, f"{subject}:\n\n{notice.text}\n")
+    def _compose(self, key: str, notification: Notification, address: str) -> Mail:
+        if isinstance(notification, Liked):
+            subject = f"{notification.username} likes your post"
+            return self._mail_server.compose(key, address, subject, f"{subject}:\n\n{notification.text}\n")
         subject = "Your like was taken back"
-        text = f"{subject}, because there is no post {notice.post_id}.\n"
+        text = f"{subject}, because there is no post {notification.post_id}.\n"
         return self._mail_server.compose(key, address, subject, text)

@@ -11,65 +11,65 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common.circuit_breaker import Breaker, Hung
+from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.errors import BadRequest
 from likes_service import scripts
-from likes_service.models import LikedPost, LikeRecorded, Liking, Notice, Owed, PostLikes
+from likes_service.models import LikedPost, LikeState, Notification, OutboxEntry, PostLikes, ValidateLike
 
 LIKERS = "likes:post:"
 LIKED = "likes:user:"
 MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
-OWED = "likes:owed"
+PENDING = "likes:owed"
 
 # Both together: who asks learns within two seconds that there is no answer.
 CONNECT_SECONDS = 0.8
-ANSWER_SECONDS = 1.0
+SOCKET_TIMEOUT_SECONDS = 1.0
 # For those who are not in the way of requests: the health check, and what prepares.
 SPARE_CONNECTIONS = 4
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Redis answers, but cannot do its work now: full, failing over, writing nothing to its disk, or busy.
-NOT_NOW = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
+BUSY_REPLY = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
 
 
-class Unready(Exception):
+class RedisNotReady(Exception):
     """Redis is there, but cannot do this now."""
 
 
 class _Client(redis.Redis):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._breaker = Breaker("Redis")
+        self._breaker = CircuitBreaker("Redis")
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        self._breaker.check()
+        self._breaker.raise_if_open()
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
         except redis.TimeoutError:
             self._breaker.trip()
             raise
         except redis.ResponseError as exc:
-            if NOT_NOW.search(f"{exc.status_code} {exc}"):
-                raise Unready(str(exc)) from exc
+            if BUSY_REPLY.search(f"{exc.status_code} {exc}"):
+                raise RedisNotReady(str(exc)) from exc
             raise
 
 
 class LikesStore:
     """Every verb is one command or one script, so its views never disagree. Threads may share it."""
 
-    outages = (redis.ConnectionError, redis.TimeoutError, Unready, Hung)
+    outages = (redis.ConnectionError, redis.TimeoutError, RedisNotReady, CircuitOpen)
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._like = client.register_script(scripts.LIKE)
         self._unlike = client.register_script(scripts.UNLIKE)
         self._page = client.register_script(scripts.PAGE)
-        self._owed = client.register_script(scripts.OWED)
-        self._take_back = client.register_script(scripts.TAKE_BACK)
-        self._settle = client.register_script(scripts.SETTLE)
-        self._take_overdue = client.register_script(scripts.TAKE_OVERDUE)
+        self._pending = client.register_script(scripts.PENDING)
+        self._undo = client.register_script(scripts.UNDO)
+        self._complete = client.register_script(scripts.COMPLETE)
+        self._claim_overdue = client.register_script(scripts.CLAIM_OVERDUE)
         self._claim = client.register_script(scripts.CLAIM)
 
     @classmethod
@@ -83,13 +83,10 @@ class LikesStore:
                 decode_responses=True,
                 max_connections=threads + SPARE_CONNECTIONS,
                 socket_connect_timeout=CONNECT_SECONDS,
-                socket_timeout=ANSWER_SECONDS,
+                socket_timeout=SOCKET_TIMEOUT_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
         )
-
-    def prepare(self) -> None:
-        """Keys make themselves."""
 
     def ping(self) -> None:
         self._redis.ping()
@@ -97,17 +94,17 @@ class LikesStore:
     def close(self) -> None:
         self._redis.close()
 
-    def like(self, post_id: UUID, username: str, at: datetime, due: datetime) -> Liking:
+    def like(self, post_id: UUID, username: str, at: datetime, due: datetime) -> LikeState:
         """Like a post. Its validation is owed from now on, and overdue when it is not settled by `due`."""
-        keys = [*_keys(post_id, username), POPULAR, OWED]
+        keys = [*_keys(post_id, username), POPULAR, PENDING]
         changed, count = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
-        return Liking(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
+        return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
-    def unlike(self, post_id: UUID, username: str) -> Liking:
+    def unlike(self, post_id: UUID, username: str) -> LikeState:
         """Take a like back; what was owed for it is owed no more."""
-        keys = [*_keys(post_id, username), POPULAR, OWED]
+        keys = [*_keys(post_id, username), POPULAR, PENDING]
         changed, count = self._unlike(keys, [str(post_id), username])
-        return Liking(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
+        return LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
 
     def count(self, post_id: UUID) -> PostLikes:
         return PostLikes(post_id=post_id, count=self._redis.zcard(_likers(post_id)))
@@ -125,40 +122,42 @@ class LikesStore:
             PostLikes(post_id=post_id, count=score) for post_id, score in self._scored(POPULAR, limit, before)
         ]
 
-    def owed(self, post_id: UUID, username: str) -> Owed | None:
+    def pending(self, post_id: UUID, username: str) -> OutboxEntry | None:
         """What is owed to this like; None when all is settled."""
-        owed = self._owed([OWED, _likers(post_id)], [str(post_id), username])
-        if owed is None:
+        pending = self._pending([PENDING, _likers(post_id)], [str(post_id), username])
+        if pending is None:
             return None
-        liked_at = _moment(owed) if owed else None
-        return Owed(post_id=post_id, username=username, liked_at=liked_at)
+        liked_at = _moment(pending) if pending else None
+        return OutboxEntry(post_id=post_id, username=username, liked_at=liked_at)
 
-    def take_back(self, owed: Owed) -> Owed | None:
+    def undo(self, pending: OutboxEntry) -> OutboxEntry | None:
         """Take this very like back, and owe its liker word of it instead. None if it is gone already."""
-        keys = [*_keys(owed.post_id, owed.username), POPULAR]
-        is_taken = self._take_back(keys, [str(owed.post_id), owed.username, _version(owed)])
-        return replace(owed, liked_at=None) if is_taken else None
+        keys = [*_keys(pending.post_id, pending.username), POPULAR]
+        is_taken = self._undo(keys, [str(pending.post_id), pending.username, _version(pending)])
+        return replace(pending, liked_at=None) if is_taken else None
 
-    def settle(self, owed: Owed) -> None:
+    def complete(self, pending: OutboxEntry) -> None:
         """What was owed is done, unless the user has changed their mind since: then it is owed anew."""
-        self._settle([OWED, _likers(owed.post_id)], [str(owed.post_id), owed.username, _version(owed)])
+        self._complete(
+            [PENDING, _likers(pending.post_id)], [str(pending.post_id), pending.username, _version(pending)]
+        )
 
-    def take_overdue(self, now: datetime, limit: int) -> list[LikeRecorded]:
+    def claim_overdue(self, now: datetime, limit: int) -> list[ValidateLike]:
         """At most `limit` overdue likes; each is due again later, after a longer pause every time."""
-        pairs = self._take_overdue([OWED], [_microseconds(now), limit, LIKERS])
+        pairs = self._claim_overdue([PENDING], [_microseconds(now), limit, LIKERS])
         return [
-            LikeRecorded(post_id=post_id, username=username) for post_id, username in map(str.split, pairs)
+            ValidateLike(post_id=post_id, username=username) for post_id, username in map(str.split, pairs)
         ]
 
-    def claim(self, notice: Notice, claimant: str) -> bool:
+    def claim(self, notification: Notification, claimant: str) -> bool:
         """Whether it may be mailed, by this claimant alone, however often it asks: nobody else has claimed
         it before, and the like it tells of is there."""
-        keys = [_likers(notice.post_id), _mailed(notice.post_id)]
-        return bool(self._claim(keys, [notice.kind, notice.username, claimant]))
+        keys = [_likers(notification.post_id), _mailed(notification.post_id)]
+        return bool(self._claim(keys, [notification.kind, notification.username, claimant]))
 
-    def release(self, notice: Notice) -> None:
+    def release(self, notification: Notification) -> None:
         """It was not mailed after all."""
-        self._redis.hdel(_mailed(notice.post_id), f"{notice.kind} {notice.username}")
+        self._redis.hdel(_mailed(notification.post_id), f"{notification.kind} {notification.username}")
 
     def _scored(self, key: str, limit: int, before: UUID | None) -> Iterator[tuple[UUID, int]]:
         found: Sequence[str] | None = self._page([key], [limit, str(before or "")])
@@ -184,8 +183,8 @@ def _keys(post_id: UUID, username: str) -> tuple[str, str]:
     return _likers(post_id), _liked(username)
 
 
-def _version(owed: Owed) -> int | str:
-    return _microseconds(owed.liked_at) if owed.liked_at else ""
+def _version(pending: OutboxEntry) -> int | str:
+    return _microseconds(pending.liked_at) if pending.liked_at else ""
 
 
 def _microseconds(at: datetime) -> int:

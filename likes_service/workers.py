@@ -2,24 +2,24 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from threading import Event
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Unavailable
-from common.jobs.queue import Job, JobQueue, QueueDown
-from common.jobs.worker import Every, until_terminated, work
+from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.jobs.worker import Periodic, stop_on_signal, work
 from common.tokens import Tokens
 from likes_service.clients import TimelinesClient, UsersClient
-from likes_service.mailer import MailServer, MailServerAway
-from likes_service.models import NOTICE, NOTIFY_TUBE, VALIDATE_TUBE, LikeRecorded
-from likes_service.service import Notification, Validation
+from likes_service.mailer import MailServer, MailServerUnavailable
+from likes_service.models import NOTIFICATION, NOTIFY_TUBE, VALIDATE_TUBE, ValidateLike
+from likes_service.service import LikeValidator, Notifier
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 
-SWEEP_SECONDS = 5
-OUTAGES = (Unavailable, QueueDown, MailServerAway, *LikesStore.outages)
+SWEEP_INTERVAL_SECONDS = 5
+OUTAGES = (Unavailable, QueueUnavailable, MailServerUnavailable, *LikesStore.outages)
 
 
 class Connections:
@@ -28,22 +28,17 @@ class Connections:
     def __init__(self, settings: LikesSettings, stack: ExitStack) -> None:
         self._settings = settings
         self._stack = stack
-        self._tokens = Tokens.of(settings)
-        self._directory = Directory(settings.registry_url)
-        self._directory.start()
-        stack.callback(self._directory.stop)
-        self.store = LikesStore.connect(settings.redis_url)
-        stack.callback(self.store.close)
+        self._tokens = Tokens.from_settings(settings)
+        self._directory = stack.enter_context(Directory(settings.registry_url))
+        self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url)))
 
     def queue(self, tube: str) -> JobQueue:
         queue = JobQueue.connect(self._settings.beanstalkd_host, self._settings.beanstalkd_port, tube)
-        self._stack.callback(queue.close)
-        return queue
+        return self._stack.enter_context(closing(queue))
 
     def service(self, name: str) -> ServiceClient:
         client = ServiceClient(name, self._directory, self._tokens, "likes")
-        self._stack.callback(client.close)
-        return client
+        return self._stack.enter_context(closing(client))
 
 
 def validate(settings: LikesSettings, stop: Event) -> None:
@@ -52,13 +47,15 @@ def validate(settings: LikesSettings, stop: Event) -> None:
         connections = Connections(settings, stack)
         queue = connections.queue(VALIDATE_TUBE)
         timelines = TimelinesClient(connections.service("timelines"))
-        validation = Validation(connections.store, timelines, queue, connections.queue(NOTIFY_TUBE))
+        validation = LikeValidator(connections.store, timelines, queue, connections.queue(NOTIFY_TUBE))
 
         def handle(jobs: Sequence[Job]) -> None:
             for job in jobs:
-                validation.validate(LikeRecorded.model_validate(job.open()))
+                validation.validate(ValidateLike.model_validate(job.open()))
 
-        work(queue, handle, OUTAGES, stop, chore=Every(SWEEP_SECONDS, validation.sweep, OUTAGES))
+        work(
+            queue, handle, OUTAGES, stop, periodic=Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
+        )
 
 
 def notify(settings: LikesSettings, stop: Event) -> None:
@@ -66,11 +63,11 @@ def notify(settings: LikesSettings, stop: Event) -> None:
     with ExitStack() as stack:
         connections = Connections(settings, stack)
         users = UsersClient(connections.service("users"))
-        notification = Notification(connections.store, users, mail_server(settings))
+        notification = Notifier(connections.store, users, mail_server(settings))
 
         def handle(jobs: Sequence[Job]) -> None:
             for job in jobs:
-                notification.notify(NOTICE.validate_python(job.open()))
+                notification.notify(NOTIFICATION.validate_python(job.open()))
 
         work(connections.queue(NOTIFY_TUBE), handle, OUTAGES, stop)
 
@@ -91,8 +88,8 @@ def main() -> None:
     parser.add_argument("worker", nargs="?", choices=["validation", "notification"], default="validation")
     is_validation = parser.parse_args().worker == "validation"
     settings = LikesSettings.read()
-    settings.begin_logging()
-    (validate if is_validation else notify)(settings, until_terminated())
+    settings.configure_logging()
+    (validate if is_validation else notify)(settings, stop_on_signal())
 
 
 if __name__ == "__main__":

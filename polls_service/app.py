@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from common.server.app import create_service
-from common.server.dependency import Need
+from common.server.dependency import Dependency
 from common.server.run import serve
 from polls_service.routes import routes
 from polls_service.settings import PollsSettings
@@ -19,7 +19,13 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         settings.aws_secret_access_key,
         settings.dynamodb_polls_table,
     )
-    app = create_service("polls", "Questions, votes, results.", settings, [routes], [Need("dynamodb", store)])
+    app = create_service(
+        "polls",
+        "Questions, votes, results.",
+        settings,
+        [routes],
+        [Dependency("dynamodb", store, store.prepare)],
+    )
     app.state.settings = settings
     app.state.store = store
     return app

@@ -18,22 +18,22 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
-from common.circuit_breaker import Breaker, Hung
+from common.circuit_breaker import CircuitBreaker, CircuitOpen
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 # As many as there are threads for requests, and some for those who are not in their way.
-CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 CONNECT_SECONDS, READ_SECONDS = 0.5, 0.8
 # Until then a new try may begin, so that the last one is over within two seconds.
 DEADLINE_SECONDS = 0.9
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.3
+BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.02, 0.3
 
-USABLE = {"ACTIVE", "UPDATING"}
+READY_STATUSES = {"ACTIVE", "UPDATING"}
 
 # What DynamoDB says when the same call may well succeed in a moment; besides every 5xx.
-PASSING = {
+RETRYABLE_CODES = {
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
@@ -42,14 +42,14 @@ PASSING = {
     "TransactionConflictException",
     "TransactionInProgressException",
 }
-PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+RETRYABLE_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 CONDITION_FAILED = "ConditionalCheckFailed"
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Item = dict[str, Any]
 
 
-class Busy(Exception):
+class Throttled(Exception):
     """DynamoDB was throttling, or in the way of itself, for all of the time that there was."""
 
 
@@ -61,7 +61,7 @@ class TableExists(Exception):
     """The table is there already, or being made."""
 
 
-class Refused(Exception):
+class AccessDenied(Exception):
     """DynamoDB does not know us, or does not let us."""
 
 
@@ -69,20 +69,20 @@ class ConditionFailed(Exception):
     """A write's condition does not hold; nothing was written."""
 
 
-MEANINGS: dict[str, type[Exception]] = {
+ERRORS_BY_CODE: dict[str, type[Exception]] = {
     "ResourceInUseException": TableExists,
     "ResourceNotFoundException": TableMissing,
     # An operator can mend these while we wait.
-    "AccessDeniedException": Refused,
-    "ExpiredTokenException": Refused,
-    "IncompleteSignatureException": Refused,
-    "InvalidSignatureException": Refused,
-    "MissingAuthenticationTokenException": Refused,
-    "UnrecognizedClientException": Refused,
+    "AccessDeniedException": AccessDenied,
+    "ExpiredTokenException": AccessDenied,
+    "IncompleteSignatureException": AccessDenied,
+    "InvalidSignatureException": AccessDenied,
+    "MissingAuthenticationTokenException": AccessDenied,
+    "UnrecognizedClientException": AccessDenied,
 }
 
 
-class Table:
+class DynamoTable:
     """One table, keyed by `pk` and `sk`. Every call is bounded and may be repeated. Threads may share it."""
 
     outages = (
@@ -90,15 +90,15 @@ class Table:
         HTTPClientError,
         NoCredentialsError,
         CredentialRetrievalError,
-        Busy,
+        Throttled,
         TableMissing,
-        Refused,
-        Hung,
+        AccessDenied,
+        CircuitOpen,
     )
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._dynamodb = client
-        self._breaker = Breaker("DynamoDB")
+        self._breaker = CircuitBreaker("DynamoDB")
         self.name = name
 
     @classmethod
@@ -115,7 +115,7 @@ class Table:
             config=Config(
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
-                max_pool_connections=CONNECTIONS,
+                max_pool_connections=MAX_CONNECTIONS,
                 parameter_validation=False,
                 # The environment's proxy, if any, is on the way to AWS, not to a server that is named.
                 proxies={} if url else None,
@@ -128,9 +128,9 @@ class Table:
 
     def prepare(self) -> None:
         """Create the table if it is missing, and wait until it can be used."""
-        deadline = Deadline()
-        while (status := self._status_once_created()) not in USABLE:
-            deadline.pause(TableMissing(f"{self.name} is {status}"))
+        backoff = Backoff()
+        while (status := self._status_once_created()) not in READY_STATUSES:
+            backoff.sleep(TableMissing(f"{self.name} is {status}"))
 
     def _status_once_created(self) -> str:
         try:
@@ -158,77 +158,77 @@ class Table:
             self._call(create)
 
     def status(self) -> str:
-        answer = self._call(partial(self._dynamodb.describe_table, TableName=self.name))
-        return answer["Table"]["TableStatus"]
+        response = self._call(partial(self._dynamodb.describe_table, TableName=self.name))
+        return response["Table"]["TableStatus"]
 
     def close(self) -> None:
         self._dynamodb.close()
 
     def get(self, pk: str, sk: str) -> Item | None:
-        answer = self._call(
+        response = self._call(
             partial(self._dynamodb.get_item, TableName=self.name, Key=key(pk, sk), ConsistentRead=True)
         )
-        return answer.get("Item")
+        return response.get("Item")
 
     def get_all(self, keys: list[Item]) -> list[Item]:
         """Those of these items that exist, in any order; a hundred at most."""
         found: list[Item] = []
         wanted: Any = {self.name: {"Keys": keys, "ConsistentRead": True}}
-        deadline = Deadline()
+        backoff = Backoff()
         while True:
-            answer = self._call(partial(self._dynamodb.batch_get_item, RequestItems=wanted))
-            found += answer["Responses"].get(self.name, [])
+            response = self._call(partial(self._dynamodb.batch_get_item, RequestItems=wanted))
+            found += response["Responses"].get(self.name, [])
             # What DynamoDB had no time for, and says so.
-            wanted = answer["UnprocessedKeys"]
+            wanted = response["UnprocessedKeys"]
             if not wanted:
                 return found
-            deadline.pause(Busy("unprocessed keys"))
+            backoff.sleep(Throttled("unprocessed keys"))
 
     def put(self, item: Item) -> None:
         self._call(partial(self._dynamodb.put_item, TableName=self.name, Item=item))
 
-    def write_together(self, writes: Any, token: str) -> None:
+    def transact(self, writes: Any, token: str) -> None:
         """Do all of these writes or none, once for each token. Raises ConditionFailed."""
         self._call(
             partial(self._dynamodb.transact_write_items, TransactItems=writes, ClientRequestToken=token)
         )
 
-    def _call(self, call: Callable[[], Answer]) -> Answer:
+    def _call(self, call: Callable[[], Result]) -> Result:
         """Repeat what meets a passing trouble, until the deadline."""
-        self._breaker.check()
-        deadline = Deadline()
+        self._breaker.raise_if_open()
+        backoff = Backoff()
         while True:
             try:
                 return call()
             except ClientError as exc:
-                if _is_passing(exc):
-                    deadline.pause(exc)
-                elif meaning := _meaning(exc):
-                    raise meaning(str(exc)) from exc
+                if _is_retryable(exc):
+                    backoff.sleep(exc)
+                elif error := _error_for(exc):
+                    raise error(str(exc)) from exc
                 else:
                     raise
             except (ConnectTimeoutError, HTTPClientError) as exc:
-                if deadline.is_over():
+                if backoff.is_over():
                     self._breaker.trip()
                     raise
-                deadline.pause(exc)
+                backoff.sleep(exc)
 
 
-class Deadline:
+class Backoff:
     """The pauses between tries: longer each time, with full jitter, and over at some point."""
 
     def __init__(self) -> None:
         self._end = time.monotonic() + DEADLINE_SECONDS
-        self._longest = FIRST_PAUSE_SECONDS
+        self._longest = BASE_DELAY_SECONDS
 
     def is_over(self) -> bool:
         return time.monotonic() >= self._end
 
-    def pause(self, reason: Exception) -> None:
+    def sleep(self, reason: Exception) -> None:
         if self.is_over():
-            raise Busy(str(reason)) from reason
+            raise Throttled(str(reason)) from reason
         time.sleep(min(random.uniform(0, self._longest), max(self._end - time.monotonic(), 0)))
-        self._longest = min(self._longest * 2, LONGEST_PAUSE_SECONDS)
+        self._longest = min(self._longest * 2, MAX_DELAY_SECONDS)
 
 
 def key(pk: str, sk: str) -> Item:
@@ -245,17 +245,17 @@ def _reasons(exc: ClientError) -> set[str]:
     return {reason.get("Code", "") for reason in reasons}
 
 
-def _is_passing(exc: ClientError) -> bool:
+def _is_retryable(exc: ClientError) -> bool:
     reasons = _reasons(exc)
     return (
-        _code(exc) in PASSING
+        _code(exc) in RETRYABLE_CODES
         or exc.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
-        or (CONDITION_FAILED not in reasons and bool(reasons & PASSING_REASONS))
+        or (CONDITION_FAILED not in reasons and bool(reasons & RETRYABLE_REASONS))
     )
 
 
-def _meaning(exc: ClientError) -> type[Exception] | None:
+def _error_for(exc: ClientError) -> type[Exception] | None:
     """What a refusal that does not pass means; None for one that should never have come."""
     if CONDITION_FAILED in _reasons(exc):
         return ConditionFailed
-    return MEANINGS.get(_code(exc))
+    return ERRORS_BY_CODE.get(_code(exc))

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Request
+from common.fields import PRINTABLE, RequestBody
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 Option = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE]
@@ -19,7 +19,7 @@ def _all_different(options: list[str]) -> list[str]:
     return options
 
 
-class NewPoll(Request):
+class NewPoll(RequestBody):
     """A question, and what can be answered; neither ever changes."""
 
     question: Question = Field(examples=["Tea or coffee?"])
@@ -28,7 +28,7 @@ class NewPoll(Request):
     )
 
 
-class NewVote(Request):
+class NewVote(RequestBody):
     """The one option that is chosen."""
 
     option: int = Field(ge=0, lt=2**31, strict=True, description="The option's index, from 0.", examples=[0])
@@ -44,7 +44,7 @@ class Poll(BaseModel):
     created_at: datetime
 
 
-class PollSeen(Poll):
+class PollWithVote(Poll):
     """A poll as somebody who is signed in sees it."""
 
     voted: int | None = Field(description="The index of the option that you voted for.")

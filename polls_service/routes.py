@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from common.api import headers
-from common.api.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.problems import problems
 from common.api.routing import router
 from common.fields import Id
-from polls_service.models import NewPoll, NewVote, Poll, PollSeen, Results, Vote
+from polls_service.models import NewPoll, NewVote, Poll, PollWithVote, Results, Vote
 from polls_service.store import PollsStore
 
 routes = router("polls")
@@ -38,16 +38,16 @@ def create(poll: NewPoll, username: CurrentUser, store: Store, response: Respons
 
 @routes.get(
     "/polls/{poll_id}",
-    response_model=PollSeen | Poll,
+    response_model=PollWithVote | Poll,
     responses=problems(401, 404, 422, 503),
     openapi_extra=TOKEN_OPTIONAL,
 )
-def poll(poll_id: Id, store: Store, subject: MaybeSubject) -> Poll:
+def poll(poll_id: Id, store: Store, subject: OptionalSubject) -> Poll:
     """A poll and, with a token, what you voted."""
     found = store.poll(poll_id)
     if subject is None:
         return found
-    return PollSeen(**found.model_dump(), voted=store.voted(poll_id, subject))
+    return PollWithVote(**found.model_dump(), voted=store.voted(poll_id, subject))
 
 
 @routes.post(

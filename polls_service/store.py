@@ -15,30 +15,30 @@ from uuid import UUID, uuid4
 
 from common.errors import BadRequest, Conflict, NotFound
 from common.fields import new_id
-from polls_service.dynamodb import ConditionFailed, Item, Table, key
+from polls_service.dynamodb import ConditionFailed, DynamoTable, Item, key
 from polls_service.models import NewPoll, OptionResult, Poll, Results, Vote
 
 SHARDS = 10
-REMEMBERED_POLLS = 1000
+POLL_CACHE_SIZE = 1000
 
 
 class PollsStore:
-    outages = Table.outages
+    outages = DynamoTable.outages
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: DynamoTable) -> None:
         self._table = table
         self.close = table.close
         # A poll never changes, so it may be remembered.
-        self._remembered = lru_cache(REMEMBERED_POLLS)(self._read_poll)
+        self._cached_poll = lru_cache(POLL_CACHE_SIZE)(self._read_poll)
 
     @classmethod
     def connect(cls, url: str, region: str, key_id: str, secret: str, table: str) -> Self:
-        return cls(Table.connect(url, region, key_id, secret, table))
+        return cls(DynamoTable.connect(url, region, key_id, secret, table))
 
     def prepare(self) -> None:
         self._table.prepare()
         # This may be another table than the one before an outage.
-        self._remembered.cache_clear()
+        self._cached_poll.cache_clear()
 
     def ping(self) -> None:
         self._table.status()
@@ -58,7 +58,7 @@ class PollsStore:
 
     def poll(self, poll_id: UUID) -> Poll:
         """Raises NotFound."""
-        return self._remembered(poll_id)
+        return self._cached_poll(poll_id)
 
     def voted(self, poll_id: UUID, username: str) -> int | None:
         """The option that this user voted for."""
@@ -84,7 +84,7 @@ class PollsStore:
         }
         try:
             # One token for all tries: what a try whose answer was lost has written is not written again.
-            self._table.write_together([{"Put": put}, {"Update": count}], token=str(uuid4()))
+            self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
         except ConditionFailed as exc:
             raise Conflict("already_voted", "You have voted in this poll already.") from exc
         return Vote(poll_id=poll_id, option=option)

@@ -4,30 +4,29 @@ from fastapi import FastAPI
 
 from common.server.app import create_service
 from common.server.run import serve
-from registry_service.clock import LivedTime
+from registry_service.clock import StallFreeClock
 from registry_service.routes import routes
 from registry_service.settings import RegistrySettings
 from registry_service.store import RegistryStore
-from registry_service.watchers import Watch
+from registry_service.watchers import SnapshotWatchers
 
 
 def create_app(settings: RegistrySettings | None = None) -> FastAPI:
     settings = settings or RegistrySettings.read()
-    store = RegistryStore(LivedTime())
-    watch = Watch(store)
+    store = RegistryStore(StallFreeClock())
+    watchers = SnapshotWatchers(store)
     app = create_service(
         "registry",
         "Who is there: services register here, and find each other.",
-        settings,
+        settings.model_copy(update={"registry_url": None}),  # it is found by REGISTRY_URL, not in itself
         [routes],
-        resources=[watch],
-        is_registered=False,
-        leave=watch.leave,
+        resources=[watchers],
+        on_shutdown=watchers.stop,
     )
     app.state.settings = settings
     app.state.registry_token = settings.registry_token
     app.state.store = store
-    app.state.watch = watch
+    app.state.watchers = watchers
     return app
 
 

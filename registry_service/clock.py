@@ -7,7 +7,7 @@ TICK_SECONDS = 0.25
 STALL_SECONDS = 2.0
 
 
-class LivedTime:
+class StallFreeClock:
     """A clock that stands still while the process does.
 
     A process that is stopped, starved or asleep takes no heartbeats, so that

@@ -8,19 +8,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common import __version__
 from common.discovery.models import Status
-from common.fields import PRINTABLE, Request
+from common.fields import PRINTABLE, RequestBody
+from common.version import VERSION
 
 # RFC 1123, §2.1, and the underscores that container networks put into names.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # What resolvers take for an IPv4 address in one of its old spellings: 127.1, 0x7f.1, 2130706433.
-ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 # Where no service is (RFC 6890): unspecified, link-local, multicast, reserved; and what carries an IPv4
 # address, which may be one of these, to where it is unpacked: IPv4-compatible, NAT64, Teredo, 6to4.
-NOBODYS = [
+UNROUTABLE_NETWORKS = [
     *map(ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")),
     *map(ip_network, ("fe80::/10", "fec0::/10", "ff00::/8")),
     *map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")),
@@ -29,7 +29,7 @@ NOBODYS = [
 
 def _host(host: str) -> str:
     """A host name, or an IP address that somebody can have, in its one canonical spelling."""
-    if ":" in host or ENDS_IN_A_NUMBER.fullmatch(host):
+    if ":" in host or NUMERIC_HOST.fullmatch(host):
         return _address(host)
     if not HOST_NAME.fullmatch(host):
         raise PydanticCustomError("malformed_host", "A host is a name or an IP address, and nothing else")
@@ -43,8 +43,8 @@ def _address(host: str) -> str:
         raise PydanticCustomError("malformed_host", "This is not an IP address") from exc
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    is_nobodys = not address.is_loopback and any(address in network for network in NOBODYS)
-    if "%" in host or is_nobodys:
+    is_unroutable = not address.is_loopback and any(address in network for network in UNROUTABLE_NETWORKS)
+    if "%" in host or is_unroutable:
         raise PydanticCustomError("unroutable_host", "No service can be reached at this address by others")
     return str(address)
 
@@ -54,10 +54,10 @@ Host = Annotated[str, StringConstraints(max_length=253, to_lower=True), AfterVal
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 # What an instance may say of itself: only the registry suspects.
-OwnStatus = Literal[Status.UP, Status.DEGRADED, Status.DRAINING]
+ReportedStatus = Literal[Status.UP, Status.DEGRADED, Status.DRAINING]
 
 
-class NewInstance(Request):
+class NewInstance(RequestBody):
     """Where an instance of a service can be reached."""
 
     service_name: ServiceName = Field(examples=["users"])
@@ -66,13 +66,13 @@ class NewInstance(Request):
     version: Annotated[str, StringConstraints(max_length=64), PRINTABLE] | None = Field(
         None, examples=["1.0.0"]
     )
-    status: OwnStatus = Field(Status.UP, description="Until the first heartbeat says otherwise.")
+    status: ReportedStatus = Field(Status.UP, description="Until the first heartbeat says otherwise.")
 
 
-class Heartbeat(Request):
+class Heartbeat(RequestBody):
     """How an instance is."""
 
-    status: OwnStatus | None = Field(None, description="As before when absent.")
+    status: ReportedStatus | None = Field(None, description="As before when absent.")
 
 
 class SelfPreservation(BaseModel):
@@ -105,7 +105,7 @@ class Overview(BaseModel):
 
     name: str = "registry"
     description: str = "Who is there: services register here, and find each other."
-    version: str = __version__
+    version: str = VERSION
     docs: str = "/docs"
     openapi: str = "/openapi.json"
     services: str = "/services"

@@ -10,11 +10,11 @@ from fastapi import Depends, Query, Request, Response, Security
 from common.api.auth import TOKEN_OPTIONAL
 from common.api.problems import problems
 from common.api.routing import router
-from common.discovery.models import Instance, Lease, Table
+from common.discovery.models import Instance, Lease, Snapshot
 from registry_service.auth import registry_token
 from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus
 from registry_service.store import RegistryStore
-from registry_service.watchers import Watch
+from registry_service.watchers import SnapshotWatchers
 
 routes = router("registry")
 
@@ -27,9 +27,9 @@ async def get_store(request: Request) -> RegistryStore:
     return store
 
 
-async def get_watch(request: Request) -> Watch:
-    watch: Watch = request.app.state.watch
-    return watch
+async def get_watchers(request: Request) -> SnapshotWatchers:
+    watchers: SnapshotWatchers = request.app.state.watchers
+    return watchers
 
 
 Store = Annotated[RegistryStore, Depends(get_store)]
@@ -82,9 +82,9 @@ async def deregister(instance_id: str, store: Store) -> None:
     store.deregister(instance_id)
 
 
-@routes.get("/services", response_model=Table, responses=problems(422, 503))
+@routes.get("/services", response_model=Snapshot, responses=problems(422, 503))
 async def services(
-    watch: Annotated[Watch, Depends(get_watch)],
+    watchers: Annotated[SnapshotWatchers, Depends(get_watchers)],
     epoch: Epoch = None,
     version: Version = None,
     wait: Wait = 0,
@@ -94,7 +94,7 @@ async def services(
     With `epoch`, `version` and `wait` the answer comes as soon as there is a
     newer table than yours, and at once if yours is of another epoch.
     """
-    return Response(await watch.table(epoch, version, wait), media_type="application/json")
+    return Response(await watchers.snapshot(epoch, version, wait), media_type="application/json")
 
 
 @routes.get("/services/{service_name}", responses=problems(404))

@@ -8,19 +8,25 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from uuid import uuid4
 
-from common.discovery.models import LEASE_SECONDS, Instance, Status, Table
+from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
 from common.errors import Conflict, NotFound
 from common.fields import new_id
-from registry_service.models import NewInstance, OwnStatus, RegistryStatus, SelfPreservation, ServiceStatus
+from registry_service.models import (
+    NewInstance,
+    RegistryStatus,
+    ReportedStatus,
+    SelfPreservation,
+    ServiceStatus,
+)
 
 logger = logging.getLogger(__name__)
 
 MAX_INSTANCES = 1000
-MAX_INSTANCES_OF_ONE = 100
+MAX_INSTANCES_PER_SERVICE = 100
 
 # So many falling silent together, and such a part of all, are more likely our fault than theirs.
-SUSPICIOUS_NUMBER = 3
-SUSPICIOUS_SHARE = 0.5
+MASS_EXPIRY_COUNT = 3
+MASS_EXPIRY_SHARE = 0.5
 SUSPECT_SECONDS = 3 * LEASE_SECONDS
 # Twice late is silent: when all stop at once, the first lease to run out finds the others so.
 SILENT_SECONDS = LEASE_SECONDS / 2
@@ -30,7 +36,7 @@ SILENT_SECONDS = LEASE_SECONDS / 2
 class _Lease:
     instance: Instance
     ends: float
-    own_status: OwnStatus
+    reported_status: ReportedStatus
 
     @property
     def is_suspect(self) -> bool:
@@ -64,8 +70,8 @@ class RegistryStore:
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
         self._services: dict[str, _Service] = {}
         self._removed: list[float] = []
-        self._doubts: SelfPreservation | None = None
-        self._table: Table | None = None
+        self._self_preservation: SelfPreservation | None = None
+        self._snapshot: Snapshot | None = None
         self._announce: Callable[[], None] = lambda: None
 
     def on_change(self, announce: Callable[[], None]) -> None:
@@ -77,7 +83,7 @@ class RegistryStore:
         self.expire()
         now = self._wall_clock()
         service = self._services.get(new.service_name) or _Service(now)
-        self._make_room(new, service)
+        self._enforce_limits(new, service)
         instance = Instance(instance_id=str(new_id()), registered_at=now, last_heartbeat=now, **dict(new))
         lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status)
         self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
@@ -87,17 +93,19 @@ class RegistryStore:
         self._changed()
         return instance
 
-    def beat(self, instance_id: str, status: OwnStatus | None = None) -> Instance:
+    def beat(self, instance_id: str, status: ReportedStatus | None = None) -> Instance:
         """Renew a lease, and note what the instance says of itself. Raises NotFound."""
         lease = self._lease(instance_id)
-        lease.own_status = status or lease.own_status
-        is_new = lease.instance.status is not lease.own_status
+        lease.reported_status = status or lease.reported_status
+        is_new = lease.instance.status is not lease.reported_status
         now = self._wall_clock()
-        lease.instance = lease.instance.model_copy(update={"status": lease.own_status, "last_heartbeat": now})
+        lease.instance = lease.instance.model_copy(
+            update={"status": lease.reported_status, "last_heartbeat": now}
+        )
         lease.ends = self._clock() + LEASE_SECONDS
         self._leases.move_to_end(instance_id)
         self._services[lease.instance.service_name].last_seen = now
-        self._table = None
+        self._snapshot = None
         if is_new:
             self._changed()
         return lease.instance
@@ -110,17 +118,17 @@ class RegistryStore:
         self.expire()
         return self._version
 
-    def table(self) -> Table:
+    def snapshot(self) -> Snapshot:
         """The same object until something in it changes."""
         self.expire()
-        if self._table is None:
+        if self._snapshot is None:
             services = {
                 name: tuple(lease.instance for lease in service.leases.values())
                 for name, service in sorted(self._services.items())
                 if service.leases
             }
-            self._table = Table(epoch=self.epoch, version=self._version, services=services)
-        return self._table
+            self._snapshot = Snapshot(epoch=self.epoch, version=self._version, services=services)
+        return self._snapshot
 
     def instances(self, service_name: str) -> list[Instance]:
         """Raises NotFound for a service that was never seen."""
@@ -142,18 +150,18 @@ class RegistryStore:
             uptime_seconds=round(self._clock() - self._started, 3),
             epoch=self.epoch,
             version=self._version,
-            self_preservation=self._doubts if self._has_suspects() else None,
+            self_preservation=self._self_preservation if self._has_suspects() else None,
             services=services,
         )
 
     def expire(self) -> None:
         """Take off the list whose lease has run out. Every verb begins with it, so none ever sees one."""
         now = self._clock()
-        over = list(takewhile(lambda lease: lease.ends <= now, self._leases.values()))
-        lapsed = [lease for lease in over if not lease.is_suspect]
-        if lapsed and self._is_suspicious(lapsed[-1].ends):
-            self._suspect(lapsed)
-        for lease in over:
+        ended = list(takewhile(lambda lease: lease.ends <= now, self._leases.values()))
+        expired = [lease for lease in ended if not lease.is_suspect]
+        if expired and self._is_suspicious(expired[-1].ends):
+            self._suspect(expired)
+        for lease in ended:
             if not lease.is_suspect or lease.ends + SUSPECT_SECONDS <= now:
                 logger.warning("%s at %s is gone", lease.instance.service_name, lease.instance.netloc)
                 self._removed.append(lease.ends)
@@ -165,16 +173,16 @@ class RegistryStore:
         first, last = now - LEASE_SECONDS, now + LEASE_SECONDS - SILENT_SECONDS
         silent = len(self._removed) + sum(first < lease.ends <= last for lease in self._leases.values())
         everybody = len(self._removed) + len(self._leases)
-        if silent < SUSPICIOUS_NUMBER or silent < SUSPICIOUS_SHARE * everybody:
+        if silent < MASS_EXPIRY_COUNT or silent < MASS_EXPIRY_SHARE * everybody:
             return False
         if not self._has_suspects():
             reason = f"{silent} of {everybody} instances fell silent within {LEASE_SECONDS} s"
-            self._doubts = SelfPreservation(since=self._wall_clock(), reason=reason)
+            self._self_preservation = SelfPreservation(since=self._wall_clock(), reason=reason)
             logger.warning("%s: those whose leases run out are kept as suspects", reason)
         return True
 
-    def _suspect(self, lapsed: list[_Lease]) -> None:
-        for lease in lapsed:
+    def _suspect(self, expired: list[_Lease]) -> None:
+        for lease in expired:
             lease.instance = lease.instance.model_copy(update={"status": Status.SUSPECT})
         self._changed()
 
@@ -188,13 +196,13 @@ class RegistryStore:
             raise NotFound("unknown_instance", "There is no such instance (any more): register again.")
         return lease
 
-    def _make_room(self, new: NewInstance, service: _Service) -> None:
+    def _enforce_limits(self, new: NewInstance, service: _Service) -> None:
         place = (new.host, new.port)
         for lease in list(service.leases.values()):
             if (lease.instance.host, lease.instance.port) == place:
                 self._remove(lease)
-        if len(service.leases) >= MAX_INSTANCES_OF_ONE or len(self._leases) >= MAX_INSTANCES:
-            most = f"{MAX_INSTANCES_OF_ONE} instances of a service, and {MAX_INSTANCES} in all"
+        if len(service.leases) >= MAX_INSTANCES_PER_SERVICE or len(self._leases) >= MAX_INSTANCES:
+            most = f"{MAX_INSTANCES_PER_SERVICE} instances of a service, and {MAX_INSTANCES} in all"
             raise Conflict("too_many_instances", f"There are at most {most}.")
 
     def _forget_one_service(self) -> None:
@@ -211,5 +219,5 @@ class RegistryStore:
 
     def _changed(self) -> None:
         self._version += 1
-        self._table = None
+        self._snapshot = None
         self._announce()

@@ -5,19 +5,19 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from common.discovery.models import Table
+from common.discovery.models import Snapshot
 from common.errors import Unavailable
 from registry_service.clock import TICK_SECONDS
 from registry_service.store import RegistryStore
 
 
-class Watch:
+class SnapshotWatchers:
     """Wakes all who wait at every change: a lease that runs out is one too."""
 
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
-        self._is_leaving = False
-        self._rendered: tuple[Table | None, bytes] = (None, b"")
+        self._is_stopping = False
+        self._rendered: tuple[Snapshot | None, bytes] = (None, b"")
 
     async def __aenter__(self) -> Self:
         self._change = asyncio.Event()
@@ -31,26 +31,26 @@ class Watch:
         self._ticking.cancel()
         await asyncio.gather(self._ticking, return_exceptions=True)
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """Let nobody wait any longer: the process is about to end."""
-        self._is_leaving = True
+        self._is_stopping = True
         self._wake()
 
-    async def table(self, epoch: str | None, version: int | None, wait: float) -> bytes:
+    async def snapshot(self, epoch: str | None, version: int | None, wait: float) -> bytes:
         """The table as JSON, at once if it is of another epoch or newer, else when it is, or after `wait`."""
         if version is not None and epoch in (None, self._store.epoch):
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._newer_than(version)
-        table = self._store.table()
-        if self._rendered[0] is not table:
+        snapshot = self._store.snapshot()
+        if self._rendered[0] is not snapshot:
             # Made once for all who wake together.
-            self._rendered = (table, table.model_dump_json().encode())
+            self._rendered = (snapshot, snapshot.model_dump_json().encode())
         return self._rendered[1]
 
     async def _newer_than(self, version: int) -> None:
         while self._store.version() <= version:
-            if self._is_leaving:
+            if self._is_stopping:
                 # An answer with the table would only be followed by the next wait.
                 raise Unavailable("leaving", "The registry is about to stop.")
             await self._change.wait()

@@ -1,12 +1,14 @@
 """The timelines service: posts, and the timelines made of them."""
 
+from contextlib import closing
+
 from fastapi import FastAPI
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.jobs.queue import JobQueue
 from common.server.app import create_service
-from common.server.dependency import Need
+from common.server.dependency import Dependency
 from common.server.run import serve
 from common.tokens import Tokens
 from timelines_service.clients import UsersClient
@@ -22,18 +24,18 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
-    users = UsersClient(ServiceClient("users", directory, Tokens.of(settings), "timelines"))
+    users = ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")
     app = create_service(
         "timelines",
         "Posts, and the timelines made of them.",
         settings,
         [routes],
-        [Need("postgres", store), Need("beanstalkd", queue, is_vital=False)],
-        [directory, users],
+        [Dependency("postgres", store, store.prepare), Dependency("beanstalkd", queue, is_required=False)],
+        [directory, closing(users)],
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.timelines = Timelines(store, queue, users)
+    app.state.timelines = Timelines(store, queue, UsersClient(users))
     return app
 
 

@@ -28,7 +28,7 @@ class Followees:
     etag: str
 
 
-class RecentLists:
+class FolloweesCache:
     """The lists of those who asked last, as many as fit. Threads may share it."""
 
     def __init__(self, max_lists: int = MAX_LISTS, max_names: int = MAX_NAMES) -> None:
@@ -44,7 +44,7 @@ class RecentLists:
                 self._lists.move_to_end(username)
             return self._lists.get(username)
 
-    def keep(self, username: str, followees: Followees) -> None:
+    def put(self, username: str, followees: Followees) -> None:
         with self._lock:
             self._drop(username)
             self._lists[username] = followees
@@ -60,50 +60,46 @@ class RecentLists:
 class UsersClient:
     """The users service, as far as timelines need it. Threads may share it."""
 
-    def __init__(self, users: ServiceClient, recent: RecentLists | None = None) -> None:
+    def __init__(self, users: ServiceClient, cache: FolloweesCache | None = None) -> None:
         self._users = users
-        self._recent = recent or RecentLists()
-
-    def start(self) -> None:
-        """Nothing is connected before it is asked."""
-
-    def stop(self) -> None:
-        self._users.close()
+        self._cache = cache or FolloweesCache()
 
     def exists(self, username: str) -> bool:
         """Whether there is such a user. Raises Unavailable when that cannot be told."""
-        answer = self._users.get(f"/users/{username}")
-        if answer.status_code not in (200, 404):
-            raise _unexpected(answer)
-        return answer.status_code == 200
+        response = self._users.get(f"/users/{username}")
+        if response.status_code not in (200, 404):
+            raise _unexpected(response)
+        return response.status_code == 200
 
     def followees(self, username: str) -> tuple[str, ...]:
         """Whom a user follows now. Raises NotFound, and Unavailable when that cannot be told."""
         # Asked every time, so that a follow is seen at once; an unchanged list costs a 304.
-        known = self._recent.get(username)
-        answer = self._users.get(
+        known = self._cache.get(username)
+        response = self._users.get(
             f"/users/{username}/followees",
             params={"limit": str(MAX_FOLLOWEES)},
             headers={"If-None-Match": known.etag} if known else None,
         )
-        if known and answer.status_code == 304:
+        if known and response.status_code == 304:
             return known.usernames
-        if answer.status_code == 404:
+        if response.status_code == 404:
             raise NotFound("user_not_found", f"There is no user {username}.")
-        usernames = _read(answer)
-        if etag := answer.headers.get("etag"):
-            self._recent.keep(username, Followees(usernames, etag))
+        usernames = _read(response)
+        if etag := response.headers.get("etag"):
+            self._cache.put(username, Followees(usernames, etag))
         return usernames
 
 
-def _read(answer: httpx.Response) -> tuple[str, ...]:
-    if answer.status_code != 200:
-        raise _unexpected(answer)
+def _read(response: httpx.Response) -> tuple[str, ...]:
+    if response.status_code != 200:
+        raise _unexpected(response)
     try:
-        return NAMES.validate_json(answer.content)
+        return NAMES.validate_json(response.content)
     except ValidationError as exc:
-        raise _unexpected(answer) from exc
+        raise _unexpected(response) from exc
 
 
-def _unexpected(answer: httpx.Response) -> Unavailable:
-    return Unavailable("users_unavailable", f"The users service answered {answer.status_code} out of place.")
+def _unexpected(response: httpx.Response) -> Unavailable:
+    return Unavailable(
+        "users_unavailable", f"The users service answered {response.status_code} out of place."
+    )

@@ -7,14 +7,14 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Id, Request, Username
+from common.fields import PRINTABLE, Id, RequestBody, Username
 
 TUBE = "posts"
 
 PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 
 
-class NewPost(Request):
+class NewPost(RequestBody):
     """The text of a post to be."""
 
     text: PostText = Field(examples=["Good morning!"])
@@ -36,7 +36,7 @@ class Post(BaseModel):
     created_at: Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
-class Queued(BaseModel):
+class QueuedPost(BaseModel):
     """A promise: the post will be there, under this id."""
 
     id: UUID

@@ -6,11 +6,11 @@ from fastapi import Depends, Header, Query, Request, Response
 
 from common.api import headers
 from common.api.auth import CurrentUser
-from common.api.pagination import Limit, page
+from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
 from common.fields import Id, Username
-from timelines_service.models import NewPost, Post, Queued
+from timelines_service.models import NewPost, Post, QueuedPost
 from timelines_service.service import Timelines
 from timelines_service.store import TimelinesStore
 
@@ -64,7 +64,7 @@ def write(
     status_code=202,
     responses={202: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
 )
-def write_later(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> Queued:
+def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> QueuedPost:
     """Have a post written soon: it is safely queued, and will be found under this id."""
     queued = timelines.queue(username, post.text)
     response.headers["Location"] = f"/posts/id/{queued.id}"
@@ -92,7 +92,7 @@ def home(
     before: Before = None,
 ) -> Any:
     """Your home timeline: the posts of those whom you follow, newest first."""
-    return page(timelines.home(username, reader, limit + 1, before), limit, _id, request, response)
+    return paginate(timelines.home(username, reader, limit + 1, before), limit, _id, request, response)
 
 
 @routes.get(
@@ -100,7 +100,7 @@ def home(
     response_model=list[Post],
     responses={200: {"headers": headers.LINK}, **problems(404, 422, 503)},
 )
-def of_user(
+def by_user(
     username: Username,
     timelines: Service,
     request: Request,
@@ -109,7 +109,7 @@ def of_user(
     before: Before = None,
 ) -> Any:
     """A user's posts, newest first."""
-    return page(timelines.of_user(username, limit + 1, before), limit, _id, request, response)
+    return paginate(timelines.by_user(username, limit + 1, before), limit, _id, request, response)
 
 
 @routes.get(
@@ -121,7 +121,7 @@ def newest(
     store: Store, request: Request, response: Response, limit: Limit = 20, before: Before = None
 ) -> Any:
     """Everybody's posts, newest first."""
-    return page(store.newest(limit + 1, before), limit, _id, request, response)
+    return paginate(store.newest(limit + 1, before), limit, _id, request, response)
 
 
 def _id(post: Post) -> object:

@@ -7,7 +7,7 @@ from common.errors import Forbidden, NotFound
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from timelines_service.clients import UsersClient
-from timelines_service.models import Post, Queued
+from timelines_service.models import Post, QueuedPost
 from timelines_service.store import TimelinesStore
 
 
@@ -23,15 +23,15 @@ class Timelines:
         """The post stored; the first one, when this key comes again. Raises Unprocessable."""
         return self._store.add(_new_post(username, text), key)
 
-    def queue(self, username: str, text: str) -> Queued:
-        """Leave the whole post to the worker. Raises QueueDown."""
+    def queue(self, username: str, text: str) -> QueuedPost:
+        """Leave the whole post to the worker. Raises QueueUnavailable."""
         post = _new_post(username, text)
         self._queue.put(post)
-        return Queued(id=post.id)
+        return QueuedPost(id=post.id)
 
-    def of_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
+    def by_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
         """Raises NotFound when there is no such user, Unavailable when that cannot be told."""
-        found = self._store.newest_of_user(username, limit, before)
+        found = self._store.newest_by_user(username, limit, before)
         if not found and not self._users.exists(username):
             raise NotFound("user_not_found", f"There is no user {username}.")
         return found
@@ -40,7 +40,7 @@ class Timelines:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:
             raise Forbidden("not_yours", "A home timeline is for its owner only.")
-        return self._store.newest_of_users(self._users.followees(username), limit, before)
+        return self._store.newest_by_users(self._users.followees(username), limit, before)
 
 
 def _new_post(username: str, text: str) -> Post:

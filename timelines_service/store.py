@@ -25,8 +25,8 @@ LAST_ID = UUID(int=2**128 - 1)
 FEW_FOLLOWEES = 100
 WINDOW = 500
 
-KEYS_KEPT = timedelta(hours=24)
-KEYS_FORGOTTEN_AT_ONCE = 5000
+KEY_TTL = timedelta(hours=24)
+KEY_DELETE_BATCH = 5000
 
 # Built once: making a statement costs more than running it.
 POST = select(posts).where(posts.c.id == bindparam("id"))
@@ -36,7 +36,7 @@ NEWEST = (
     .order_by(posts.c.id.desc())
     .limit(bindparam("limit"))
 )
-NEWEST_OF_USER = NEWEST.where(posts.c.username == bindparam("username"))
+NEWEST_BY_USER = NEWEST.where(posts.c.username == bindparam("username"))
 ADD = insert(posts)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
 
@@ -50,7 +50,7 @@ RESERVE = (
     )
     .returning(idempotency_keys.c.fingerprint, idempotency_keys.c.post_id)
 )
-FORGET = delete(idempotency_keys).where(
+DELETE_EXPIRED_KEYS = delete(idempotency_keys).where(
     literal_column("ctid").in_(
         select(literal_column("ctid"))
         .select_from(idempotency_keys)
@@ -97,7 +97,7 @@ BY_FOLLOWEE = text("""
 # In the window: who follows many finds a page among the newest posts of all, at a cost that hardly grows
 # with their number. When it yields less than a page, it tells nothing. MATERIALIZED, because a planner that
 # sees whose column it is estimates how frequent each of a thousand names is, which takes longer than to look.
-IN_WINDOW = text(f"""
+FROM_RECENT = text(f"""
     WITH recent AS MATERIALIZED (SELECT * FROM posts WHERE id < :before ORDER BY id DESC LIMIT {WINDOW})
     SELECT id, username, text, created_at FROM recent
     WHERE username = ANY (CAST(:followees AS text[]))
@@ -147,11 +147,11 @@ class TimelinesStore:
         with self._database.transaction() as connection:
             connection.execute(ADD_MISSING, [post.model_dump() for post in accepted])
 
-    def forget_keys(self) -> None:
+    def delete_expired_keys(self) -> None:
         """Forget some idempotency keys that are older than promised."""
-        before = datetime.now(UTC) - KEYS_KEPT
+        before = datetime.now(UTC) - KEY_TTL
         with self._database.transaction() as connection:
-            connection.execute(FORGET, {"before": before, "limit": KEYS_FORGOTTEN_AT_ONCE})
+            connection.execute(DELETE_EXPIRED_KEYS, {"before": before, "limit": KEY_DELETE_BATCH})
 
     def post(self, post_id: UUID) -> Post:
         """Raises NotFound."""
@@ -164,17 +164,17 @@ class TimelinesStore:
         """Everybody's posts."""
         return self._posts(NEWEST, {"limit": limit, "before": before or LAST_ID})
 
-    def newest_of_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
+    def newest_by_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
         values = {"username": username, "limit": limit, "before": before or LAST_ID}
-        return self._posts(NEWEST_OF_USER, values)
+        return self._posts(NEWEST_BY_USER, values)
 
-    def newest_of_users(self, usernames: Sequence[str], limit: int, before: UUID | None) -> list[Post]:
+    def newest_by_users(self, usernames: Sequence[str], limit: int, before: UUID | None) -> list[Post]:
         """The posts of any of these users."""
         # One string: an array of thousands of parameters would take longer than the query.
         followees = "{" + ",".join(usernames) + "}"
         values = {"followees": followees, "limit": limit, "before": before or LAST_ID}
         if len(usernames) > FEW_FOLLOWEES:
-            found = self._posts(IN_WINDOW, values)
+            found = self._posts(FROM_RECENT, values)
             if len(found) == limit:
                 return found
         return self._posts(BY_FOLLOWEE, values)

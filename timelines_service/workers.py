@@ -1,12 +1,12 @@
 """The timelines worker: stores the posts that were accepted for later."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 from threading import Event
 
 from common.jobs.queue import Job, JobQueue
-from common.jobs.worker import Every, prepare, until_terminated, work
+from common.jobs.worker import Periodic, prepare, stop_on_signal, work
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -22,20 +22,19 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
 
 def store_posts(settings: TimelinesSettings, stop: Event) -> None:
     """Store what was accepted for later until `stop` is set."""
-    with ExitStack() as stack:
-        queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
-        stack.callback(queue.close)
-        store = TimelinesStore.connect(settings.database)
-        stack.callback(store.close)
-        forget = Every(FORGET_EVERY_SECONDS, store.forget_keys, store.outages)
+    with (
+        closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue,
+        closing(TimelinesStore.connect(settings.database)) as store,
+    ):
+        forget = Periodic(FORGET_EVERY_SECONDS, store.delete_expired_keys, store.outages)
         prepare(store.prepare, store.outages, stop)
         work(queue, partial(save, store), store.outages, stop, BATCH, forget)
 
 
 def main() -> None:
     settings = TimelinesSettings.read()
-    settings.begin_logging()
-    store_posts(settings, until_terminated())
+    settings.configure_logging()
+    store_posts(settings, stop_on_signal())
 
 
 if __name__ == "__main__":

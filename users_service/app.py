@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from common.server.app import create_service
-from common.server.dependency import Need
+from common.server.dependency import Dependency
 from common.server.run import serve
 from users_service.passwords import Passwords
 from users_service.routes import routes
@@ -16,7 +16,11 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
     settings = settings or UsersSettings.read()
     store = UsersStore.connect(settings.database)
     app = create_service(
-        "users", "Accounts, sign-in, who follows whom.", settings, [routes], [Need("postgres", store)]
+        "users",
+        "Accounts, sign-in, who follows whom.",
+        settings,
+        [routes],
+        [Dependency("postgres", store, store.prepare)],
     )
     app.state.settings = settings
     app.state.store = store

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Request, Username
+from common.fields import PRINTABLE, RequestBody, Username
 from users_service.common_passwords import is_common
 
 MAX_FOLLOWEES = 7500
@@ -18,7 +18,7 @@ EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
 Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL)]
 
 
-def _uncommon(password: str) -> str:
+def _reject_common(password: str) -> str:
     if is_common(password):
         raise PydanticCustomError(
             "common_password", "This is one of the most common passwords: choose another"
@@ -27,11 +27,11 @@ def _uncommon(password: str) -> str:
 
 
 Password = Annotated[
-    str, StringConstraints(min_length=8, max_length=128), PRINTABLE, AfterValidator(_uncommon)
+    str, StringConstraints(min_length=8, max_length=128), PRINTABLE, AfterValidator(_reject_common)
 ]
 
 
-class NewUser(Request):
+class NewUser(RequestBody):
     """An account to be."""
 
     username: Username = Field(examples=["alice"])
@@ -49,7 +49,7 @@ class NewUser(Request):
         return password
 
 
-class Credentials(Request):
+class Credentials(RequestBody):
     """A name and its password."""
 
     username: Username = Field(examples=["alice"])
@@ -80,7 +80,7 @@ class OwnProfile(Profile):
     email: str | None
 
 
-class Following(BaseModel):
+class FollowState(BaseModel):
     """How it is between two users now, and whether that is new."""
 
     follower: str

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import anyio
-from anyio import CapacityLimiter
 from passlib.context import CryptContext
 
+from common.bulkhead import Bulkhead, BulkheadFull
 from common.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -23,10 +22,12 @@ ARGON2ID: Mapping[str, Any] = {
     "argon2__parallelism": 1,
 }
 CORES = os.cpu_count() or 1
-TURN_SECONDS = 1
+HASH_WAIT_SECONDS = 1
 
 # The hash of a random password, checked when there is no such user, so that both cases take equally long.
-NOBODYS = "$argon2id$v=19$m=19456,t=2,p=1$ob9az4g/0uSDQnZ5SC2iyw$+aW8fjwrPcHSzH4EQt1iLaX8Bb5ji/CdCAvQcPRwJfg"
+DUMMY_HASH = (
+    "$argon2id$v=19$m=19456,t=2,p=1$ob9az4g/0uSDQnZ5SC2iyw$+aW8fjwrPcHSzH4EQt1iLaX8Bb5ji/CdCAvQcPRwJfg"
+)
 
 Result = TypeVar("Result")
 
@@ -39,37 +40,33 @@ class Passwords:
         self._context = CryptContext(["argon2", "pbkdf2_sha256"], deprecated="auto", **ARGON2ID)
         # Threads of their own, because a thread keeps the memory of its last hash.
         self._threads = ThreadPoolExecutor(CORES, "passwords")
-        self._turns = CapacityLimiter(CORES)
+        self._bulkhead = Bulkhead(CORES, HASH_WAIT_SECONDS)
 
     async def hash(self, password: str) -> str:
-        hashed: str = await self._in_turn(lambda: self._context.hash(password))
+        hashed: str = await self._run_limited(lambda: self._context.hash(password))
         return hashed
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """Whether the hash is the password's; False, after the same time, when there is no hash."""
-        is_right = await self._in_turn(lambda: self._is_of(password, hashed or NOBODYS))
+        is_right = await self._run_limited(lambda: self._matches(password, hashed or DUMMY_HASH))
         return is_right and hashed is not None
 
-    def _is_of(self, password: str, hashed: str) -> bool:
+    def _matches(self, password: str, hashed: str) -> bool:
         try:
             return self._context.verify(password, hashed)
         except ValueError:
             # An account from elsewhere: no password is right, which takes as long as for any other.
             logger.warning("there is a hash that is neither argon2 nor pbkdf2_sha256")
-            self._context.verify(password, NOBODYS)
+            self._context.verify(password, DUMMY_HASH)
             return False
 
     def is_outdated(self, hashed: str) -> bool:
         """Whether it was made in another way, or with other parameters, than today's."""
         return self._context.needs_update(hashed)
 
-    async def _in_turn(self, work: Callable[[], Result]) -> Result:
+    async def _run_limited(self, work: Callable[[], Result]) -> Result:
         try:
-            with anyio.fail_after(TURN_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError as exc:
+            async with self._bulkhead:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except BulkheadFull as exc:
             raise Unavailable("busy", "Too many are signing in at once; try again soon.") from exc
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self._turns.release()

@@ -8,8 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from common.api import headers
-from common.api.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
-from common.api.pagination import page
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
+from common.api.pagination import paginate
 from common.api.problems import problems
 from common.api.routing import media_type, router
 from common.errors import UnsupportedMediaType
@@ -19,7 +19,7 @@ from users_service.models import (
     MAX_FOLLOWEES,
     AccessToken,
     Credentials,
-    Following,
+    FollowState,
     NewUser,
     OwnProfile,
     Profile,
@@ -92,7 +92,7 @@ async def register(user: NewUser, response: Response, accounts: Service) -> OwnP
 async def login(
     credentials: Annotated[Credentials, Depends(read_credentials)], response: Response, accounts: Service
 ) -> AccessToken:
-    """Exchange name and password, as JSON or as a form, for an access token."""
+    """ForwardedRequest name and password, as JSON or as a form, for an access token."""
     response.headers["Cache-Control"] = "no-store"
     return await accounts.sign_in(credentials)
 
@@ -103,7 +103,7 @@ async def login(
     responses=problems(401, 404, 422, 503),
     openapi_extra=TOKEN_OPTIONAL,
 )
-def profile(username: Username, store: Store, subject: MaybeSubject) -> Profile:
+def profile(username: Username, store: Store, subject: OptionalSubject) -> Profile:
     """A user's profile; the e-mail address only for its owner."""
     found = store.profile(username)
     if subject == username or is_service(subject):
@@ -112,17 +112,17 @@ def profile(username: Username, store: Store, subject: MaybeSubject) -> Profile:
 
 
 @routes.post("/users/follow/{username}", responses=problems(400, 401, 403, 404, 409, 422, 503))
-def follow(username: Username, follower: CurrentUser, store: Store) -> Following:
-    """Follow a user. Following twice changes nothing."""
+def follow(username: Username, follower: CurrentUser, store: Store) -> FollowState:
+    """Follow a user. FollowState twice changes nothing."""
     changed = store.follow(follower, username)
-    return Following(follower=follower, followee=username, following=True, changed=changed)
+    return FollowState(follower=follower, followee=username, following=True, changed=changed)
 
 
 @routes.post("/users/unfollow/{username}", responses=problems(401, 403, 404, 422, 503))
-def unfollow(username: Username, follower: CurrentUser, store: Store) -> Following:
+def unfollow(username: Username, follower: CurrentUser, store: Store) -> FollowState:
     """Stop following a user."""
     changed = store.unfollow(follower, username)
-    return Following(follower=follower, followee=username, following=False, changed=changed)
+    return FollowState(follower=follower, followee=username, following=False, changed=changed)
 
 
 @routes.get(
@@ -148,7 +148,7 @@ def followees(
     response.headers["ETag"] = etag
     if if_none_match and _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return page(store.followees(username, limit + 1, before), limit, str, request, response)
+    return paginate(store.followees(username, limit + 1, before), limit, str, request, response)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

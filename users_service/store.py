@@ -86,7 +86,7 @@ class UsersStore:
             with self._database.transaction() as connection:
                 connection.execute(insert(users).values(**profile.model_dump(), password_hash=password_hash))
         except IntegrityError as exc:
-            if _broken(exc) == "users_email_key":
+            if _violated_constraint(exc) == "users_email_key":
                 raise Conflict("email_taken", "Somebody has registered with this address.") from exc
             raise Conflict("username_taken", f"The name {user.username} is taken.") from exc
         return profile
@@ -115,7 +115,7 @@ class UsersStore:
                     raise Conflict("too_many_followees", f"Nobody follows more than {MAX_FOLLOWEES}.")
                 return is_new
         except IntegrityError as exc:
-            if _broken(exc) == "follows_followee_fkey":
+            if _violated_constraint(exc) == "follows_followee_fkey":
                 raise _no_such_user(followee) from exc
             raise Unauthorized("invalid_token", "The token's user does not exist.") from exc
 
@@ -161,7 +161,7 @@ def _no_such_user(username: str) -> NotFound:
     return NotFound("user_not_found", f"There is no user {username}.")
 
 
-def _broken(exc: IntegrityError) -> str | None:
+def _violated_constraint(exc: IntegrityError) -> str | None:
     """The name of the constraint that said no."""
     assert isinstance(exc.orig, psycopg2.IntegrityError)
     return exc.orig.diag.constraint_name

@@ -25,11 +25,11 @@ from psycopg2.pool import ThreadedConnectionPool
 
 from common.fields import new_id
 from common.settings import DEFAULT_JWT_SECRET
-from likes_service.models import Liking
+from likes_service.models import LikeState
 from likes_service.scripts import LIKE
 from polls_service.models import NewVote, Vote
 from timelines_service.models import NewPost, Post
-from timelines_service.store import BY_FOLLOWEE, FEW_FOLLOWEES, IN_WINDOW
+from timelines_service.store import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from users_service.models import OwnProfile, Profile
 
 THREADS = 8
@@ -116,7 +116,7 @@ def _build_timelines(app: FastAPI) -> None:
         names = users.get(f"/users/{username}/followees", params={"limit": 7500}).json()
         with database.cursor() as cursor:
             cursor.execute(
-                _for_psycopg2(IN_WINDOW if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
+                _for_psycopg2(FROM_RECENT if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
                 {"followees": names, "limit": limit + 1, "before": "ffffffff-ffff-ffff-ffff-ffffffffffff"},
             )
             return _posts(cursor.fetchall())[:limit]
@@ -162,11 +162,11 @@ def _build_likes(app: FastAPI) -> None:
     script = client.register_script(LIKE)
 
     @app.post("/likes/{post_id}", status_code=201)
-    def like(post_id: UUID, username: User) -> Liking:
+    def like(post_id: UUID, username: User) -> LikeState:
         keys = [f"likes:post:{post_id}", f"likes:user:{username}", "likes:popular", "likes:owed"]
         now = time.time_ns() // 1000
         changed, count = script(keys, [str(post_id), username, now, now + 30_000_000])
-        return Liking(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
+        return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
 
 def _build_polls(app: FastAPI) -> None:

@@ -41,7 +41,7 @@ def bearer_token(request: Request) -> str | None:
 class Bearer(SecurityBase):
     """`Authorization: Bearer` (RFC 6750) in the API document, and its subject in the code."""
 
-    model = HTTPBearerModel(bearerFormat="JWT", description="A token from `POST /login`.")
+    model = HTTPBearerModel(bearerFormat="JWT", description="A user's access token.")
     scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> str | None:
@@ -53,7 +53,7 @@ bearer = Bearer()
 
 async def require_subject(subject: Annotated[str | None, Security(bearer)]) -> str:
     if subject is None:
-        raise Unauthorized("token_required", "Sign in first: POST /login gives a token.")
+        raise Unauthorized("token_required", "Sign in first: this is for users with an access token.")
     return subject
 
 
@@ -64,4 +64,4 @@ async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str
 
 
 CurrentUser = Annotated[str, Depends(require_user)]
-MaybeSubject = Annotated[str | None, Security(bearer)]
+OptionalSubject = Annotated[str | None, Security(bearer)]

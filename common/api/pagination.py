@@ -11,7 +11,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 Item = TypeVar("Item")
 
 
-def page(
+def paginate(
     found: Sequence[Item], limit: int, last_id: Callable[[Item], object], request: Request, response: Response
 ) -> Sequence[Item]:
     """The first `limit` of what was found; one more than that means that there is a next page."""

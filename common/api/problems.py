@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from common.api.headers import OF_ERRORS
+from common.api.headers import ERROR_HEADERS
 from common.errors import BadRequest, FieldError, Problem, ProblemDetails, Unprocessable
 from common.telemetry import context
 
@@ -25,7 +25,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": schema}},
-            "headers": OF_ERRORS.get(status, {}),
+            "headers": ERROR_HEADERS.get(status, {}),
         }
         for status in statuses
     }
@@ -70,8 +70,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(ClientDisconnect, _client_disconnected)
+    app.add_exception_handler(Exception, _internal_error)
 
 
 async def _problem(request: Request, exc: Exception) -> JSONResponse:
@@ -104,12 +104,12 @@ async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     return render(Unprocessable("malformed", f"{errors[0].pointer}: {errors[0].detail}", errors))
 
 
-async def _client_gone(request: Request, exc: Exception) -> JSONResponse:
+async def _client_disconnected(request: Request, exc: Exception) -> JSONResponse:
     """Nobody reads this answer; without it the log would tell of an error of ours."""
     return render(BadRequest("broken_off", "The request broke off before its end."))
 
 
-async def _bug(request: Request, exc: Exception) -> JSONResponse:
+async def _internal_error(request: Request, exc: Exception) -> JSONResponse:
     # Starlette calls this outside of every middleware, so these headers are ours to set.
     return render(Problem("internal_error", "Something went wrong on our side.", context.outgoing()))
 

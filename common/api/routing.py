@@ -41,7 +41,7 @@ class BoundedRequest(Request):
             raise json.JSONDecodeError(str(exc), "", 0) from exc
 
 
-class EarlyRoute(APIRoute):
+class AuthFirstRoute(APIRoute):
     """A route that looks at the token before the body, and reads only the type of body it takes.
 
     Swagger heads it with its docstring's first line.
@@ -52,7 +52,7 @@ class EarlyRoute(APIRoute):
     ) -> None:
         first_line = (endpoint.__doc__ or "").partition("\n")[0].rstrip(".")
         if not iscoroutinefunction(endpoint):
-            endpoint = _in_a_thread(endpoint)
+            endpoint = _run_in_thread(endpoint)
         super().__init__(path, endpoint, summary=summary or first_line or None, **options)
 
     def get_route_handler(self) -> Answer:
@@ -76,7 +76,7 @@ class EarlyRoute(APIRoute):
         return answer_early
 
 
-def _in_a_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+def _run_in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """One thread hop instead of FastAPI's two: the call, and the validation of its result."""
 
     @wraps(endpoint)
@@ -103,4 +103,4 @@ def _require_json(request: Request) -> None:
 
 def router(*tags: str) -> APIRouter:
     """A router of early routes."""
-    return APIRouter(route_class=EarlyRoute, tags=list(tags))
+    return APIRouter(route_class=AuthFirstRoute, tags=list(tags))

@@ -2,91 +2,113 @@
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import Lock
+
+import httpx
 
 from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
 
-# After one refused connection, or so many broken answers in a row, an instance is passed over for a
-# while, twice as long each time (Envoy's outlier detection, with the figures of a small suite).
-FAILURES = 5
-FIRST_PAUSE_SECONDS = 5.0
-LONGEST_PAUSE_SECONDS = 60.0
+# A caller tries so many instances, one after the other.
+MAX_ATTEMPTS = 3
 
-FORGET_ABOVE = 1000
+# Statuses of an instance that is broken or cannot reach its own upstream. A 503 is the service's own word.
+UPSTREAM_FAILURES = {502, 504}
+
+# After one refused connection, or so many failures in a row, an instance is ejected for a while, twice
+# as long each time (Envoy's outlier detection, with the figures of a small suite).
+CONSECUTIVE_FAILURES = 5
+BASE_EJECTION_SECONDS = 5.0
+MAX_EJECTION_SECONDS = 60.0
+
+MAX_TRACKED_INSTANCES = 1000
 
 
-@dataclass
-class _Record:
-    busy: int = 0
+@dataclass(slots=True)
+class _Stats:
+    in_flight: int = 0
     failures: int = 0
-    pause: float = 0.0
-    paused_until: float = 0.0
+    ejection_seconds: float = 0.0
+    ejected_until: float = 0.0
+
+
+class Attempt:
+    """One request to one instance: in flight inside the `with`, and a success unless that fails."""
+
+    __slots__ = ("_balancer", "_has_failed", "_stats", "instance")
+
+    def __init__(self, balancer: "Balancer", instance: Instance, stats: _Stats) -> None:
+        self._balancer = balancer
+        self._stats = stats
+        self._has_failed = False
+        self.instance = instance
+
+    def __enter__(self) -> Instance:
+        self._has_failed = False
+        with self._balancer.lock:
+            self._stats.in_flight += 1
+        return self.instance
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        with self._balancer.lock:
+            self._stats.in_flight -= 1
+            if exc is None and not self._has_failed:
+                self._stats.failures = 0
+                self._stats.ejection_seconds = self._stats.ejected_until = 0.0
+        if isinstance(exc, httpx.RequestError):
+            self.fail(connected=not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
+
+    def fail(self, connected: bool = True) -> None:
+        """Note a failure: a connection that was not made, a response that broke off, a 502 or 504."""
+        self._has_failed = True
+        stats, now = self._stats, self._balancer.clock()
+        with self._balancer.lock:
+            stats.failures += 1
+            is_tolerated = connected and stats.failures < CONSECUTIVE_FAILURES
+            # All requests on their way to the instance fail together: that is one failure, not one each.
+            if is_tolerated or stats.ejected_until > now:
+                return
+            stats.ejection_seconds = min(
+                max(2 * stats.ejection_seconds, BASE_EJECTION_SECONDS), MAX_EJECTION_SECONDS
+            )
+            stats.ejected_until = now + stats.ejection_seconds
 
 
 class Balancer:
-    """The less busy of two at random, passing over those that failed just now. Threads may share it."""
+    """The less busy of two instances at random, without the ejected ones. Threads may share it."""
 
     def __init__(self, directory: Directory, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
-        self._clock = clock
-        self._records: dict[str, _Record] = {}
-        self._lock = Lock()
+        self._stats: dict[str, _Stats] = {}
+        self.clock = clock
+        self.lock = Lock()
 
-    def choose(self, service_name: str, tried: Collection[Instance] = ()) -> Instance | None:
-        """An instance not yet tried; None if there is none. The last one left is never passed over."""
-        # By id: since it was tried, a new table may say of the same one that it was heard of again.
-        done = {instance.instance_id for instance in tried}
-        candidates = [
+    def attempt(self, service_name: str, tried: Collection[Instance] = ()) -> Attempt | None:
+        """A request to an instance not yet tried; None if there is none. The last one is never ejected."""
+        candidates = self._candidates(service_name, tried)
+        if len(candidates) > 1:
+            now = self.clock()
+            healthy = [one for one in candidates if self._of(one).ejected_until <= now]
+            candidates = random.sample(healthy or candidates, min(2, len(healthy or candidates)))
+            candidates.sort(key=lambda one: self._of(one).in_flight)
+        return Attempt(self, candidates[0], self._of(candidates[0])) if candidates else None
+
+    def _candidates(self, service_name: str, tried: Collection[Instance]) -> list[Instance]:
+        # By id: since the attempt, a new snapshot may have the same instance with a later heartbeat.
+        tried_ids = {instance.instance_id for instance in tried}
+        return [
             instance
             for instance in self._directory.instances(service_name)
-            if instance.status is not Status.DRAINING and instance.instance_id not in done
+            if instance.status is not Status.DRAINING and instance.instance_id not in tried_ids
         ]
-        if len(candidates) > 1:
-            now = self._clock()
-            well = [one for one in candidates if self._record(one).paused_until <= now]
-            candidates = random.sample(well or candidates, min(2, len(well or candidates)))
-        return min(candidates, key=lambda one: self._record(one).busy, default=None)
 
-    @contextmanager
-    def busy(self, instance: Instance) -> Iterator[None]:
-        """Counts a request to this instance for as long as it lasts."""
-        record = self._record(instance)
-        with self._lock:
-            record.busy += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                record.busy -= 1
-
-    def succeeded(self, instance: Instance) -> None:
-        record = self._record(instance)
-        if record.failures:
-            with self._lock:
-                record.failures = 0
-                record.pause = record.paused_until = 0.0
-
-    def failed(self, instance: Instance, connected: bool) -> None:
-        """Note a failure: one without even a connection, or an answer that broke off or said 502 or 504."""
-        record, now = self._record(instance), self._clock()
-        with self._lock:
-            record.failures += 1
-            is_forgiven = connected and record.failures < FAILURES
-            # All that were on their way to it fail together: that is one failure, not one each.
-            if is_forgiven or record.paused_until > now:
-                return
-            record.pause = min(max(2 * record.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-            record.paused_until = now + record.pause
-
-    def _record(self, instance: Instance) -> _Record:
-        record = self._records.get(instance.instance_id)
-        if record is None:
-            with self._lock:
-                if len(self._records) > FORGET_ABOVE:
-                    self._records = {key: one for key, one in self._records.items() if one.busy}
-                record = self._records.setdefault(instance.instance_id, _Record())
-        return record
+    def _of(self, instance: Instance) -> _Stats:
+        stats = self._stats.get(instance.instance_id)
+        if stats is None:
+            with self.lock:
+                if len(self._stats) > MAX_TRACKED_INSTANCES:
+                    self._stats = {key: one for key, one in self._stats.items() if one.in_flight}
+                stats = self._stats.setdefault(instance.instance_id, _Stats())
+        return stats

@@ -1,36 +1,31 @@
-"""Asking another service: found in the directory, signed as this one, tried again where that is safe."""
+"""GETs from another service: found in the directory, signed as this one, retried where that is safe."""
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from threading import BoundedSemaphore
+from contextlib import closing
 
 import httpx
 
-from common.circuit_breaker import Breaker, Hung
-from common.discovery.balancer import Balancer
+from common.bulkhead import BulkheadFull, ThreadBulkhead
+from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
 from common.discovery.models import Instance
 from common.errors import Unavailable
 from common.telemetry import context
 from common.tokens import Tokens
 
-ATTEMPTS = 3
-# All attempts together: who waits for the answer learns within two seconds that there is none.
+# All attempts together: the caller learns within two seconds that there is no response.
 DEADLINE_SECONDS = 1.9
 TIMEOUT = {"connect": 1.0, "read": 1.5, "write": 1.5, "pool": 1.0}
 POOL = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=30)
 
-# Half of a service's threads: the others answer what needs no other service. While that one is well, an
-# answer takes milliseconds, and so does the wait for a seat.
-SEATS = 4
-SEAT_SECONDS = 0.5
+# Half of a service's threads: the others answer what needs no other service. While that one is healthy,
+# a response takes milliseconds, and so does the wait for a slot.
+MAX_CONCURRENT_CALLS = 4
+MAX_WAIT_SECONDS = 0.5
 
 # An idle connection that its other end closed just now looks like this; another one may do.
-BROKE_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-
-# What an instance says when it is another one, behind it, that failed.
-BROKEN = {502, 504}
+CONNECTION_LOST = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 
 class ServiceClient:
@@ -41,15 +36,14 @@ class ServiceClient:
         service_name: str,
         directory: Directory,
         tokens: Tokens,
-        asking_service: str,
+        caller: str,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._service_name = service_name
         self._balancer = Balancer(directory)
         self._tokens = tokens
-        self._asking_service = asking_service
-        self._seats = BoundedSemaphore(SEATS)
-        self._breaker = Breaker(f"The {service_name} service")
+        self._caller = caller
+        self._bulkhead = ThreadBulkhead(MAX_CONCURRENT_CALLS, MAX_WAIT_SECONDS)
         # The transport itself: a client around it would keep cookies and add headers of its own.
         self._transport = transport or httpx.HTTPTransport(limits=POOL, trust_env=False)
 
@@ -59,100 +53,63 @@ class ServiceClient:
     def get(
         self, path: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """The answer of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
+        """The response of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
+        target = httpx.URL(path, params=params) if params else httpx.URL(path)
+        signed = context.outgoing() | self._credentials() | dict(headers or {})
         deadline = time.monotonic() + DEADLINE_SECONDS
-        with self._seat():
-            answer = self._ask(path, params or {}, headers or {}, deadline)
-        if answer is None:
-            raise self._unavailable()
-        return answer
-
-    @contextmanager
-    def _seat(self) -> Iterator[None]:
-        """A place among those who wait for this service."""
         try:
-            self._breaker.check()
-        except Hung as exc:
-            raise self._unavailable() from exc
-        if not self._seats.acquire(timeout=SEAT_SECONDS):
-            self._breaker.trip()
-            raise self._unavailable()
-        try:
-            yield
-        finally:
-            self._seats.release()
+            with self._bulkhead:
+                response = self._try_instances(target, signed, deadline)
+        except BulkheadFull:
+            response = None
+        if response is None:
+            name = self._service_name
+            raise Unavailable(f"{name}_unavailable", f"The {name} service cannot be reached now.")
+        return response
 
-    def _unavailable(self) -> Unavailable:
-        return Unavailable(
-            f"{self._service_name}_unavailable", f"The {self._service_name} service cannot be asked now."
-        )
+    def _credentials(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._tokens.issue_for_service(self._caller)}"}
 
-    def _ask(
-        self, path: str, params: Mapping[str, str], headers: Mapping[str, str], deadline: float
+    def _try_instances(
+        self, target: httpx.URL, headers: Mapping[str, str], deadline: float
     ) -> httpx.Response | None:
         tried: list[Instance] = []
-        broke_off: list[Instance] = []
-        while len(tried) < ATTEMPTS and time.monotonic() < deadline:
-            untried = self._balancer.choose(self._service_name, tried)
-            instance = untried or (broke_off.pop() if broke_off else None)
-            if instance is None:
+        lost: list[Attempt] = []
+        while len(tried) < MAX_ATTEMPTS and time.monotonic() < deadline:
+            untried = self._balancer.attempt(self._service_name, tried)
+            attempt = untried or (lost.pop() if lost else None)
+            if attempt is None:
                 return None
-            tried.append(instance)
+            tried.append(attempt.instance)
             try:
-                answer = self._get_from(
-                    instance, self._request(instance, path, params, headers, deadline), deadline
-                )
-            except BROKE_OFF:
-                broke_off.append(instance)
+                response = self._get_from(attempt, target, headers, deadline)
+            except CONNECTION_LOST:
+                lost.append(attempt)
             except httpx.RequestError:
                 continue
             else:
-                # The others say nothing about the thing asked for, only about the moment.
-                if not answer.is_server_error and answer.status_code != 429:
-                    return answer
+                # The other statuses say nothing about the thing asked for, only about the moment.
+                if not response.is_server_error and response.status_code != 429:
+                    return response
         return None
 
-    def _request(
-        self,
-        instance: Instance,
-        path: str,
-        params: Mapping[str, str],
-        headers: Mapping[str, str],
-        deadline: float,
-    ) -> httpx.Request:
+    def _get_from(
+        self, attempt: Attempt, target: httpx.URL, headers: Mapping[str, str], deadline: float
+    ) -> httpx.Response:
         left = deadline - time.monotonic()
-        return httpx.Request(
-            "GET",
-            f"http://{instance.netloc}{path}",
-            params=params or None,
-            headers=context.outgoing() | self._credentials() | dict(headers),
-            extensions={"timeout": {step: min(limit, left) for step, limit in TIMEOUT.items()}},
-        )
-
-    def _get_from(self, instance: Instance, request: httpx.Request, deadline: float) -> httpx.Response:
-        try:
-            with (
-                self._balancer.busy(instance),
-                closing(self._transport.handle_request(request)) as answer,
-            ):
-                answer.request = request
-                answer.stream = _Until(answer.stream, deadline)
-                answer.read()
-        except httpx.RequestError as exc:
-            connected = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
-            self._balancer.failed(instance, connected)
-            raise
-        if answer.status_code in BROKEN:
-            self._balancer.failed(instance, connected=True)
-        else:
-            self._balancer.succeeded(instance)
-        return answer
-
-    def _credentials(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._tokens.issue_for_service(self._asking_service)}"}
+        url = httpx.URL(f"http://{attempt.instance.netloc}").join(target)
+        timeout = {step: min(limit, left) for step, limit in TIMEOUT.items()}
+        request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
+        with attempt, closing(self._transport.handle_request(request)) as response:
+            response.request = request
+            response.stream = _DeadlineStream(response.stream, deadline)
+            response.read()
+            if response.status_code in UPSTREAM_FAILURES:
+                attempt.fail()
+        return response
 
 
-class _Until(httpx.SyncByteStream):
+class _DeadlineStream(httpx.SyncByteStream):
     """A body that has to be there in time: each read of it is bounded, but there may be any number."""
 
     def __init__(self, stream: object, deadline: float) -> None:

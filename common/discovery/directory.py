@@ -5,11 +5,12 @@ import random
 import time
 from collections.abc import Mapping
 from threading import Event, Thread
+from typing import Self
 
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import LEASE_SECONDS, Instance, Table
+from common.discovery.models import LEASE_SECONDS, Instance, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ class Directory:
         self._epoch = ""
         self._version = 0
         self._services: Mapping[str, tuple[Instance, ...]] = {}
-        self._known: Mapping[str, tuple[Instance, ...]] = {}
-        self._known_until = 0.0
+        self._retained: Mapping[str, tuple[Instance, ...]] = {}
+        self._retained_until = 0.0
         self._stop = Event()
         self.is_current = False
 
@@ -41,12 +42,13 @@ class Directory:
     def instances(self, service_name: str) -> tuple[Instance, ...]:
         return self._services.get(service_name, ())
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         if self._registry_url:
             # A daemon: it may be in the middle of a long poll when the process ends.
             Thread(target=self._watch, args=[self._registry_url], name="directory", daemon=True).start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
 
     def _watch(self, registry_url: str) -> None:
@@ -54,37 +56,37 @@ class Directory:
         with httpx.Client(base_url=registry_url, timeout=timeout, trust_env=False) as client:
             while not self._stop.is_set():
                 try:
-                    self.accept(self._poll(client), time.monotonic())
+                    self.update(self._poll(client), time.monotonic())
                 except (httpx.HTTPError, ValidationError) as exc:
                     if self.is_current:
                         logger.warning("the registry cannot be reached, its last table stays: %r", exc)
                     self.is_current = False
                     self._stop.wait(random.uniform(0.2, 1.0))
 
-    def _poll(self, client: httpx.Client) -> Table:
-        remembered = self._known_until - time.monotonic()
-        wait = min(remembered, WATCH_SECONDS) if remembered > 0 else WATCH_SECONDS
+    def _poll(self, client: httpx.Client) -> Snapshot:
+        retained_for = self._retained_until - time.monotonic()
+        wait = min(retained_for, WATCH_SECONDS) if retained_for > 0 else WATCH_SECONDS
         position = {"epoch": self._epoch, "version": str(self._version), "wait": f"{wait:.3f}"}
-        answer = client.get("/services", params=position if self.is_current else None)
-        return Table.model_validate_json(answer.raise_for_status().content)
+        response = client.get("/services", params=position if self.is_current else None)
+        return Snapshot.model_validate_json(response.raise_for_status().content)
 
-    def accept(self, table: Table, now: float) -> None:
+    def update(self, snapshot: Snapshot, now: float) -> None:
         """Use this table from now on."""
-        if table.epoch != self._epoch:
-            self._known, self._known_until = self._services, now + LEASE_SECONDS
+        if snapshot.epoch != self._epoch:
+            self._retained, self._retained_until = self._services, now + LEASE_SECONDS
         # Who was listed again once is the new table's to tell of: also that it has left.
-        known = self._known if now < self._known_until else {}
-        self._known = {
-            name: _without(instances, table.services.get(name, ())) for name, instances in known.items()
+        retained = self._retained if now < self._retained_until else {}
+        self._retained = {
+            name: _without(instances, snapshot.services.get(name, ())) for name, instances in retained.items()
         }
         self._services = {
-            name: table.services.get(name, ()) + self._known.get(name, ())
-            for name in table.services.keys() | self._known.keys()
+            name: snapshot.services.get(name, ()) + self._retained.get(name, ())
+            for name in snapshot.services.keys() | self._retained.keys()
         }
-        self._epoch, self._version = table.epoch, table.version
+        self._epoch, self._version = snapshot.epoch, snapshot.version
         self.is_current = True
 
 
-def _without(known: tuple[Instance, ...], listed: tuple[Instance, ...]) -> tuple[Instance, ...]:
+def _without(retained: tuple[Instance, ...], listed: tuple[Instance, ...]) -> tuple[Instance, ...]:
     places = {instance.netloc for instance in listed}
-    return tuple(instance for instance in known if instance.netloc not in places)
+    return tuple(instance for instance in retained if instance.netloc not in places)

@@ -37,7 +37,7 @@ class Instance(BaseModel):
         return netloc(self.host, self.port)
 
 
-class Table(BaseModel):
+class Snapshot(BaseModel):
     """Everything that the registry knows, at one version of one epoch of it."""
 
     epoch: str

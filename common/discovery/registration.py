@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Self
 from uuid import uuid4
 
 import httpx
 from pydantic import ValidationError
 
-from common import __version__
 from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, netloc
+from common.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +23,10 @@ FIRST_CHECK_SECONDS = 0.1
 
 TIMEOUT = httpx.Timeout(2.0)
 # A process has 5 seconds to end, whatever the registry does.
-GOODBYE_SECONDS = 0.5
-GOODBYE = httpx.Timeout(GOODBYE_SECONDS)
+DEREGISTER_TIMEOUT_SECONDS = 0.5
+SHUTDOWN_TIMEOUT = httpx.Timeout(DEREGISTER_TIMEOUT_SECONDS)
 # A service that cannot reach itself where it would be found is mistaken about its address.
-SELF_SECONDS = 5
+SELF_CHECK_SECONDS = 5
 
 # In every answer to GET /livez, so that a process knows its own from another's on the same port.
 PROCESS_ID = str(uuid4())
@@ -41,92 +42,98 @@ class Registration:
         token: str,
         service_name: str,
         address: tuple[str, int],
-        is_well: Callable[[], Awaitable[bool]],
+        is_healthy: Callable[[], Awaitable[bool]],
     ) -> None:
         self._service_name = service_name
         self._address = address
-        self._is_well = is_well
+        self._is_healthy = is_healthy
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._registry = httpx.AsyncClient(
             base_url=registry_url, headers=headers, timeout=TIMEOUT, trust_env=False
         )
         self._instance_id: str | None = None
-        self._beating = asyncio.Lock()
-        self._is_leaving = False
-        self._complaint = ""
+        self._heartbeat_lock = asyncio.Lock()
+        self._is_stopping = False
+        self._last_warning = ""
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._keep())
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DEREGISTER_TIMEOUT_SECONDS):
+                await self._stop()
 
     async def drain(self) -> None:
         """Tell everybody, now, to send nothing more."""
-        await self._stop_keeping()  # its next heartbeat could say otherwise
+        await self._stop_heartbeats()  # its next heartbeat could say otherwise
         if self._instance_id:
-            last_word = {"status": Status.DRAINING}
-            await self._ask("POST", f"/heartbeat/{self._instance_id}", last_word, GOODBYE)
+            status = {"status": Status.DRAINING}
+            await self._call("POST", f"/heartbeat/{self._instance_id}", status, SHUTDOWN_TIMEOUT)
 
-    async def stop(self) -> None:
-        await self._stop_keeping()
+    async def _stop(self) -> None:
+        await self._stop_heartbeats()
         if self._instance_id:
-            await self._ask("DELETE", f"/deregister/{self._instance_id}", patience=GOODBYE)
+            await self._call("DELETE", f"/deregister/{self._instance_id}", limit=SHUTDOWN_TIMEOUT)
         await self._registry.aclose()
 
-    async def _stop_keeping(self) -> None:
-        self._is_leaving = True
+    async def _stop_heartbeats(self) -> None:
+        self._is_stopping = True
         if self._task:
             # A word on its way would come after the last one; and who is being registered has yet to learn
             # its id, without which nobody takes it off the list.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._beating.acquire(), GOODBYE_SECONDS)
-                self._beating.release()
+                await asyncio.wait_for(self._heartbeat_lock.acquire(), DEREGISTER_TIMEOUT_SECONDS)
+                self._heartbeat_lock.release()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _keep(self) -> None:
-        await self._until_serving()
+    async def _run(self) -> None:
+        await self._wait_until_listening()
         sent, due, check = None, 0.0, FIRST_CHECK_SECONDS
         while True:
-            status = Status.UP if await self._is_well() else Status.DEGRADED
+            status = Status.UP if await self._is_healthy() else Status.DEGRADED
             if status is not sent or time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT_SECONDS
-                async with self._beating:
-                    sent = await self._beat(status)
+                async with self._heartbeat_lock:
+                    sent = await self._heartbeat(status)
             await asyncio.sleep(max(0, min(check * random.uniform(0.8, 1.2), due - time.monotonic())))
             check = min(2 * check, CHECK_SECONDS)
 
-    async def _until_serving(self) -> None:
+    async def _wait_until_listening(self) -> None:
         """Who is listed takes requests; a test's app, which listens nowhere, is never listed."""
-        expected = time.monotonic() + SELF_SECONDS
+        expected = time.monotonic() + SELF_CHECK_SECONDS
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
             while not await self._is_serving(client):
                 if time.monotonic() > expected:
-                    self._complain(f"not registered: this process cannot be reached at {self._address}")
+                    self._warn_once(f"not registered: this process cannot be reached at {self._address}")
                 await asyncio.sleep(0.05)
 
     async def _is_serving(self, client: httpx.AsyncClient) -> bool:
         try:
-            answer = await client.get(f"http://{netloc(*self._address)}/livez")
+            response = await client.get(f"http://{netloc(*self._address)}/livez")
         except httpx.HTTPError:
             return False
-        return bool(answer.headers.get(PROCESS_ID_HEADER) == PROCESS_ID)
+        return bool(response.headers.get(PROCESS_ID_HEADER) == PROCESS_ID)
 
-    async def _beat(self, status: Status) -> Status | None:
+    async def _heartbeat(self, status: Status) -> Status | None:
         """Register if need be, and say how we are; returns the status if the registry has it now."""
-        beaten = await self._heartbeat(status)
-        if beaten is not None and beaten.status_code == 404:
+        response = await self._send_heartbeat(status)
+        if response is not None and response.status_code == 404:
             # The registry does not know us (any more): it was restarted, or we were away too long.
             self._instance_id = None
-            beaten = await self._heartbeat(status)
-        if beaten is None or not beaten.is_success:
+            response = await self._send_heartbeat(status)
+        if response is None or not response.is_success:
             return None
-        self._complaint = ""
+        self._last_warning = ""
         return status
 
-    async def _heartbeat(self, status: Status) -> httpx.Response | None:
+    async def _send_heartbeat(self, status: Status) -> httpx.Response | None:
         if self._instance_id is None and not await self._register(status):
             return None
-        return await self._ask("POST", f"/heartbeat/{self._instance_id}", {"status": status})
+        return await self._call("POST", f"/heartbeat/{self._instance_id}", {"status": status})
 
     async def _register(self, status: Status) -> bool:
         host, port = self._address
@@ -134,31 +141,31 @@ class Registration:
         if status is not Status.UP:
             # Not even for the moment until the first heartbeat may it pass for well.
             instance["status"] = status
-        registered = await self._ask("POST", "/register", instance | {"version": __version__})
+        registered = await self._call("POST", "/register", instance | {"version": VERSION})
         if registered is None or not registered.is_success:
             return False
         try:
             self._instance_id = Lease.model_validate_json(registered.content).instance_id
         except ValidationError:
-            self._complain(f"what answers at {self._registry.base_url} is not a registry")
+            self._warn_once(f"what answers at {self._registry.base_url} is not a registry")
             return False
         logger.info("registered as an instance of %s", self._service_name)
         return True
 
-    async def _ask(
-        self, method: str, path: str, body: object = None, patience: httpx.Timeout = TIMEOUT
+    async def _call(
+        self, method: str, path: str, body: object = None, limit: httpx.Timeout = TIMEOUT
     ) -> httpx.Response | None:
         try:
-            answer = await self._registry.request(method, path, json=body, timeout=patience)
+            response = await self._registry.request(method, path, json=body, timeout=limit)
         except httpx.HTTPError as exc:
-            self._complain(f"the registry cannot be reached: {exc!r}")
+            self._warn_once(f"the registry cannot be reached: {exc!r}")
             return None
-        if answer.is_error and answer.status_code != 404:
-            self._complain(f"the registry refused {method} {path}: {answer.status_code}")
-        return answer
+        if response.is_error and response.status_code != 404:
+            self._warn_once(f"the registry refused {method} {path}: {response.status_code}")
+        return response
 
-    def _complain(self, complaint: str) -> None:
+    def _warn_once(self, warning: str) -> None:
         """Once, not every second for as long as it lasts; who is leaving has no reason to."""
-        if complaint != self._complaint:
-            logger.log(logging.DEBUG if self._is_leaving else logging.WARNING, complaint)
-        self._complaint = complaint
+        if warning != self._last_warning:
+            logger.log(logging.DEBUG if self._is_stopping else logging.WARNING, warning)
+        self._last_warning = warning

@@ -10,25 +10,26 @@ from starlette.types import Receive, Scope
 from common.discovery.models import Instance
 from common.errors import BadGateway, GatewayTimeout, Problem, RequestTimedOut, TooLarge
 from common.gateway.headers import NOT_FORWARDED, end_to_end_headers
-from common.gateway.routes import Destination
+from common.gateway.rate_limits import Caller
+from common.gateway.routes import Route
 from common.telemetry import context
 
 REPLAYABLE_BYTES = 64 * 1024
-LARGEST_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 
 BEARER = b"bearer "
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """There is nobody left to answer."""
 
 
-class Exchange:
+class ForwardedRequest:
     """One client's request, as it is sent on to an instance: or to several, one after the other."""
 
-    def __init__(self, destination: Destination, scope: Scope, receive: Receive) -> None:
+    def __init__(self, route: Route, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         # What is for this hop alone says nothing, to the limits or to anybody.
         self._headers = end_to_end_headers(scope["headers"])
@@ -36,49 +37,49 @@ class Exchange:
         self._header = dict(reversed(self._headers)).get
         self._body: bytes | AsyncIterator[bytes] = b""
         # Whether all of it has come.
-        self._is_whole = True
+        self._body_received = True
         self.receive = receive
-        self.destination = destination
+        self.route = route
         self.is_answered = False
         # What went wrong on the client's side while its body was passed on.
         self.failure: Exception | None = None
 
     @property
-    def client(self) -> str:
-        """The address that the request came from."""
-        address, _ = self._scope["client"] or ("unknown", 0)
-        return str(address)
+    def caller(self) -> Caller:
+        """Where the request comes from, for the rate limits."""
+        value = self._header(b"authorization")
+        has_token = value is not None and value[: len(BEARER)].lower() == BEARER
+        return Caller(self._client, value[len(BEARER) :].strip() if value and has_token else None)
 
     @property
-    def bearer(self) -> bytes | None:
-        """The token in it, good or not."""
-        value = self._header(b"authorization")
-        return value[len(BEARER) :].strip() if value and value[: len(BEARER)].lower() == BEARER else None
+    def _client(self) -> str:
+        address, _ = self._scope["client"] or ("unknown", 0)
+        return str(address)
 
     @property
     def content_type(self) -> bytes:
         return self._header(b"content-type") or b""
 
     @property
-    def held_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         """The body, if it is small."""
         return self._body if isinstance(self._body, bytes) else b""
 
     @property
-    def is_repeatable(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether it may be sent again although it may have been received (RFC 9110, §9.2.2)."""
         if not isinstance(self._body, bytes):
             return False
         if self._scope["method"] in IDEMPOTENT:
             return True
-        return self.destination.honours_key and self._header(b"idempotency-key") is not None
+        return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
     @property
     def _is_traced(self) -> bool:
         """Whether the trace is the client's, and not made anew: only then is its state what it says."""
         return self._header(b"traceparent") == context.traceparent.get().encode()
 
-    async def until_gone(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
         if not isinstance(self._body, bytes):
             await asyncio.Event().wait()
@@ -90,49 +91,49 @@ class Exchange:
         length = int(self._header(b"content-length") or 0)
         if not length and self._header(b"transfer-encoding") is None:
             return
-        if length > LARGEST_BODY_BYTES:
+        if length > MAX_BODY_BYTES:
             raise _too_large()
         chunks, held = self._stream(), bytearray()
         async for chunk in chunks:
             held += chunk
             if len(held) > REPLAYABLE_BYTES:
-                self._body = _resumed(bytes(held), chunks)
+                self._body = _with_prefix(bytes(held), chunks)
                 return
         self._body = bytes(held)
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        received, self._is_whole = 0, False
-        while not self._is_whole:
+        received, self._body_received = 0, False
+        while not self._body_received:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                self.failure = ClientGone()
+                self.failure = ClientDisconnected()
                 raise self.failure
             chunk: bytes = message.get("body", b"")
             received += len(chunk)
-            if received > LARGEST_BODY_BYTES:
+            if received > MAX_BODY_BYTES:
                 self.failure = _too_large()
                 raise self.failure
-            self._is_whole = not message.get("more_body", False)
+            self._body_received = not message.get("more_body", False)
             yield chunk
 
-    def request_to(self, instance: Instance) -> httpx.Request:
+    def build_request(self, instance: Instance) -> httpx.Request:
         path, query, body = self._scope["raw_path"], self._scope["query_string"], self._body
         return httpx.Request(
             self._scope["method"],
             _url(instance.netloc),
             headers=[(b"host", instance.netloc.encode()), *self._forwarded_headers()],
-            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _Chunks(body),
+            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _BodyStream(body),
             # The bytes that the client sent, not what a URL parser makes of them.
             extensions={"target": path + b"?" + query if query else path},
         )
 
-    def timed_out(self) -> Problem:
-        if not self._is_whole:
+    def timeout_error(self) -> Problem:
+        if not self._body_received:
             return RequestTimedOut("body_too_slow", "The body did not come in time.")
-        return GatewayTimeout("timeout", f"{self.destination.service_name} did not answer in time.")
+        return GatewayTimeout("timeout", f"{self.route.service_name} did not answer in time.")
 
-    def broken_off(self) -> BadGateway:
-        name = self.destination.service_name
+    def bad_gateway_error(self) -> BadGateway:
+        name = self.route.service_name
         return BadGateway("bad_gateway", f"{name} broke off before it answered; it may be done or not.")
 
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
@@ -143,12 +144,12 @@ class Exchange:
                 yield b"x-forwarded-host", value
             elif name == b"tracestate" and self._is_traced:
                 yield name, value
-        yield b"x-forwarded-for", self.client.encode()
+        yield b"x-forwarded-for", self._client.encode()
         yield b"x-forwarded-proto", self._scope["scheme"].encode()
-        yield from context.outgoing_raw()
+        yield from context.outgoing_raw_headers()
 
 
-class _Chunks(httpx.AsyncByteStream):
+class _BodyStream(httpx.AsyncByteStream):
     """A body as it comes in."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
@@ -158,7 +159,7 @@ class _Chunks(httpx.AsyncByteStream):
         return self._chunks
 
 
-async def _resumed(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _with_prefix(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield held
     async for chunk in rest:
         yield chunk
@@ -170,4 +171,4 @@ def _url(netloc: str) -> httpx.URL:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge("body_too_large", f"A body has at most {LARGEST_BODY_BYTES} bytes.")
+    return TooLarge("body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")

@@ -8,11 +8,11 @@ HOP_BY_HOP = {
     b"te", b"trailer", b"transfer-encoding", b"upgrade",
 }  # fmt: skip
 # What only this side says; Host becomes the instance's.
-OURS = {
+SET_BY_GATEWAY = {
     b"host", b"content-length", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
     b"x-request-id", b"traceparent", b"tracestate",
 }  # fmt: skip
-NOT_FORWARDED = HOP_BY_HOP | OURS
+NOT_FORWARDED = HOP_BY_HOP | SET_BY_GATEWAY
 # Whatever is said of them, they say where the body ends.
 FRAMING = {b"content-length", b"transfer-encoding"}
 

@@ -49,7 +49,7 @@ def install(app: FastAPI, settings: EdgeSettings) -> None:
     """Add the middleware that these settings ask for, outermost first."""
     if settings.trusted_proxies:
         trusted = split_list(settings.trusted_proxies)
-        add_middleware(app, Middleware(TrustedProxies, trusted_hosts=trusted))
+        add_middleware(app, Middleware(TrustedProxyMiddleware, trusted_hosts=trusted))
     if settings.cors_origins:
         add_middleware(
             app,
@@ -68,7 +68,7 @@ def add_middleware(app: FastAPI, middleware: Middleware) -> None:
     app.user_middleware.insert(-1, middleware)
 
 
-class TrustedProxies(ProxyHeadersMiddleware):
+class TrustedProxyMiddleware(ProxyHeadersMiddleware):
     """uvicorn's middleware for `X-Forwarded-For` and `-Proto`, and the same for `X-Forwarded-Host`.
 
     Several proxies in a row may be trusted: the client is the last one in the

@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar
 
 import httpx
 
@@ -18,87 +17,94 @@ from common.telemetry import context
 logger = logging.getLogger(__name__)
 
 # What one service or another takes to tell may not keep the page waiting.
-PATIENCE_SECONDS = 2.0
-FRESH_SECONDS = 2.0
+FETCH_TIMEOUT_SECONDS = 2.0
+CACHE_SECONDS = 2.0
 
-LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 
-AWAY = "This service is away now; this is what it said last."
+UNAVAILABLE_NOTE = "This service is away now; this is what it said last."
 
 # Of what the gateway answers itself to a request that it would pass on.
-OURS = {
-    str(status): answer for status, answer in problems(400, 408, 413, 414, 429, 431, 502, 503, 504).items()
+GATEWAY_ERRORS = {
+    str(status): response
+    for status, response in problems(400, 408, 413, 414, 429, 431, 502, 503, 504).items()
 }
 
 
 class ApiDocument:
     """The services' documents, merged; a service that is away keeps its last one.
 
-    `paths` says which service answers which path.
+    `paths` says which service answers which path, and `token_url` where a name
+    and a password give a token.
     """
 
-    SIGN_IN: ClassVar[dict[str, Any]] = {
-        "type": "oauth2",
-        "description": "Sign in with name and password.",
-        "flows": {"password": {"tokenUrl": "/login", "scopes": {}}},
-    }
-
     def __init__(
-        self, paths: Mapping[str, str], directory: Directory, transport: httpx.AsyncBaseTransport
+        self,
+        paths: Mapping[str, str],
+        token_url: str,
+        directory: Directory,
+        transport: httpx.AsyncBaseTransport,
     ) -> None:
+        self._sign_in = {
+            "type": "oauth2",
+            "description": "Sign in with name and password.",
+            "flows": {"password": {"tokenUrl": token_url, "scopes": {}}},
+        }
         self._paths = paths
         self._directory = directory
         self._transport = transport
         self._last: dict[str, openapi_merge.Document] = {}
-        self._away: set[str] = set()
+        self._unavailable: set[str] = set()
         self._rendered = b""
-        self._fresh_until = 0.0
+        self._cached_until = 0.0
         self._refreshing = asyncio.Lock()
 
     async def render(self, base: openapi_merge.Document) -> bytes:
         """`base` with all of it, as JSON; however many ask, the services are asked once in a while."""
         async with self._refreshing:
-            if time.monotonic() >= self._fresh_until:
+            if time.monotonic() >= self._cached_until:
                 await self._refresh_all()
                 self._rendered = json.dumps(self._merged_with(base)).encode()
-                self._fresh_until = time.monotonic() + FRESH_SECONDS
+                self._cached_until = time.monotonic() + CACHE_SECONDS
         return self._rendered
 
     def _merged_with(self, base: openapi_merge.Document) -> openapi_merge.Document:
         merged = openapi_merge.merge(base, self._last)
-        away = {path: item for path, item in merged["paths"].items() if self._paths.get(path) in self._away}
-        for operation in openapi_merge.operations({"paths": away}):
-            operation["description"] = f"*{AWAY}*\n\n{operation.get('description', '')}"
-        merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self.SIGN_IN
-        return _decorated(merged)
+        unavailable = {
+            path: item for path, item in merged["paths"].items() if self._paths.get(path) in self._unavailable
+        }
+        for operation in openapi_merge.operations({"paths": unavailable}):
+            operation["description"] = f"*{UNAVAILABLE_NOTE}*\n\n{operation.get('description', '')}"
+        merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self._sign_in
+        return _with_gateway_errors(merged)
 
     async def _refresh_all(self) -> None:
         names = dict.fromkeys(self._paths.values())
         asking = [asyncio.create_task(self._refresh(name)) for name in names]
-        _, late = await asyncio.wait(asking, timeout=PATIENCE_SECONDS)
+        _, late = await asyncio.wait(asking, timeout=FETCH_TIMEOUT_SECONDS)
         for one in late:
             one.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         self._last = {name: self._last[name] for name in names if name in self._last}
 
     async def _refresh(self, name: str) -> None:
-        self._away.add(name)
+        self._unavailable.add(name)
         for instance in self._directory.instances(name):
             if instance.status is Status.DRAINING:
                 continue
             try:
-                offered = self._offered(name, await self._fetch(instance))
-                _decorated(openapi_merge.merge({"paths": {}}, {name: offered}))
+                offered = self._routed_paths(name, await self._fetch(instance))
+                _with_gateway_errors(openapi_merge.merge({"paths": {}}, {name: offered}))
             except httpx.HTTPError:
                 continue
             except Exception as exc:  # whatever one instance says, the others are shown
                 logger.warning("%s at %s has no API document: %r", name, instance.netloc, exc)
                 continue
             self._last[name] = offered
-            self._away.remove(name)
+            self._unavailable.remove(name)
             return
 
-    def _offered(self, name: str, document: openapi_merge.Document) -> openapi_merge.Document:
+    def _routed_paths(self, name: str, document: openapi_merge.Document) -> openapi_merge.Document:
         paths = {path: item for path, item in document["paths"].items() if self._paths.get(path) == name}
         return document | {"paths": paths}
 
@@ -109,30 +115,30 @@ class ApiDocument:
             headers=context.outgoing(),
             extensions={"target": b"/openapi.json"},
         )
-        answer = await self._transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(request)
         try:
             text = b""
-            async for chunk in answer.aiter_raw():
+            async for chunk in response.aiter_raw():
                 text += chunk
-                if len(text) > LARGEST_DOCUMENT_BYTES:
+                if len(text) > MAX_DOCUMENT_BYTES:
                     raise ValueError("too large")
             document: openapi_merge.Document = json.loads(text)
         finally:
-            await answer.aclose()
-        answer.raise_for_status()
+            await response.aclose()
+        response.raise_for_status()
         return document
 
 
-def _decorated(document: openapi_merge.Document) -> openapi_merge.Document:
+def _with_gateway_errors(document: openapi_merge.Document) -> openapi_merge.Document:
     """With what the gateway itself adds to the operations of others."""
     for operation in openapi_merge.operations(document):
-        _offer_sign_in(operation)
+        _add_login_flow(operation)
         if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
-            operation["responses"] = OURS | operation["responses"]
+            operation["responses"] = GATEWAY_ERRORS | operation["responses"]
     return document
 
 
-def _offer_sign_in(operation: openapi_merge.Document) -> None:
+def _add_login_flow(operation: openapi_merge.Document) -> None:
     """Wherever a token is taken, let Swagger get one by name and password: only here is there a /login."""
     security = operation.get("security", [])
     if {"bearer": []} in security:

@@ -44,13 +44,13 @@ def _renamed(document: Document, kind: str, old: str, new: str) -> Document:
 def _references(document: Document) -> list[tuple[str, str]]:
     """The kind and name of every component that the paths refer to, and that these refer to in turn."""
     found: list[tuple[str, str]] = []
-    open_ends = [document["paths"]]
-    while open_ends:
-        for reference in _refs(open_ends.pop()):
+    pending = [document["paths"]]
+    while pending:
+        for reference in _refs(pending.pop()):
             kind, component = reference.split("/")[-2:]
             if (kind, component) not in found:
                 found.append((kind, component))
-                open_ends.append(document["components"][kind][component])
+                pending.append(document["components"][kind][component])
     return found
 
 

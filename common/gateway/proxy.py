@@ -1,155 +1,158 @@
-"""Forwards requests to the instances of services, and tries again where that is safe."""
+"""Forwards requests to the instances of services, and retries where that is safe."""
 
 import logging
 import re
-from collections.abc import Callable
 from functools import cache
-from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.api.problems import render
-from common.discovery.balancer import Balancer
+from common.bulkhead import Bulkhead, BulkheadFull
+from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
 from common.discovery.models import Instance
 from common.errors import BadRequest, Problem, Unavailable
-from common.gateway.bulkhead import Bulkhead
-from common.gateway.forwarded_request import ClientGone, Exchange
+from common.gateway.forwarded_request import ClientDisconnected, ForwardedRequest
 from common.gateway.headers import HOP_BY_HOP, connection_tokens
+from common.gateway.login_limits import LoginLimiter
 from common.gateway.rate_limits import Limiter
-from common.gateway.routes import Destination
-from common.gateway.watchdog import Lookout
+from common.gateway.routes import Match, Route
+from common.gateway.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
 READ_SECONDS = 5.0
 
-# The instance is broken or cannot reach its own; a 503 is the service's own word and is passed on.
-BROKEN = {502, 504}
+# Of each service, so that one that hangs holds up no requests to the others.
+MAX_CONCURRENT_REQUESTS = 256
+MAX_WAIT_SECONDS = 1.0
 
-# Of registering and of signing in.
-MADE_OR_RIGHT = {HTTPStatus.CREATED, HTTPStatus.OK}
-
-# What this server says in every answer itself.
-NOT_RETURNED = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
-
-Resolve = Callable[[bytes], Destination | None]
+# What this server says in every response itself.
+STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
 
 
-class Forwarder:
-    """ASGI middleware that answers all that `resolve` knows a way to; the rest is the app's own."""
+class ReverseProxy:
+    """ASGI middleware: requests that `match` has a route for go to an instance, all others to `app`."""
 
     def __init__(
         self,
         app: ASGIApp,
         directory: Directory,
         transport: httpx.AsyncBaseTransport,
-        resolve: Resolve,
+        match: Match,
         limiter: Limiter | None = None,
+        login_limiter: LoginLimiter | None = None,
     ) -> None:
         self._app = app
         self._balancer = Balancer(directory)
-        # One for each service.
-        self._bulkhead = cache(Bulkhead)
+        self._bulkhead = cache(lambda name: Bulkhead(MAX_CONCURRENT_REQUESTS, MAX_WAIT_SECONDS))
         self._transport = transport
-        self._resolve = resolve
+        self._match = match
         self._limiter = limiter
+        self._login_limiter = login_limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (destination := self._resolve(scope["raw_path"])):
-            await self._forward(destination, scope, receive, send)
+        if scope["type"] == "http" and (route := self._match(scope["raw_path"])):
+            await self._forward(route, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _forward(self, destination: Destination, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        request = ForwardedRequest(route, scope, receive)
         try:
-            _require_plain(scope["raw_path"])
-            exchange = Exchange(destination, scope, receive)
-            await exchange.read_body()
-            limiter, policy = self._limiter, destination.policy
-            if limiter and policy:
-                await limiter.admit(policy, exchange)
-            async with Lookout(exchange), self._bulkhead(destination.service_name):
-                instance, answer = await self._answer(exchange)
-                exchange.is_answered = True
-                if limiter and policy and answer.status_code in MADE_OR_RIGHT:
-                    await limiter.succeeded(policy, exchange)
-                await self._pass_on(instance, answer, send)
+            _reject_dot_segments(scope["raw_path"])
+            await request.read_body()
+            await self._check_limits(request)
+            async with Watchdog(request), self._bulkhead(route.service_name):
+                await self._try_instances(request, send)
+        except BulkheadFull:
+            await render(_overloaded(route.service_name))(scope, receive, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
-        except ClientGone:
+        except ClientDisconnected:
             return
 
-    async def _pass_on(self, instance: Instance, answer: httpx.Response, send: Send) -> None:
-        try:
-            with self._balancer.busy(instance):
-                await _relay(answer, send)
-        except httpx.TransportError as exc:
-            # The server ends the connection in the middle: the client sees that this is not all.
-            self._balancer.failed(instance, connected=True)
-            logger.warning("%s broke off in the middle of an answer: %r", instance.netloc, exc)
+    async def _check_limits(self, request: ForwardedRequest) -> None:
+        """Raises TooManyRequests."""
+        if self._limiter and request.route.policy:
+            await self._limiter.check(request.route.policy, request.caller)
+        if self._login_limiter and request.route.is_sign_in:
+            await self._login_limiter.check(request)
 
-    async def _answer(self, exchange: Exchange) -> tuple[Instance, httpx.Response]:
-        """The first answer that is one; the last problem met, if there is none."""
-        name = exchange.destination.service_name
+    async def _try_instances(self, request: ForwardedRequest, send: Send) -> None:
+        """Send the first response that an instance gives; raises the last problem if none does."""
+        name = request.route.service_name
         problem: Problem | None = None
         tried: list[Instance] = []
-        while len(tried) < ATTEMPTS and (instance := self._balancer.choose(name, tried)):
-            tried.append(instance)
+        while len(tried) < MAX_ATTEMPTS and (attempt := self._balancer.attempt(name, tried)):
+            tried.append(attempt.instance)
             try:
-                return instance, await self._ask(exchange, instance)
-            except httpx.ConnectError as exc:
-                # Nothing was sent, so anything may be sent elsewhere.
-                self._failed(instance, exc, connected=False)
+                with attempt:
+                    response = await self._send_request(request, attempt.instance)
+                    await self._send_response(request, response, attempt, send)
+                    return
             except httpx.TransportError as exc:
-                if exchange.failure:
-                    raise exchange.failure from exc
-                self._failed(instance, exc, connected=True)
+                if request.failure:
+                    raise request.failure from exc
+                logger.warning("%s at %s failed: %r", name, attempt.instance.netloc, exc)
+                if isinstance(exc, httpx.ConnectError):
+                    continue  # nothing was sent, so anything may be sent to another instance
                 is_late = isinstance(exc, httpx.ReadTimeout)
-                problem = exchange.timed_out() if is_late else exchange.broken_off()
-                if not exchange.is_repeatable:
+                problem = request.timeout_error() if is_late else request.bad_gateway_error()
+                if not request.is_retryable:
                     break
         raise problem or Unavailable(f"{name}_unavailable", f"No instance of {name} can be reached.")
 
-    def _failed(self, instance: Instance, reason: Exception, connected: bool) -> None:
-        self._balancer.failed(instance, connected)
-        logger.warning("%s at %s failed: %r", instance.service_name, instance.netloc, reason)
+    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
+        response = await self._transport.handle_async_request(request.build_request(instance))
+        if response.status_code in UPSTREAM_FAILURES:
+            await response.aclose()
+            raise httpx.RemoteProtocolError(f"status {response.status_code}")
+        return response
 
-    async def _ask(self, exchange: Exchange, instance: Instance) -> httpx.Response:
-        with self._balancer.busy(instance):
-            answer = await self._transport.handle_async_request(exchange.request_to(instance))
-        if answer.status_code in BROKEN:
-            await answer.aclose()
-            raise httpx.RemoteProtocolError(f"status {answer.status_code}")
-        self._balancer.succeeded(instance)
-        return answer
+    async def _send_response(
+        self, request: ForwardedRequest, response: httpx.Response, attempt: Attempt, send: Send
+    ) -> None:
+        request.is_answered = True
+        if self._login_limiter and request.route.is_sign_in:
+            await self._login_limiter.record(request, response.status_code)
+        try:
+            await _stream_response(response, send)
+        except httpx.TransportError as exc:
+            # The server ends the connection in the middle: the client sees that this is not all.
+            attempt.fail()
+            logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
 
 
-async def _relay(answer: httpx.Response, send: Send) -> None:
-    lowered = [(name.lower(), value) for name, value in answer.headers.raw]
-    dropped = NOT_RETURNED | connection_tokens(lowered)
+async def _stream_response(response: httpx.Response, send: Send) -> None:
+    lowered = [(name.lower(), value) for name, value in response.headers.raw]
+    dropped = STRIPPED_RESPONSE_HEADERS | connection_tokens(lowered)
     headers = [header for header in lowered if header[0] not in dropped]
     missing = next((int(value) for name, value in headers if name == b"content-length"), -1)
     is_over = False
     try:
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         # Not aiter_raw(), which checks and counts what nobody asks for.
-        assert isinstance(answer.stream, httpx.AsyncByteStream)
-        async for chunk in answer.stream:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:
             missing -= len(chunk)
             is_over = missing == 0
             await send({"type": "http.response.body", "body": chunk, "more_body": not is_over})
         if not is_over:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
-        await answer.aclose()
+        await response.aclose()
 
 
-def _require_plain(path: bytes) -> None:
+def _reject_dot_segments(path: bytes) -> None:
     if b"." not in path and b"%2" not in path:
         return
     if not {b".", b".."}.isdisjoint(re.split(rb"[/\\]", unquote_to_bytes(path))):
         raise BadRequest("dot_segment", "A path has no segments . and .. here.")
+
+
+def _overloaded(service_name: str) -> Unavailable:
+    detail = f"{service_name} has more requests in hand than it can answer."
+    return Unavailable(f"{service_name}_overloaded", detail)

@@ -1,14 +1,38 @@
 """Routes: which path goes to which service, and how often."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from common.gateway.rate_limits import Policy
 
 
 @dataclass(frozen=True)
-class Destination:
-    """Where a path leads, how often a client may go there, and whether its POST honours `Idempotency-Key`."""
+class Route:
+    """Where a path leads.
+
+    Without a `policy` the default one counts. `is_sign_in`: success shows that
+    the client knows the password of the account in the body.
+    `honours_idempotency_key`: its POST may be sent again under the same `Idempotency-Key`.
+    """
 
     service_name: str
     policy: Policy | None = None
-    honours_key: bool = False
+    is_sign_in: bool = False
+    honours_idempotency_key: bool = False
+
+
+Match = Callable[[bytes], Route | None]
+
+
+def matcher(routes: Mapping[str, Route], default_policy: Policy | None = None) -> Match:
+    """A function from a raw path to its route: all templates as one pattern; the first that fits wins."""
+    numbered = [replace(route, policy=route.policy or default_policy) for route in routes.values()]
+    groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in routes)
+    pattern = re.compile("|".join(groups).encode())
+
+    def match(path: bytes) -> Route | None:
+        found = pattern.fullmatch(path)
+        return numbered[found.lastindex - 1] if found and found.lastindex else None
+
+    return match

@@ -46,7 +46,7 @@ class EdgeSettings(ServiceSettings):
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
 
     @property
-    def ordinary(self) -> Policy | None:
+    def default_policy(self) -> Policy | None:
         """What one client may ask for; None for no limits at all."""
         return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
 

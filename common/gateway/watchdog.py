@@ -4,55 +4,55 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from common.gateway.forwarded_request import ClientGone, Exchange
+from common.gateway.forwarded_request import ClientDisconnected, ForwardedRequest
 
-TOTAL_SECONDS = 15.0
-PATIENCE_SECONDS = 0.5
+REQUEST_TIMEOUT_SECONDS = 15.0
+WATCH_AFTER_SECONDS = 0.5
 
 
-class Lookout:
+class Watchdog:
     """Ends an exchange whose client has gone, or whose answer does not come in time.
 
     Only one that takes a while is looked after: most are over before, and a
     task for each would cost more than all else here.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._looking: asyncio.Task[None] | None = None
+    def __init__(self, request: ForwardedRequest) -> None:
+        self._request = request
+        self._watch_task: asyncio.Task[None] | None = None
         self._reason: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        self._exchanging = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._begin)
+        self._request_task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._start)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._looking:
-            self._looking.cancel()
+        if self._watch_task:
+            self._watch_task.cancel()
         if self._reason and kind is asyncio.CancelledError:
-            assert self._exchanging
-            self._exchanging.uncancel()
+            assert self._request_task
+            self._request_task.uncancel()
             raise self._reason from exc
 
-    def _begin(self) -> None:
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+    def _start(self) -> None:
+        self._watch_task = asyncio.get_running_loop().create_task(self._watch())
 
-    async def _look(self) -> None:
+    async def _watch(self) -> None:
         try:
-            async with asyncio.timeout(TOTAL_SECONDS - PATIENCE_SECONDS):
-                await self._exchange.until_gone()
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS - WATCH_AFTER_SECONDS):
+                await self._request.wait_for_disconnect()
         except TimeoutError:
-            if not self._exchange.is_answered:
-                self._end(self._exchange.timed_out())
+            if not self._request.is_answered:
+                self._cancel(self._request.timeout_error())
                 return
-            await self._exchange.until_gone()
-        self._end(ClientGone())
+            await self._request.wait_for_disconnect()
+        self._cancel(ClientDisconnected())
 
-    def _end(self, reason: Exception) -> None:
-        assert self._exchanging
+    def _cancel(self, reason: Exception) -> None:
+        assert self._request_task
         self._reason = reason
-        self._exchanging.cancel()
+        self._request_task.cancel()

@@ -17,7 +17,7 @@ from typing import Self
 import greenstalk
 from pydantic import ValidationError
 
-from common.jobs.queue import NOT_NOW, PATIENCE_SECONDS, Envelope
+from common.jobs.queue import TIMEOUT_SECONDS, TRANSIENT_ERRORS, Envelope
 from common.settings import BeanstalkdSettings
 
 # A tube that nobody works: what is put here is only looked at for its number.
@@ -36,9 +36,9 @@ class BuriedJob:
     text: bytes
 
     def __str__(self) -> str:
-        return f"{self.tube} {self.id} {self.age}s {self.attempts} {self.beginning()}"
+        return f"{self.tube} {self.id} {self.age}s {self.attempts} {self.preview()}"
 
-    def beginning(self) -> str:
+    def preview(self) -> str:
         """Of the payload if it can be read, else of all; in ASCII, for a terminal obeys what it is shown."""
         try:
             return json.dumps(Envelope.model_validate_json(self.text).payload)[:SHOWN_CHARACTERS]
@@ -55,7 +55,7 @@ class BuriedJobs:
 
     @classmethod
     def connect(cls, host: str, port: int) -> Self:
-        connection = socket.create_connection((host, port), timeout=PATIENCE_SECONDS)
+        connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
         return cls(greenstalk.Client(connection, encoding=None, use=PROBE_TUBE))
 
     def find(self, tube: str | None = None) -> list[BuriedJob]:
@@ -105,7 +105,7 @@ class BuriedJobs:
         return next((job for job in jobs if job and tube in (None, job.tube)), None)
 
 
-def _chosen(jobs: BuriedJobs, options: argparse.Namespace) -> list[BuriedJob]:
+def _select(jobs: BuriedJobs, options: argparse.Namespace) -> list[BuriedJob]:
     if options.command == "list" or options.all:
         return jobs.find(options.tube)
     given = [(number, jobs.get(number)) for number in options.id]
@@ -118,7 +118,7 @@ def _chosen(jobs: BuriedJobs, options: argparse.Namespace) -> list[BuriedJob]:
 
 def _run(jobs: BuriedJobs, options: argparse.Namespace) -> None:
     settle: dict[str, Callable[[BuriedJob], object]] = {"kick": jobs.kick, "delete": jobs.delete}
-    chosen = _chosen(jobs, options)
+    chosen = _select(jobs, options)
     for job in chosen:
         if options.command in settle:
             settle[options.command](job)
@@ -157,7 +157,7 @@ def main() -> None:
             _run(jobs, options)
     except LookupError as exc:
         sys.exit(str(exc))
-    except NOT_NOW as exc:
+    except TRANSIENT_ERRORS as exc:
         sys.exit(f"beanstalkd at {address[0]}:{address[1]}: {exc!r}")
 
 

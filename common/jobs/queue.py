@@ -16,14 +16,14 @@ from common.telemetry import context
 
 logger = logging.getLogger(__name__)
 
-# Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
-PATIENCE_SECONDS = 1.5
+# Periodic verb fails within this, whatever the server does; a reserve may wait its own time longer.
+TIMEOUT_SECONDS = 1.5
 # While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
-IMPATIENCE_SECONDS = 0.02
+FAIL_FAST_SECONDS = 0.02
 TTR_SECONDS = 60
 
 # Retrying these later may help; JOB_TOO_BIG and the like never get better.
-NOT_NOW = (
+TRANSIENT_ERRORS = (
     OSError,
     # What greenstalk says of an answer that was cut off, or is not beanstalkd's.
     AssertionError,
@@ -36,7 +36,7 @@ NOT_NOW = (
 )
 
 
-class QueueDown(Exception):
+class QueueUnavailable(Exception):
     """Beanstalkd does not take or give jobs now."""
 
 
@@ -69,7 +69,7 @@ class Job:
 class JobQueue:
     """One tube. Threads may share it: the lock makes them take turns on the one connection."""
 
-    outages = (QueueDown,)
+    outages = (QueueUnavailable,)
 
     def __init__(self, host: str, port: int, tube: str) -> None:
         self._address = (host, port)
@@ -82,9 +82,6 @@ class JobQueue:
     def connect(cls, host: str, port: int, tube: str) -> Self:
         """Build the queue, without network activity: the first verb connects."""
         return cls(host, port, tube)
-
-    def prepare(self) -> None:
-        """Tubes make themselves."""
 
     def ping(self) -> None:
         with self._connection() as client:
@@ -115,13 +112,13 @@ class JobQueue:
 
     def attempts(self, job: Job) -> int:
         """How often this job has been reserved, as far as the server remembers."""
-        with self._settling(job) as client:
+        with self._ignoring_lost_lease(job) as client:
             return client.stats_job(job.id)["reserves"]
         return 0
 
-    def vanished(self, job: Job) -> int:
+    def abandoned(self, job: Job) -> int:
         """How often, since it was last kicked, whoever had this job has neither settled nor released it."""
-        with self._settling(job) as client:
+        with self._ignoring_lost_lease(job) as client:
             stats = client.stats_job(job.id)
             lost: int = stats["reserves"] - stats["releases"] - stats["buries"] - 1
             return lost // (1 + stats["kicks"])
@@ -133,19 +130,19 @@ class JobQueue:
             return int(client.stats_tube(self._tube)["current-jobs-buried"])
 
     def delete(self, job: Job) -> None:
-        with self._settling(job) as client:
+        with self._ignoring_lost_lease(job) as client:
             client.delete(job.id)
 
     def release(self, job: Job, delay: int) -> None:
-        with self._settling(job) as client:
+        with self._ignoring_lost_lease(job) as client:
             client.release(greenstalk.Job(job.id, job.text), delay=delay)
 
     def bury(self, job: Job) -> None:
-        with self._settling(job) as client:
+        with self._ignoring_lost_lease(job) as client:
             client.bury(greenstalk.Job(job.id, job.text))
 
     @contextmanager
-    def _settling(self, job: Job) -> Iterator[greenstalk.Client[bytes]]:
+    def _ignoring_lost_lease(self, job: Job) -> Iterator[greenstalk.Client[bytes]]:
         with self._connection() as client:
             try:
                 yield client
@@ -155,24 +152,24 @@ class JobQueue:
 
     @contextmanager
     def _connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
-        deadline = time.monotonic() + PATIENCE_SECONDS + extra_seconds
-        if not self._lock.acquire(timeout=IMPATIENCE_SECONDS if self._is_away else _left(deadline)):
-            raise QueueDown("the connection to beanstalkd is busy")
+        deadline = time.monotonic() + TIMEOUT_SECONDS + extra_seconds
+        if not self._lock.acquire(timeout=FAIL_FAST_SECONDS if self._is_away else _remaining(deadline)):
+            raise QueueUnavailable("the connection to beanstalkd is busy")
         try:
             client = self._client or self._open(deadline)
-            self._socket.settimeout(_left(deadline))
+            self._socket.settimeout(_remaining(deadline))
             yield client
             self._is_away = False
-        except NOT_NOW as exc:
+        except TRANSIENT_ERRORS as exc:
             self._is_away = True
             # After a time-out the next answer would be the one to the last question.
             self._disconnect()
-            raise QueueDown(f"beanstalkd at {self._address}: {exc!r}") from exc
+            raise QueueUnavailable(f"beanstalkd at {self._address}: {exc!r}") from exc
         finally:
             self._lock.release()
 
     def _open(self, deadline: float) -> greenstalk.Client[bytes]:
-        self._socket = socket.create_connection(self._address, timeout=_left(deadline))
+        self._socket = socket.create_connection(self._address, timeout=_remaining(deadline))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = self._client = greenstalk.Client(self._socket, encoding=None)
         for verb, tube in (
@@ -180,7 +177,7 @@ class JobQueue:
             (client.watch, self._tube),
             (client.ignore, greenstalk.DEFAULT_TUBE),
         ):
-            self._socket.settimeout(_left(deadline))
+            self._socket.settimeout(_remaining(deadline))
             verb(tube)
         return client
 
@@ -190,6 +187,6 @@ class JobQueue:
         self._client = None
 
 
-def _left(deadline: float) -> float:
+def _remaining(deadline: float) -> float:
     """The seconds until then, and never none: a socket would take that for "do not wait at all"."""
     return max(deadline - time.monotonic(), 0.01)

@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 from pydantic import ValidationError
 
-from common.jobs.queue import Job, JobQueue, QueueDown
+from common.jobs.queue import Job, JobQueue, QueueUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,13 @@ MAX_OUTAGE_DELAY_SECONDS = 4
 RESERVE_SECONDS = 1
 REMIND_SECONDS = 60
 RECONNECT_SECONDS = (0.1, 2.0)
-OUTAGE_SECONDS = (0.1, 1.0)
+OUTAGE_PAUSE_SECONDS = (0.1, 1.0)
 
 Outages = tuple[type[Exception], ...]
 Handle = Callable[[Sequence[Job]], None]
 
 
-def until_terminated() -> Event:
+def stop_on_signal() -> Event:
     """An event that SIGTERM and SIGINT set; both mean: finish the work in hand."""
     stop = Event()
     received: SimpleQueue[int] = SimpleQueue()
@@ -63,7 +63,7 @@ def work(
     outages: Outages,
     stop: Event,
     batch: int = 1,
-    chore: Callable[[], None] | None = None,
+    periodic: Callable[[], None] | None = None,
 ) -> None:
     """Handle up to `batch` jobs at a time until `stop` is set.
 
@@ -72,17 +72,17 @@ def work(
     times and then buried; one that cannot be read is buried at once. Buried
     jobs are kept, where an operator can look at them and kick them.
     """
-    remind = Every(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
+    remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
     while not stop.is_set():
         try:
             remind()
-            if chore:
-                chore()
+            if periodic:
+                periodic()
             jobs = _reserve(queue, batch)
             if jobs and not _handle(queue, jobs, handle, outages, stop):
                 # The next ones would meet the same outage: they are better off waiting, untried.
-                stop.wait(random.uniform(*OUTAGE_SECONDS))
-        except QueueDown as exc:
+                stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
+        except QueueUnavailable as exc:
             logger.warning("reconnecting: %s", exc)
             stop.wait(random.uniform(*RECONNECT_SECONDS))
 
@@ -101,13 +101,13 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
     first = queue.reserve(timeout=RESERVE_SECONDS)
     if first is None:
         return []
-    vanished = queue.vanished(first)
-    if vanished >= MAX_ATTEMPTS:
-        logger.error("job %d buried: %d workers have vanished with it", first.id, vanished)
+    abandoned = queue.abandoned(first)
+    if abandoned >= MAX_ATTEMPTS:
+        logger.error("job %d buried: %d workers have vanished with it", first.id, abandoned)
         queue.bury(first)
         return []
     jobs = [first]
-    while not vanished and len(jobs) < batch and (job := queue.reserve(timeout=0)):
+    while not abandoned and len(jobs) < batch and (job := queue.reserve(timeout=0)):
         jobs.append(job)
     return jobs
 
@@ -123,7 +123,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
             return _handle_one_by_one(queue, jobs, handle, outages, stop)
-        _give_up_or_retry(queue, jobs[0], exc)
+        _bury_or_retry(queue, jobs[0], exc)
     else:
         for job in jobs:
             queue.delete(job)
@@ -134,16 +134,16 @@ def _handle_one_by_one(
     queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event
 ) -> bool:
     """Handle these jobs so that a bad one harms only itself; False when one met an outage."""
-    is_well = True
+    is_healthy = True
     for job in jobs:
-        if is_well and not stop.is_set():
-            is_well = _handle(queue, [job], handle, outages, stop)
+        if is_healthy and not stop.is_set():
+            is_healthy = _handle(queue, [job], handle, outages, stop)
         else:
             queue.release(job, delay=0)
-    return is_well
+    return is_healthy
 
 
-def _give_up_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
+def _bury_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
     is_unreadable = isinstance(reason, ValidationError)
     attempts = queue.attempts(job)
     if is_unreadable or attempts >= MAX_ATTEMPTS:
@@ -163,12 +163,12 @@ def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None
     queue.release(job, delay)
 
 
-class Every:
+class Periodic:
     """Runs a chore at most once in so many seconds; one that fails waits for its next turn."""
 
-    def __init__(self, seconds: float, chore: Callable[[], None], outages: Outages) -> None:
+    def __init__(self, seconds: float, periodic: Callable[[], None], outages: Outages) -> None:
         self._seconds = seconds
-        self._chore = chore
+        self._chore = periodic
         self._outages = outages
         self._next = 0.0
 

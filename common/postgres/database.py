@@ -18,13 +18,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from common.circuit_breaker import Breaker, Hung
+from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.postgres.deadline import CONNECT_SECONDS, ServerTimeout, deadline_in, wait
 from common.postgres.schema import MIGRATION_LOCK, SchemaNotReady, create_database, is_up_to_date, transaction
-from common.settings import PostgresSettings
+from common.settings import THREADS, PostgresSettings
 
-# Three instances of each of two services, and what is left over, fit into PostgreSQL's default of 100.
-POOL_SIZE = 8
 STATEMENT_SECONDS = 1.3
 # A server that hangs cannot keep the limit above, so there is one on this side too, for all that a read or
 # a transaction waits for: who asks learns within two seconds that there is no answer.
@@ -34,12 +32,12 @@ DEADLINE_SECONDS = 1.6
 class Database:
     """A database that creates itself and brings its schema up to date."""
 
-    outages = (OperationalError, InterfaceError, PoolTimeout, SchemaNotReady, Hung)
+    outages = (OperationalError, InterfaceError, PoolTimeout, SchemaNotReady, CircuitOpen)
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_prepared = False
-        self._breaker = Breaker("PostgreSQL")
+        self._breaker = CircuitBreaker("PostgreSQL")
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -51,7 +49,7 @@ class Database:
                 isolation_level="AUTOCOMMIT",
                 skip_autocommit_rollback=True,
                 hide_parameters=True,  # an error's text goes to the log
-                pool_size=POOL_SIZE,
+                pool_size=THREADS,
                 max_overflow=0,
                 pool_timeout=CONNECT_SECONDS,
                 pool_pre_ping=False,
@@ -77,7 +75,7 @@ class Database:
     @contextmanager
     def _with_deadline(self) -> Iterator[None]:
         """All the waiting inside is over by one deadline; after one that passed, nobody waits for a while."""
-        self._breaker.check()
+        self._breaker.raise_if_open()
         try:
             with deadline_in(DEADLINE_SECONDS):
                 yield

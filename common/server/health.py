@@ -8,12 +8,12 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from common import __version__
 from common.api.headers import RETRY_AFTER
 from common.api.routing import router
 from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
 from common.errors import RETRY_SECONDS
-from common.server.dependency import Need
+from common.server.dependency import Dependency
+from common.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -53,24 +53,26 @@ async def live(response: Response) -> Live:
 async def health(request: Request, response: Response) -> Health:
     """Whether the service can do its work, and which of the things it needs are there."""
     state = request.app.state
-    found = await check(state.name, state.needs)
+    found = await check(state.name, state.dependencies)
     if found.status == "unavailable":
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_SECONDS)
     return found
 
 
-async def check(service: str, needs: Sequence[Need]) -> Health:
+async def check(service: str, dependencies: Sequence[Dependency]) -> Health:
     """Ask all that the service needs, at once."""
-    well = await asyncio.gather(*(need.is_well() for need in needs))
-    missing = [need for need, ok in zip(needs, well, strict=True) if not ok]
+    well = await asyncio.gather(*(dependency.is_healthy() for dependency in dependencies))
+    missing = [dependency for dependency, ok in zip(dependencies, well, strict=True) if not ok]
     return Health(
         status="ok"
         if not missing
         else "unavailable"
-        if any(need.is_vital for need in missing)
+        if any(dependency.is_required for dependency in missing)
         else "degraded",
         service=service,
-        version=__version__,
-        checks={need.name: "unavailable" if need in missing else "ok" for need in needs},
+        version=VERSION,
+        checks={
+            dependency.name: "unavailable" if dependency in missing else "ok" for dependency in dependencies
+        },
     )

@@ -5,31 +5,29 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.telemetry.context import begin_from, outgoing_raw
+from common.telemetry.context import begin_from, outgoing_raw_headers
 
 access_log = logging.getLogger("access")
 
 # In the log, as nginx has it: nobody was left to answer.
-CLIENT_GONE = 499
-
-# What machines ask every few seconds is not worth a line each, except when debugging.
-MACHINES_ASK = ("/livez", "/health", "/heartbeat/", "/services")
+CLIENT_CLOSED_REQUEST = 499
 
 
 class RequestContext:
     """ASGI middleware: accept or make the request id and the trace, return both, log the request."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, quiet_paths: tuple[str, ...] = ()) -> None:
         self.app = app
+        self._quiet_paths = quiet_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         begin_from(scope["headers"])
-        context = outgoing_raw()
+        context = outgoing_raw_headers()
         started = time.perf_counter()
-        status = CLIENT_GONE
+        status = CLIENT_CLOSED_REQUEST
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
@@ -44,14 +42,13 @@ class RequestContext:
             status = 500
             raise
         finally:
-            _log_access(scope, status, time.perf_counter() - started)
+            self._log_access(scope, status, time.perf_counter() - started)
 
-
-def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    level = logging.DEBUG if scope["path"].startswith(MACHINES_ASK) else logging.INFO
-    if access_log.isEnabledFor(level):
-        path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-        access_log.log(level, "%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
+    def _log_access(self, scope: Scope, status: int, seconds: float) -> None:
+        level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
+        if access_log.isEnabledFor(level):
+            path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
+            access_log.log(level, "%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
 
 
 class HeadAsGet:

@@ -11,22 +11,22 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from common.api.problems import render
 from common.errors import BadRequest, HeadersTooLarge, MethodNotAllowed, Problem, Unavailable, UrlTooLong
 from common.server.middleware import access_log
-from common.server.write_buffer import JoinedWrites
+from common.server.write_buffer import WriteBuffer
 from common.telemetry import context
 
-URL_BYTES = 8 * 1024
-HEADERS = 100
-HEADER_BYTES = 32 * 1024
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
 
 # From the first byte to the end of the headers, from there to the end of the body, and for one
 # answer's bytes that nobody takes.
-HEAD_SECONDS = 10.0
-BODY_SECONDS = 30.0
-UNREAD_SECONDS = 30.0
-LINGER_SECONDS = 2.0
+HEADER_TIMEOUT_SECONDS = 10.0
+BODY_TIMEOUT_SECONDS = 30.0
+WRITE_TIMEOUT_SECONDS = 30.0
+LINGERING_CLOSE_SECONDS = 2.0
 
 # Each costs a file descriptor and some kilobytes, whether or not anything is asked on it.
-CONNECTIONS = 4000
+MAX_CONNECTIONS = 4000
 
 # RFC 9110, §7.2: a name or an address, and a port.
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
@@ -38,24 +38,24 @@ BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 class BoundedProtocol(HttpToolsProtocol):
     """Counts while it reads, so that nothing has to fit into memory before it is refused."""
 
-    _received = _head_bytes = _header_bytes = _bytes_in_vain = 0
+    _received = _head_bytes = _header_bytes = _bytes_without_progress = 0
     _is_in_head = False
     _is_over = False
     _refusal: Problem | None = None
     _deadline = inf
-    _watching: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
+    _deadline_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
-        if len(self.connections) > CONNECTIONS:
-            self._answer(Unavailable("too_many_connections", "There are too many connections now."))
+        super().connection_made(cast("asyncio.Transport", WriteBuffer(transport, self.loop)))
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._send_error(Unavailable("too_many_connections", "There are too many connections now."))
         else:
-            self._give(HEAD_SECONDS)
-            self._watch()
+            self._set_deadline(HEADER_TIMEOUT_SECONDS)
+            self._check_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._watching, self._unread):
+        for timer in (self._deadline_timer, self._write_timer):
             if timer:
                 timer.cancel()
         super().connection_lost(exc)
@@ -65,54 +65,54 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         self._received = len(data)
-        self._bytes_in_vain += len(data)
+        self._bytes_without_progress += len(data)
         super().data_received(data)
         if self._deadline == inf and self._is_idle():
             # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.
-            self._give(HEAD_SECONDS)
+            self._set_deadline(HEADER_TIMEOUT_SECONDS)
         # The parser keeps a header to itself until it has all of it.
-        most = URL_BYTES + HEADER_BYTES
-        is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_in_vain > most
+        most = MAX_URL_BYTES + MAX_HEADER_BYTES
+        is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_without_progress > most
         if is_too_much and not self.transport.is_closing():
-            self._answer(_headers_too_large())
+            self._send_error(_headers_too_large())
 
     def send_400_response(self, msg: str) -> None:
-        if self._is_in_head and self._head_bytes > URL_BYTES + HEADER_BYTES:
+        if self._is_in_head and self._head_bytes > MAX_URL_BYTES + MAX_HEADER_BYTES:
             self._refusal = self._refusal or _headers_too_large()
-        self._answer(self._refusal or BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112."))
+        self._send_error(self._refusal or BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112."))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
-        self._bytes_in_vain = 0
+        self._bytes_without_progress = 0
         # A chunk counts for the first request that begins in it; what others have of it is little.
         self._head_bytes, self._received = self._received, 0
         self._header_bytes = 0
-        self._give(HEAD_SECONDS)
+        self._set_deadline(HEADER_TIMEOUT_SECONDS)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        if len(self.url) > URL_BYTES:
-            self._refuse(UrlTooLong("url_too_long", f"A URL has at most {URL_BYTES} bytes."))
+        if len(self.url) > MAX_URL_BYTES:
+            self._reject(UrlTooLong("url_too_long", f"A URL has at most {MAX_URL_BYTES} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:
             return  # a trailer: what comes after the body has been judged without it (RFC 9110, §6.5.1)
         super().on_header(name, value)
         if not (value.isascii() or _is_utf8(value)):
-            self._refuse(BadRequest("bad_header", "A header's value is UTF-8."))
+            self._reject(BadRequest("bad_header", "A header's value is UTF-8."))
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADER_BYTES or len(self.headers) > HEADERS:
-            self._refuse(_headers_too_large())
+        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+            self._reject(_headers_too_large())
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._require_sane_head()
-        self._give(BODY_SECONDS)
+        self._validate_head()
+        self._set_deadline(BODY_TIMEOUT_SECONDS)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._bytes_in_vain = 0
+        self._bytes_without_progress = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -121,30 +121,30 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._unread:
-            self._unread.cancel()
+        if self._write_timer:
+            self._write_timer.cancel()
 
-    def _require_sane_head(self) -> None:
+    def _validate_head(self) -> None:
         if self.parser.get_method() in REFUSED_METHODS:
             detail = "This method is not for anything here."
-            self._refuse(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
+            self._reject(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
         hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or not _is_for(self.url, hosts[0]):
-            self._refuse(BadRequest("bad_host", "A request names its host exactly once."))
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or not _target_matches_host(self.url, hosts[0]):
+            self._reject(BadRequest("bad_host", "A request names its host exactly once."))
         if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
             # The parser would leave the body for another protocol to read.
-            self._refuse(BadRequest("bad_upgrade", "A request to upgrade has no body."))
+            self._reject(BadRequest("bad_upgrade", "A request to upgrade has no body."))
 
-    def _refuse(self, problem: Problem) -> None:
+    def _reject(self, problem: Problem) -> None:
         """End the parsing: uvicorn makes whatever is raised here a call of `send_400_response`."""
         self._refusal = problem
         raise problem
 
-    def _answer(self, problem: Problem) -> None:
+    def _send_error(self, problem: Problem) -> None:
         self._is_over = True
         if self._is_answering_another():
             # This would be taken for its end.
@@ -153,13 +153,13 @@ class BoundedProtocol(HttpToolsProtocol):
         context.begin_from(self.headers or ())
         access_log.info("refused: %s %d", problem.code, problem.status)
         answer = render(problem)
-        headers = [*answer.raw_headers, *context.outgoing_raw()]
+        headers = [*answer.raw_headers, *context.outgoing_raw_headers()]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = STATUS_LINE[answer.status_code]
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
         # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).
         self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.loop.call_later(LINGERING_CLOSE_SECONDS, self.transport.abort)
 
     def _is_idle(self) -> bool:
         """Whether no request has begun that has not been answered."""
@@ -171,20 +171,22 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
 
-    def _give(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         """So much time until the next thing is due."""
         self._deadline = self.loop.time() + seconds
 
-    def _watch(self) -> None:
+    def _check_deadline(self) -> None:
         # One timer a connection: one for each request would cost more than all else here.
         left = self._deadline - self.loop.time()
         if left > 0:
-            self._watching = self.loop.call_later(min(left, HEAD_SECONDS, BODY_SECONDS), self._watch)
+            self._deadline_timer = self.loop.call_later(
+                min(left, HEADER_TIMEOUT_SECONDS, BODY_TIMEOUT_SECONDS), self._check_deadline
+            )
         elif not self._is_over:
             self.transport.close()
 
 
-def _is_for(target: bytes, host: bytes) -> bool:
+def _target_matches_host(target: bytes, host: bytes) -> bool:
     """Whether a target in absolute form names this host (RFC 9112, §3.2.2); all others name none."""
     if target.startswith((b"/", b"*")):
         return True
@@ -201,5 +203,6 @@ def _is_utf8(value: bytes) -> bool:
 
 def _headers_too_large() -> HeadersTooLarge:
     return HeadersTooLarge(
-        "headers_too_large", f"A request has at most {HEADERS} headers, of {HEADER_BYTES} bytes in all."
+        "headers_too_large",
+        f"A request has at most {MAX_HEADERS} headers, of {MAX_HEADER_BYTES} bytes in all.",
     )

@@ -9,19 +9,19 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from common.server.protocol import CONNECTIONS, BoundedProtocol
+from common.server.protocol import MAX_CONNECTIONS, BoundedProtocol
 from common.settings import ServiceSettings
 
 # foreman kills after 5 seconds: in the first one callers learn of it, then their requests end. However
 # slow the registry is, it gets no more of them.
 DRAIN_SECONDS = 1
-FINISH_SECONDS = 3
+GRACEFUL_TIMEOUT_SECONDS = 3
 
 # Longer than any caller of ours keeps an idle connection, so that the caller is the one who closes it.
 KEEP_ALIVE_SECONDS = 75
 
 # The default of 700 objects is a few requests' worth, most of which are still under way.
-COLLECTION_THRESHOLD = 5000
+GC_THRESHOLD = 5000
 
 
 class Server(uvicorn.Server):
@@ -31,35 +31,35 @@ class Server(uvicorn.Server):
     leaves callers a while in which they are refused.
     """
 
-    _leaving: asyncio.Task[None] | None = None
+    _drain_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: Any = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        _spare_what_stays()
+        _freeze_startup_objects()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.started:
-            self._loop.call_soon_threadsafe(self._leave)
+            self._loop.call_soon_threadsafe(self._begin_drain)
         else:
             self.should_exit = True
 
-    def _leave(self) -> None:
+    def _begin_drain(self) -> None:
         # Under foreman a Ctrl-C arrives twice, from the terminal and from foreman: the first counts.
-        if self._leaving is None:
-            self._leaving = self._loop.create_task(self._drain())
+        if self._drain_task is None:
+            self._drain_task = self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         app: Any = self.config.app
-        self._part()
+        self._close_keep_alive()
         if app.state.registration is not None:
             telling = self._loop.create_task(app.state.registration.drain())
             await asyncio.sleep(DRAIN_SECONDS)
             telling.cancel()
-        app.state.leave()
+        app.state.on_shutdown()
         self.should_exit = True
 
-    def _part(self) -> None:
+    def _close_keep_alive(self) -> None:
         """From now on each answer is the last one of its connection: the next request goes elsewhere."""
         for headers in (self.config.encoded_headers, self.server_state.default_headers):
             headers.append((b"connection", b"close"))
@@ -67,27 +67,27 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings.begin_logging()
-    _allow_many_files()
-    Server(listening(app, settings)).run()
+    settings.configure_logging()
+    _raise_open_files_limit()
+    Server(uvicorn_config(app, settings)).run()
 
 
-def _spare_what_stays() -> None:
+def _freeze_startup_objects() -> None:
     """Collect garbage less often, and never look again at what starting made: it stays to the end."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECTION_THRESHOLD)
+    gc.set_threshold(GC_THRESHOLD)
 
 
-def _allow_many_files() -> None:
+def _raise_open_files_limit() -> None:
     """Every connection is one, and so is the one to an instance behind the gateway."""
     allowed, possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * CONNECTIONS + 100
+    wanted = 2 * MAX_CONNECTIONS + 100
     most = wanted if possible == resource.RLIM_INFINITY else min(wanted, possible)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, most), possible))
 
 
-def listening(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
+def uvicorn_config(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
     """How uvicorn is to serve `app`."""
     return uvicorn.Config(
         app,
@@ -101,5 +101,5 @@ def listening(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=FINISH_SECONDS,
+        timeout_graceful_shutdown=GRACEFUL_TIMEOUT_SECONDS,
     )

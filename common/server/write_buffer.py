@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 # After it was closed, for what nobody takes.
-LINGER_SECONDS = 30.0
+FLUSH_TIMEOUT_SECONDS = 30.0
 # Held no longer than this, so that the transport can say when it is more than the peer takes.
-HELD_BYTES = 64 * 1024
+MAX_BUFFERED_BYTES = 64 * 1024
 
 
-class JoinedWrites:
+class WriteBuffer:
     """A transport that writes in one go what is written in one turn of the event loop.
 
     uvicorn writes the head of an answer and then its body, and uvloop makes a
@@ -19,15 +19,15 @@ class JoinedWrites:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._buffered: list[bytes] = []
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        if not self._held:
+        if not self._buffered:
             self._loop.call_soon(self._flush)
-        self._held.append(data)
+        self._buffered.append(data)
         self._size += len(data)
-        if self._size > HELD_BYTES:
+        if self._size > MAX_BUFFERED_BYTES:
             self._flush()
 
     def write_eof(self) -> None:
@@ -39,12 +39,12 @@ class JoinedWrites:
         self._transport.close()
         if self._transport.get_write_buffer_size():
             # A transport closes when it is empty: never, if the peer does not read.
-            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
+            self._loop.call_later(FLUSH_TIMEOUT_SECONDS, self._transport.abort)
 
     def _flush(self) -> None:
-        if self._held:
-            joined = b"".join(self._held)
-            self._held.clear()
+        if self._buffered:
+            joined = b"".join(self._buffered)
+            self._buffered.clear()
             self._size = 0
             self._transport.write(joined)
 

@@ -23,7 +23,7 @@ def outgoing() -> dict[str, str]:
     return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
 
 
-def outgoing_raw() -> list[tuple[bytes, bytes]]:
+def outgoing_raw_headers() -> list[tuple[bytes, bytes]]:
     """The same as ASGI has headers: for the way on, and for the way back to whoever asked."""
     return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
 

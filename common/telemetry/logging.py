@@ -38,14 +38,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def configure_logging(level: str, form: str | None) -> None:
-    """Log to standard output: text on a terminal, JSON elsewhere, or as `form` says."""
-    form = form or ("text" if sys.stdout.isatty() else "json")
+def configure_logging(level: str, log_format: str | None) -> None:
+    """Log to standard output: text on a terminal, JSON elsewhere, or as `log_format` says."""
+    log_format = log_format or ("text" if sys.stdout.isatty() else "json")
     lines = logging.StreamHandler(sys.stdout)
-    lines.setFormatter(TextFormatter() if form == "text" else JsonFormatter())
+    lines.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
     # What no line of ours has need not be found out for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
     # The client libraries say at info what our own lines say already.
-    for chatty in ("httpx", "httpcore", "botocore", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for noisy in ("httpx", "httpcore", "botocore", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

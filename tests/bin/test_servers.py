@@ -12,7 +12,7 @@ import redis
 import servers
 
 from tests.conftest import pytest_configure
-from tests.waiting import eventually
+from tests.polling import eventually
 
 
 def test_postgres_keeps_its_data_over_a_restart(data: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.circuit_breaker import OPEN_SECONDS, Breaker, Hung
+from common.circuit_breaker import OPEN_SECONDS, CircuitBreaker, CircuitOpen
 
 
 class Clock:
@@ -18,24 +18,24 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker("It", clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker("It", clock)
 
 
-def test_it_is_closed_at_first(breaker: Breaker) -> None:
-    breaker.check()
+def test_it_is_closed_at_first(breaker: CircuitBreaker) -> None:
+    breaker.raise_if_open()
 
 
-def test_whoever_comes_right_after_it_tripped_is_refused(breaker: Breaker, clock: Clock) -> None:
+def test_whoever_comes_right_after_it_tripped_is_refused(breaker: CircuitBreaker, clock: Clock) -> None:
     breaker.trip()
     clock.now += OPEN_SECONDS - 0.01
 
-    with pytest.raises(Hung, match="It hung"):
-        breaker.check()
+    with pytest.raises(CircuitOpen, match="It hung"):
+        breaker.raise_if_open()
 
 
-def test_after_a_moment_it_is_closed_again(breaker: Breaker, clock: Clock) -> None:
+def test_after_a_moment_it_is_closed_again(breaker: CircuitBreaker, clock: Clock) -> None:
     breaker.trip()
     clock.now += OPEN_SECONDS
 
-    breaker.check()
+    breaker.raise_if_open()

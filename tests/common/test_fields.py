@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from common import fields
-from common.fields import PRINTABLE, RESERVED_NAMES, Id, Request, Username, new_id
+from common.fields import PRINTABLE, RESERVED_NAMES, Id, RequestBody, Username, new_id
 
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
@@ -111,7 +111,7 @@ def test_what_people_write_has_no_other_control_characters(text: str) -> None:
         texts.validate_python(text)
 
 
-class Note(Request):
+class Note(RequestBody):
     stars: int = 0
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import aiohttp
 import httpx2
 
-from tests.faults.ledger import Answer, Ledger, Written
+from tests.faults.history import Answer, History, Written
 
 PASSWORD = "correct horse"
 LONGEST_PAUSE_SECONDS = 0.2
@@ -26,12 +26,12 @@ class Person:
     """A signed-in user. Nobody else changes what is theirs, so they know what must be true of it."""
 
     def __init__(
-        self, name: str, token: str, people: Sequence[str], ledger: Ledger, stop: Event, rng: random.Random
+        self, name: str, token: str, people: Sequence[str], history: History, stop: Event, rng: random.Random
     ) -> None:
         self.name = name
         self._headers = {"Authorization": f"Bearer {token}"}
         self._others = [other for other in people if other != name]
-        self._ledger = ledger
+        self._ledger = history
         self._stop = stop
         self._rng = rng
         self._written = 0
@@ -75,7 +75,7 @@ class Person:
         other, wanted = self._rng.choice(self._others), self._rng.random() < 0.7
         verb = "follow" if wanted else "unfollow"
         answer = await self._ask(verb, "POST", f"/users/{verb}/{other}")
-        self._ledger.follows.settle((self.name, other), wanted, answer)
+        self._ledger.follows.complete((self.name, other), wanted, answer)
 
     async def like_or_not(self) -> None:
         if not (post := self._some_stored_post()):
@@ -84,7 +84,7 @@ class Person:
         answer = await self._ask(
             "like" if wanted else "unlike", "POST" if wanted else "DELETE", f"/likes/{post.id}"
         )
-        self._ledger.likes.settle((post.id, self.name), wanted, answer)
+        self._ledger.likes.complete((post.id, self.name), wanted, answer)
         if self._ledger.likes.of((post.id, self.name)) == {wanted}:
             await self._expect_among_own_likes(post.id, wanted)
 
@@ -127,8 +127,8 @@ class Person:
 
     async def read_home(self) -> None:
         """Exactly the newest posts of those followed; of a follow in doubt either is right."""
-        truths = {other: self._ledger.follows.of((self.name, other)) for other in self._others}
-        stored = [post for post in self._ledger.stored if truths.get(post.author) == {True}]
+        model = {other: self._ledger.follows.of((self.name, other)) for other in self._others}
+        stored = [post for post in self._ledger.stored if model.get(post.author) == {True}]
         answer = await self._ask("home", "GET", f"/posts/home/{self.name}")
         if not answer.is_success:
             return
@@ -136,7 +136,7 @@ class Person:
         oldest = min(shown) if len(shown) == PAGE else ""
         if missing := {post.id for post in stored if post.id > oldest} - shown:
             self._complain(f"{missing} are not on the home timeline of {self.name}")
-        if strange := {post["username"] for post in answer.body if True not in truths[post["username"]]}:
+        if strange := {post["username"] for post in answer.body if True not in model[post["username"]]}:
             self._complain(f"{self.name} does not follow {strange}")
 
     async def look_around(self) -> None:
@@ -208,12 +208,12 @@ class Load:
     """All of them at once, in a thread of their own, for as long as the context lasts."""
 
     def __init__(self, url: str, people: Sequence[str], seed: int) -> None:
-        self.ledger = Ledger()
+        self.history = History()
         self._url = url
         self._stop = Event()
         tokens = _sign_up(url, people)
         self._people = [
-            Person(name, tokens[name], people, self.ledger, self._stop, random.Random(f"{seed} {name}"))
+            Person(name, tokens[name], people, self.history, self._stop, random.Random(f"{seed} {name}"))
             for name in people
         ]
         self._thread = Thread(target=lambda: asyncio.run(self._run()), name="load")

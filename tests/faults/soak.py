@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.ordeal import Fault, Ordeal, shuffled
+from tests.faults.run import Fault, FaultRun, shuffled
 
 
 def main() -> None:
@@ -22,10 +22,10 @@ def main() -> None:
     print(f"seed {given.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="microblog-soak-"))
     folder.chmod(0o755)  # PostgreSQL's user has to reach it
-    report = Ordeal(folder, given.seed).run(_for(given.minutes * 60, given.seed))
+    report = FaultRun(folder, given.seed).run(_for(given.minutes * 60, given.seed))
     problems = [
-        *sorted(report.survey.lost), *sorted(report.survey.doubled), *report.wrong, *report.failures(),
-        *report.slow_refusals, *report.bugs, *report.untold,
+        *sorted(report.checker.lost), *sorted(report.checker.doubled), *report.wrong, *report.failures(),
+        *report.slow_refusals, *report.bugs, *report.unnotified,
     ]  # fmt: skip
     print(*problems, sep="\n")
     print(report)

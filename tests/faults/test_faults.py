@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from tests.faults.run import QUICK, ROLLING_RESTART, Fault, FaultRun, Report
 
-from tests.faults.ledger import Answer, Truths
-from tests.faults.ordeal import QUICK, ROLLING_RESTART, Fault, Ordeal, Report
+from tests.faults.history import Answer, Model
 
 SEED = 20
 
@@ -14,22 +14,22 @@ SEED = 20
 def report(data: Path) -> Report:
     folder = data / "faults"
     folder.mkdir()
-    report = Ordeal(folder, SEED).run(QUICK)
+    report = FaultRun(folder, SEED).run(QUICK)
     print(report)
     return report
 
 
 def test_every_fault_happened_under_load(report: Report) -> None:
-    assert [blow.fault for blow in report.blows] == QUICK
-    assert report.ledger.acknowledged > 10 * len(QUICK)
+    assert [event.fault for event in report.events] == QUICK
+    assert report.history.acknowledged > 10 * len(QUICK)
 
 
 def test_no_acknowledged_write_is_lost(report: Report) -> None:
-    assert report.survey.lost == set()
+    assert report.checker.lost == set()
 
 
 def test_nothing_is_there_twice(report: Report) -> None:
-    assert report.survey.doubled == set()
+    assert report.checker.doubled == set()
 
 
 def test_no_answer_is_wrong(report: Report) -> None:
@@ -41,11 +41,11 @@ def test_what_needs_nothing_that_is_away_never_fails(report: Report) -> None:
 
 
 def test_a_rolling_restart_fails_no_request(report: Report) -> None:
-    restarts = [blow for blow in report.blows if blow.fault in ROLLING_RESTART]
+    restarts = [event for event in report.events if event.fault in ROLLING_RESTART]
     answers = [
         answer
-        for answer in report.ledger.answers
-        if any(blow.struck <= answer.ended and answer.started <= blow.healed for blow in restarts)
+        for answer in report.history.answers
+        if any(event.injected <= answer.ended and answer.started <= event.healthy for event in restarts)
     ]
 
     assert answers
@@ -66,7 +66,7 @@ def test_no_process_meets_what_it_does_not_expect(report: Report) -> None:
 
 
 def test_everybody_is_told_of_the_likes_of_their_posts(report: Report) -> None:
-    assert report.untold == []
+    assert report.unnotified == []
 
 
 def _answer(kind: str, status: int) -> Answer:
@@ -96,16 +96,16 @@ def test_only_what_needs_the_missing_part_may_fail(
 
 
 def test_what_was_promised_last_must_be_found() -> None:
-    truths = Truths()
-    truths.settle(("post", "alice"), True, _answer("like", 201))
+    model = Model()
+    model.complete(("post", "alice"), True, _answer("like", 201))
 
-    assert truths.missing(set()) == {("post", "alice")}
-    assert truths.strange({("post", "alice"), ("post", "bob")}) == {("post", "bob")}
+    assert model.missing(set()) == {("post", "alice")}
+    assert model.strange({("post", "alice"), ("post", "bob")}) == {("post", "bob")}
 
 
 def test_what_was_neither_promised_nor_refused_may_be_found_or_not() -> None:
-    truths = Truths()
-    truths.settle(("post", "alice"), True, _answer("like", 504))
-    truths.settle(("post", "alice"), False, _answer("unlike", 200))
+    model = Model()
+    model.complete(("post", "alice"), True, _answer("like", 504))
+    model.complete(("post", "alice"), False, _answer("unlike", 200))
 
-    assert truths.missing(set()) == truths.strange({("post", "alice")}) == set()
+    assert model.missing(set()) == model.strange({("post", "alice")}) == set()

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import gateway
-from common.discovery.models import Instance, Status, Table
+from common.discovery.models import Instance, Snapshot, Status
 from tests.instances import instance
 
 Behaviour = Callable[["Answer"], None]
@@ -126,7 +126,7 @@ def listed(app: FastAPI) -> Callable[..., None]:
         services: dict[str, list[Instance]] = {}
         for one in instances:
             services.setdefault(one.service_name, []).append(one)
-        app.state.directory.accept(Table(epoch="", version=1, services=services), now=0)
+        app.state.directory.update(Snapshot(epoch="", version=1, services=services), now=0)
 
     return tell
 

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 
 from common.gateway import watchdog
 from common.server import protocol
-from common.server.run import listening
+from common.server.run import uvicorn_config
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
-from tests.waiting import eventually
+from tests.polling import eventually
 
 HOST = b"Host: gateway\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -33,7 +33,7 @@ Connect = Callable[[], socket.socket]
 def port(app: FastAPI) -> Iterator[int]:
     """Where the gateway listens, as it does when it is started by people."""
     settings = GatewaySettings(_env_file=None, registry_url=None, port=servers.free_port())
-    server = uvicorn.Server(listening(app, settings))
+    server = uvicorn.Server(uvicorn_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)
@@ -271,7 +271,7 @@ def test_what_brings_no_body_is_bounded_behind_the_head_too(
 def test_an_end_of_line_keeps_no_connection_open(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 1)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 1)
     connection = connect()
     connection.sendall(GET + HOST + END)
     answer = b""
@@ -306,10 +306,10 @@ def test_a_headers_bytes_pass_unchanged(connect: Connect, timelines: Upstream) -
 @pytest.mark.parametrize(
     ("limit", "sent"),
     [
-        ("HEAD_SECONDS", b""),
-        ("HEAD_SECONDS", GET + HOST),
-        ("BODY_SECONDS", POST + HOST + b"Content-Length: 9\r\n\r\n{"),
-        ("BODY_SECONDS", POST + HOST + CHUNKED + b"\r\n1\r\n"),
+        ("HEADER_TIMEOUT_SECONDS", b""),
+        ("HEADER_TIMEOUT_SECONDS", GET + HOST),
+        ("BODY_TIMEOUT_SECONDS", POST + HOST + b"Content-Length: 9\r\n\r\n{"),
+        ("BODY_TIMEOUT_SECONDS", POST + HOST + CHUNKED + b"\r\n1\r\n"),
     ],
 )
 def test_who_takes_too_long_to_ask_is_cut_off(
@@ -326,8 +326,8 @@ def test_who_takes_too_long_to_ask_is_cut_off(
 def test_a_large_body_that_takes_too_long_is_408(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(watchdog, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "WATCH_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "REQUEST_TIMEOUT_SECONDS", 0.3)
     connection = connect()
     connection.sendall(POST + HOST + CHUNKED + END + b"11000\r\n" + b"a" * 0x11000 + b"\r\n")
 
@@ -337,7 +337,7 @@ def test_a_large_body_that_takes_too_long_is_408(
 def test_who_drips_headers_is_cut_off_all_the_same(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     connection = connect()
     connection.sendall(GET)
 
@@ -347,7 +347,7 @@ def test_who_drips_headers_is_cut_off_all_the_same(
 def test_who_does_not_read_the_answer_is_cut_off(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_SECONDS", 0.1)
     body = b"a" * 20_000_000
     is_sent = threading.Event()
 
@@ -367,7 +367,7 @@ def test_who_does_not_read_the_answer_is_cut_off(
 def test_too_many_connections_are_refused(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "CONNECTIONS", 2)
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
     kept = [connect(), connect()]
     for one in kept:
         one.sendall(GET + HOST + END)

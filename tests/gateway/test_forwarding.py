@@ -9,9 +9,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from common.discovery import balancer
 from common.discovery.models import Status
-from common.gateway import bulkhead, forwarded_request, watchdog
-from tests.waiting import eventually
+from common.gateway import forwarded_request, proxy, watchdog
+from tests.polling import eventually
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -120,7 +121,7 @@ def test_a_long_body_streams_through(client: TestClient, timelines) -> None:
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_over_the_limit_is_413(client: TestClient, timelines, chunked: bool) -> None:
-    body = b"x" * (forwarded_request.LARGEST_BODY_BYTES + 1)
+    body = b"x" * (forwarded_request.MAX_BODY_BYTES + 1)
 
     answer = client.post("/posts", content=iter([body]) if chunked else body)
 
@@ -212,7 +213,11 @@ def test_a_key_means_nothing_where_it_is_not_honoured(client: TestClient, timeli
     assert (answer.status_code, len(timelines.requests)) == (502, 1)
 
 
-def test_an_instance_that_keeps_breaking_is_passed_over(client: TestClient, start, listed) -> None:
+def test_an_instance_that_keeps_breaking_is_passed_over(
+    client: TestClient, start, listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balancer, "BASE_EJECTION_SECONDS", 3600)
+    monkeypatch.setattr(balancer, "MAX_EJECTION_SECONDS", 3600)
     broken, _ = _broken_and_well(start, listed)
 
     def ask_often() -> int:
@@ -253,8 +258,8 @@ def test_requests_spread_over_all_instances(client: TestClient, start, listed) -
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(watchdog, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "WATCH_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "REQUEST_TIMEOUT_SECONDS", 0.3)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -270,8 +275,8 @@ def test_an_instance_that_hangs_is_504_in_time(client: TestClient, timelines, hu
 def test_a_service_that_hangs_with_all_that_it_may_hold_up_is_503(
     client: TestClient, start, listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulkhead, "SEATS", 2)
-    monkeypatch.setattr(bulkhead, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setattr(proxy, "MAX_CONCURRENT_REQUESTS", 2)
+    monkeypatch.setattr(proxy, "MAX_WAIT_SECONDS", 0.05)
     polls, timelines = start("polls"), start("timelines")
     listed(polls.as_instance(), timelines.as_instance())
     polls.behaviour = lambda answer: (answer.server.end.wait(), answer.reply())

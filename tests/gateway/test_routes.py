@@ -8,9 +8,10 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
 import gateway
-from common.discovery.models import Status, Table
+from common.discovery.models import Snapshot, Status
 from common.gateway import openapi
-from common.gateway.openapi import AWAY
+from common.gateway.openapi import UNAVAILABLE_NOTE
+from common.gateway.routes import matcher
 from tests.gateway.conftest import Answer
 
 
@@ -29,17 +30,17 @@ from tests.gateway.conftest import Answer
     ],
 )
 def test_a_path_leads_to_its_service(path: str, service: str) -> None:
-    destination = gateway.resolver(gateway.ROUTES)(path.encode())
+    route = matcher(gateway.ROUTES)(path.encode())
 
-    assert destination is not None
-    assert destination.service_name == service
+    assert route is not None
+    assert route.service_name == service
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/users", "/users/", "/posts/", "/likes", "/polls/1/vote/2", "/registerx"]
 )
 def test_other_paths_lead_nowhere(path: str) -> None:
-    assert gateway.resolver(gateway.ROUTES)(path.encode()) is None
+    assert matcher(gateway.ROUTES)(path.encode()) is None
 
 
 def test_the_front_page_tells_how_the_services_are(client: TestClient, timelines) -> None:
@@ -54,18 +55,18 @@ def test_health_is_ok_when_every_service_has_an_instance_that_is_up(
 ) -> None:
     listed(*(start(name).as_instance() for name in gateway.SERVICES))
 
-    answer = client.get("/health")
+    response = client.get("/health")
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert (response.status_code, response.json()["status"]) == (200, "ok")
 
 
 def test_health_tells_of_the_best_instance_that_requests_are_sent_to(
     client: TestClient, timelines, start, listed
 ) -> None:
     listed(timelines.as_instance(Status.DRAINING), start("timelines").as_instance(Status.SUSPECT))
-    answer = client.get("/health")
+    response = client.get("/health")
 
-    assert (answer.status_code, answer.json()["checks"]["timelines"]) == (200, "suspect")
+    assert (response.status_code, response.json()["checks"]["timelines"]) == (200, "suspect")
 
 
 def test_health_names_the_services_that_are_missing(client: TestClient, timelines) -> None:
@@ -82,8 +83,8 @@ def test_health_is_503_when_nothing_can_be_routed_to(client: TestClient, start, 
 
 
 def _document(path: str, component: str) -> bytes:
-    answer = {"$ref": f"#/components/schemas/{component}"}
-    content = {"application/json": {"schema": answer}}
+    response = {"$ref": f"#/components/schemas/{component}"}
+    content = {"application/json": {"schema": response}}
     operation = {
         "tags": ["x"],
         "security": [{"bearer": []}, {}],
@@ -109,7 +110,7 @@ def documented(start, listed) -> dict:
     for name, path in (("timelines", "/posts"), ("polls", "/polls")):
         upstreams[name] = start(name)
         document = _document(path, "Thing")
-        upstreams[name].behaviour = lambda answer, document=document: answer.reply(body=document)
+        upstreams[name].behaviour = lambda response, document=document: response.reply(body=document)
     listed(*(upstream.as_instance() for upstream in upstreams.values()))
     return upstreams
 
@@ -151,7 +152,7 @@ def test_where_a_token_is_taken_one_can_sign_in(client: TestClient, documented) 
 def test_a_service_that_went_away_keeps_its_document(
     client: TestClient, documented, listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openapi, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(openapi, "CACHE_SECONDS", 0)
     client.get("/openapi.json")
     listed()
 
@@ -165,15 +166,15 @@ def test_what_a_service_that_went_away_said_is_marked_until_it_is_back(
         paths = client.get("/openapi.json").json()["paths"]
         return [paths[path]["get"].get("description", "") for path in ("/posts", "/polls")]
 
-    monkeypatch.setattr(openapi, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(openapi, "CACHE_SECONDS", 0)
     client.get("/openapi.json")
     polls, timelines = (documented[name].as_instance() for name in ("polls", "timelines"))
     listed(timelines)
     while_away = descriptions()
     listed(timelines, polls)
 
-    assert [AWAY in one for one in while_away] == [False, True]
-    assert [AWAY in one for one in descriptions()] == [False, False]
+    assert [UNAVAILABLE_NOTE in one for one in while_away] == [False, True]
+    assert [UNAVAILABLE_NOTE in one for one in descriptions()] == [False, False]
 
 
 def test_while_no_service_is_there_the_document_is_the_gateways_own(client: TestClient) -> None:
@@ -194,16 +195,16 @@ ODD = [
 @pytest.mark.parametrize(
     "behaviour",
     [
-        lambda answer: answer.reply(503),
+        lambda response: response.reply(503),
         Answer.reset,
         Answer.hang,
-        *(lambda answer, odd=odd: answer.reply(body=odd) for odd in ODD),
+        *(lambda response, odd=odd: response.reply(body=odd) for odd in ODD),
     ],
 )
 def test_a_service_that_has_no_document_now_keeps_nobody_from_the_others(
     client: TestClient, documented, monkeypatch: pytest.MonkeyPatch, behaviour
 ) -> None:
-    monkeypatch.setattr(openapi, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(openapi, "FETCH_TIMEOUT_SECONDS", 0.2)
     documented["polls"].behaviour = behaviour
 
     paths = client.get("/openapi.json").json()["paths"]
@@ -237,13 +238,13 @@ def test_who_asks_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> No
         gateway.GatewaySettings(_env_file=None, registry_url=None, rate_limit="1/min burst 2")
     )
     upstream = start("timelines")
-    limited.state.directory.accept(
-        Table(epoch="", version=1, services={"timelines": (upstream.as_instance(),)}), now=0
+    limited.state.directory.update(
+        Snapshot(epoch="", version=1, services={"timelines": (upstream.as_instance(),)}), now=0
     )
     with TestClient(limited) as client:
         answers = [client.get("/posts") for _ in range(3)]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [response.status_code for response in answers] == [200, 200, 429]
     assert answers[-1].json()["code"] == "too_many_requests"
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
     assert len(upstream.requests) == 2
@@ -251,18 +252,18 @@ def test_who_asks_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_guesses_at_a_password_are_limited(client: TestClient, start, listed) -> None:
     users = start("users")
-    users.behaviour = lambda answer: answer.reply(401)
+    users.behaviour = lambda response: response.reply(401)
     listed(users.as_instance())
-    guess = {"username": "alice", "password": "guess"}
+    attempt = {"username": "alice", "password": "guess"}
 
-    statuses = [client.post("/login", json=guess).status_code for _ in range(40)]
+    statuses = [client.post("/login", json=attempt).status_code for _ in range(40)]
 
     assert statuses == [401] * 20 + [429] * 20
 
 
 def test_a_token_makes_no_more_accounts_from_one_address(client: TestClient, start, listed) -> None:
     users = start("users")
-    users.behaviour = lambda answer: answer.reply(201)
+    users.behaviour = lambda response: response.reply(201)
     listed(users.as_instance())
     tokens = [client.app.state.tokens.issue(name) for name in ("alice", "bobby")]
 
@@ -280,18 +281,18 @@ def test_who_has_registered_is_not_kept_out_by_guesses_from_elsewhere(start) -> 
         gateway.GatewaySettings(_env_file=None, registry_url=None, trusted_proxies="127.0.0.1")
     )
     users = start("users")
-    table = Table(epoch="", version=1, services={"users": (users.as_instance(),)})
-    behind_a_proxy.state.directory.accept(table, now=0)
+    table = Snapshot(epoch="", version=1, services={"users": (users.as_instance(),)})
+    behind_a_proxy.state.directory.update(table, now=0)
     alice = {"username": "alice", "password": "right"}
     owner, other = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     with TestClient(behind_a_proxy, client=("127.0.0.1", 1)) as client:
-        users.behaviour = lambda answer: answer.reply(201)
+        users.behaviour = lambda response: response.reply(201)
         client.post("/register", json=alice, headers=owner)
-        users.behaviour = lambda answer: answer.reply(401)
-        guesses = [client.post("/login", json=alice, headers=other).status_code for _ in range(21)]
+        users.behaviour = lambda response: response.reply(401)
+        attempts = [client.post("/login", json=alice, headers=other).status_code for _ in range(21)]
         users.behaviour = Answer.reply
 
-        assert guesses[-1] == 429
+        assert attempts[-1] == 429
         assert client.post("/login", json=alice, headers=owner).status_code == 200
 
 

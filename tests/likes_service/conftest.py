@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
-from common.discovery.models import Table
+from common.discovery.models import Snapshot
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.tokens import Tokens
@@ -74,7 +74,6 @@ def client(
     redis_url: str, beanstalkd_port: int, jobs: Callable[[], list[dict[str, Any]]]
 ) -> Iterator[TestClient]:
     app = create_app(settings(redis_url=redis_url, beanstalkd_port=beanstalkd_port))
-    app.state.store.prepare()
     with TestClient(app) as client:
         yield client
 
@@ -132,8 +131,8 @@ def problem(status: int, code: str) -> httpx.Response:
 
 def ask(neighbour: Neighbour, service: str, tokens: Tokens) -> ServiceClient:
     directory = Directory(None)
-    table = Table(epoch="e", version=1, services={service: (instance(1, service),)})
-    directory.accept(table, time.monotonic())
+    table = Snapshot(epoch="e", version=1, services={service: (instance(1, service),)})
+    directory.update(table, time.monotonic())
     return ServiceClient(service, directory, tokens, "likes", httpx.MockTransport(neighbour))
 
 

@@ -10,14 +10,14 @@ import servers
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from likes_service.mailer import MailInDoubt, MailRefused, MailServer, MailServerAway
+from likes_service.mailer import MailOutcomeUnknown, MailRefused, MailServer, MailServerUnavailable
 
 TEXT = 'line\n.\n..dots\nPreis: 5 €, "quoted" <b>\u2028 \U0001f600 = =20 ' + "x" * 280 + "\n"
 
 
 def send(mail_server, key="key", to="alice@example.com", subject="bob likes your post", text=TEXT):
-    with mail_server.conversation() as conversation:
-        conversation.send(mail_server.compose(key, to, subject, text))
+    with mail_server.session() as session:
+        session.send(mail_server.compose(key, to, subject, text))
 
 
 def test_a_mail_arrives_as_it_was_written(mail_server, inbox):
@@ -71,23 +71,23 @@ def test_nothing_can_add_a_header(mail_server, inbox, place):
 
 
 def test_a_server_that_is_not_there_is_away():
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         send(MailServer("127.0.0.1", servers.free_port(), "microblog@localhost"))
 
 
 def test_a_server_that_hangs_is_away(monkeypatch):
-    monkeypatch.setattr("likes_service.mailer.STEP_SECONDS", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as hung, pytest.raises(MailServerAway):
+    monkeypatch.setattr("likes_service.mailer.SMTP_TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as hung, pytest.raises(MailServerUnavailable):
         send(MailServer("127.0.0.1", hung.getsockname()[1], "microblog@localhost"))
 
 
 def test_a_server_without_the_tls_asked_for_is_away(smtp_port):
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         send(MailServer("127.0.0.1", smtp_port, "microblog@localhost", starttls=True))
 
 
 def test_a_server_without_the_login_asked_for_is_away(smtp_port):
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         send(MailServer("127.0.0.1", smtp_port, "microblog@localhost", user="me", password="secret"))
 
 
@@ -134,14 +134,14 @@ def test_a_mail_arrives_over_tls_and_after_a_login(strict_server, inbox, certifi
 
 
 def test_a_server_whose_certificate_nobody_knows_is_away(strict_server):
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         send(strict_server)
 
 
 def test_a_sender_that_is_not_welcome_means_later(mail_server, inbox):
     inbox.to_sender = "550 not you"
 
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         send(mail_server)
 
 
@@ -149,7 +149,7 @@ def test_a_sender_that_is_not_welcome_means_later(mail_server, inbox):
 def test_a_temporary_no_means_later(mail_server, inbox, place):
     setattr(inbox, place, "451 later, alice@example.com")
 
-    with pytest.raises(MailServerAway, match=r"answered 451$"):
+    with pytest.raises(MailServerUnavailable, match=r"answered 451$"):
         send(mail_server)
 
 
@@ -173,15 +173,15 @@ def test_a_server_that_refuses_to_begin_with_the_mail_has_not_taken_it(mail_serv
 
 def test_a_conversation_that_breaks_off_before_the_mail_means_later(mail_server, inbox):
     mail = mail_server.compose("key", "alice@example.com", "-", "-")
-    with mail_server.conversation() as conversation:
-        conversation._smtp.sock.shutdown(socket.SHUT_RDWR)
+    with mail_server.session() as session:
+        session._smtp.sock.shutdown(socket.SHUT_RDWR)
 
-        with pytest.raises(MailServerAway):
-            conversation.send(mail)
+        with pytest.raises(MailServerUnavailable):
+            session.send(mail)
 
 
 def test_a_mail_without_an_answer_is_in_doubt(mail_server, inbox, monkeypatch):
-    monkeypatch.setattr("likes_service.mailer.STEP_SECONDS", 0.2)
+    monkeypatch.setattr("likes_service.mailer.SMTP_TIMEOUT_SECONDS", 0.2)
 
     async def take_and_hang(server, session, envelope):
         inbox.envelopes.append(envelope)
@@ -190,13 +190,13 @@ def test_a_mail_without_an_answer_is_in_doubt(mail_server, inbox, monkeypatch):
 
     inbox.handle_DATA = take_and_hang
 
-    with pytest.raises(MailInDoubt):
+    with pytest.raises(MailOutcomeUnknown):
         send(mail_server)
 
 
 def test_a_server_that_hangs_after_it_took_the_mail_has_taken_it(mail_server, inbox):
-    with mail_server.conversation() as conversation:
-        conversation.send(mail_server.compose("key", "alice@example.com", "-", "-"))
-        conversation._smtp.sock.shutdown(socket.SHUT_RDWR)
+    with mail_server.session() as session:
+        session.send(mail_server.compose("key", "alice@example.com", "-", "-"))
+        session._smtp.sock.shutdown(socket.SHUT_RDWR)
 
     assert len(inbox.mails) == 1

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from common.fields import new_id
 from likes_service.app import create_app
 from tests.likes_service.conftest import settings
-from tests.waiting import eventually
+from tests.polling import eventually
 
 UNKNOWN = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 

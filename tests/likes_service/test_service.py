@@ -12,15 +12,15 @@ import pytest
 import servers
 
 from common.errors import Unavailable
-from common.jobs.queue import JobQueue, QueueDown
+from common.jobs.queue import JobQueue, QueueUnavailable
 from common.telemetry import context
 from likes_service import service
-from likes_service.mailer import MailServer, MailServerAway
-from likes_service.models import NOTICE, Liked, LikeRecorded, TakenBack
-from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, Notification, Validation
+from likes_service.mailer import MailServer, MailServerUnavailable
+from likes_service.models import NOTIFICATION, Liked, LikeUndone, ValidateLike
+from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, LikeValidator, Notifier
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW, take_all
-from tests.waiting import BUSY_SECONDS, eventually
+from tests.polling import BUSY_SECONDS, eventually
 
 TEXT = "Hello, world"
 AGES_AGO = datetime.now(UTC) - timedelta(days=1)
@@ -51,7 +51,7 @@ class CrashesOnce:
 
 
 def recorded(post_id, username="bob"):
-    return LikeRecorded(post_id=post_id, username=username)
+    return ValidateLike(post_id=post_id, username=username)
 
 
 def liked(post_id, username="bob"):
@@ -66,7 +66,7 @@ class Broken:
 
     def put(self, payload):
         self.tried += 1
-        raise QueueDown
+        raise QueueUnavailable
 
 
 class Clock:
@@ -124,7 +124,7 @@ def test_a_like_counts_while_the_queue_is_away_and_stays_owed(store, taking, pos
         likes.like(post_id, "bob")
 
     assert store.count(post_id).count == 1
-    assert store.owed(post_id, "bob")
+    assert store.pending(post_id, "bob")
 
 
 def test_a_crash_before_the_put_leaves_the_like_to_the_sweep(store, queues, taking, post_id):
@@ -132,7 +132,7 @@ def test_a_crash_before_the_put_leaves_the_like_to_the_sweep(store, queues, taki
         likes.like(post_id, "bob")
 
     assert store.count(post_id).count == 1
-    assert store.take_overdue(datetime.now(UTC) + OVERDUE_AFTER, 10) == [recorded(post_id)]
+    assert store.claim_overdue(datetime.now(UTC) + OVERDUE_AFTER, 10) == [recorded(post_id)]
 
 
 def test_after_a_put_that_failed_no_other_is_tried_for_a_while(store, taking, post_id):
@@ -164,7 +164,7 @@ def test_what_is_not_even_tried_is_overdue_at_once(store, taking, post_id):
 
         likes.like(post_id, "carol")
 
-    assert store.take_overdue(datetime.now(UTC), 10) == [recorded(post_id, "carol")]
+    assert store.claim_overdue(datetime.now(UTC), 10) == [recorded(post_id, "carol")]
 
 
 def test_a_queue_that_hangs_holds_up_no_request(store, taking, post_id):
@@ -184,13 +184,13 @@ def validations(queues):
 
 
 @pytest.fixture
-def notices(queues):
+def notifications(queues):
     return queues()
 
 
 @pytest.fixture
-def validation(store, timelines_client, validations, notices):
-    return Validation(store, timelines_client, validations, notices)
+def validation(store, timelines_client, validations, notifications):
+    return LikeValidator(store, timelines_client, validations, notifications)
 
 
 @pytest.fixture
@@ -201,12 +201,12 @@ def post(timelines, post_id):
     return post_id
 
 
-def test_the_author_of_a_post_that_exists_is_told(store, validation, notices, post):
+def test_the_author_of_a_post_that_exists_is_told(store, validation, notifications, post):
     store.like(post, "bob", NOW, LATER)
 
     validation.validate(recorded(post))
 
-    assert take_all(notices) == [liked(post).model_dump(mode="json")]
+    assert take_all(notifications) == [liked(post).model_dump(mode="json")]
 
 
 def test_a_like_of_a_post_that_exists_stands_and_is_settled(store, validation, post):
@@ -215,30 +215,30 @@ def test_a_like_of_a_post_that_exists_stands_and_is_settled(store, validation, p
     validation.validate(recorded(post))
 
     assert store.count(post).count == 1
-    assert store.owed(post, "bob") is None
+    assert store.pending(post, "bob") is None
 
 
-def test_nobody_is_told_that_they_like_their_own_post(store, validation, notices, post):
+def test_nobody_is_told_that_they_like_their_own_post(store, validation, notifications, post):
     store.like(post, "alice", NOW, LATER)
 
     validation.validate(recorded(post, "alice"))
 
-    assert take_all(notices) == []
-    assert store.owed(post, "alice") is None
+    assert take_all(notifications) == []
+    assert store.pending(post, "alice") is None
 
 
-def test_a_like_of_a_missing_post_is_taken_back_and_its_liker_told(store, validation, notices, post_id):
+def test_a_like_of_a_missing_post_is_taken_back_and_its_liker_told(store, validation, notifications, post_id):
     store.like(post_id, "bob", NOW, LATER)
 
     validation.validate(recorded(post_id))
 
     assert (store.count(post_id).count, store.liked_by("bob", 1, None), store.popular(1, None)) == (0, [], [])
-    assert take_all(notices) == [TakenBack(post_id=post_id, username="bob").model_dump(mode="json")]
-    assert store.owed(post_id, "bob") is None
+    assert take_all(notifications) == [LikeUndone(post_id=post_id, username="bob").model_dump(mode="json")]
+    assert store.pending(post_id, "bob") is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_failing_is_not_missing(store, timelines, validation, notices, post_id, status):
+def test_failing_is_not_missing(store, timelines, validation, notifications, post_id, status):
     store.like(post_id, "bob", NOW, LATER)
     timelines.otherwise = httpx.Response(status)
 
@@ -246,12 +246,12 @@ def test_failing_is_not_missing(store, timelines, validation, notices, post_id, 
         validation.validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
-    assert store.owed(post_id, "bob")
-    assert take_all(notices) == []
+    assert store.pending(post_id, "bob")
+    assert take_all(notifications) == []
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.ReadError])
-def test_unreachable_is_not_missing(store, timelines_client, validation, notices, post_id, error):
+def test_unreachable_is_not_missing(store, timelines_client, validation, notifications, post_id, error):
     store.like(post_id, "bob", NOW, LATER)
 
     def fail(request):
@@ -263,32 +263,34 @@ def test_unreachable_is_not_missing(store, timelines_client, validation, notices
         validation.validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
-    assert store.owed(post_id, "bob")
-    assert take_all(notices) == []
+    assert store.pending(post_id, "bob")
+    assert take_all(notifications) == []
 
 
-def test_a_like_that_its_user_took_back_is_nobodys_business(store, timelines, validation, notices, post):
+def test_a_like_that_its_user_took_back_is_nobodys_business(
+    store, timelines, validation, notifications, post
+):
     store.like(post, "bob", NOW, LATER)
     store.unlike(post, "bob")
 
     validation.validate(recorded(post))
 
     assert timelines.requests == []
-    assert take_all(notices) == []
+    assert take_all(notifications) == []
 
 
-def test_what_is_settled_is_not_looked_at_again(store, timelines, validation, notices, post):
+def test_what_is_settled_is_not_looked_at_again(store, timelines, validation, notifications, post):
     store.like(post, "bob", NOW, LATER)
 
     for _ in range(3):
         validation.validate(recorded(post))
 
     assert len(timelines.requests) == 1
-    assert len(take_all(notices)) == 1
+    assert len(take_all(notifications)) == 1
 
 
 def test_an_unlike_during_the_validation_means_no_word_of_a_like_taken_back(
-    store, timelines, timelines_client, validations, notices, post_id
+    store, timelines, timelines_client, validations, notifications, post_id
 ):
     store.like(post_id, "bob", NOW, LATER)
 
@@ -298,14 +300,14 @@ def test_an_unlike_during_the_validation_means_no_word_of_a_like_taken_back(
 
     timelines_client._timelines._transport = httpx.MockTransport(change_of_mind)
 
-    Validation(store, timelines_client, validations, notices).validate(recorded(post_id))
+    LikeValidator(store, timelines_client, validations, notifications).validate(recorded(post_id))
 
-    assert take_all(notices) == []
-    assert store.owed(post_id, "bob") is None
+    assert take_all(notifications) == []
+    assert store.pending(post_id, "bob") is None
 
 
 def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
-    store, timelines_client, validations, notices, post_id
+    store, timelines_client, validations, notifications, post_id
 ):
     store.like(post_id, "bob", NOW, LATER)
 
@@ -316,30 +318,30 @@ def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
 
     timelines_client._timelines._transport = httpx.MockTransport(change_of_mind_twice)
 
-    Validation(store, timelines_client, validations, notices).validate(recorded(post_id))
+    LikeValidator(store, timelines_client, validations, notifications).validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
-    assert store.owed(post_id, "bob").liked_at == LATER
+    assert store.pending(post_id, "bob").liked_at == LATER
 
 
-def mailed(inbox, notification, notices):
+def mailed(inbox, notification, notifications):
     """Who gets mails by all these notices, and about what."""
-    for notice in take_all(notices):
-        notification.notify(NOTICE.validate_python(notice))
+    for notification in take_all(notifications):
+        notification.notify(NOTIFICATION.validate_python(notification))
     return [(mail["To"], mail["Subject"]) for mail in inbox.mails]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["owed", "post", "put", "settle"])
 def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
-    store, timelines_client, validations, notices, notification, addresses, inbox, post, step, moment
+    store, timelines_client, validations, notifications, notification, addresses, inbox, post, step, moment
 ):
     store.like(post, "bob", NOW, LATER)
-    crashing = Validation(
+    crashing = LikeValidator(
         CrashesOnce(store, step, moment),
         CrashesOnce(timelines_client, step, moment),
         validations,
-        CrashesOnce(notices, step, moment),
+        CrashesOnce(notifications, step, moment),
     )
     with pytest.raises(Crash):
         crashing.validate(recorded(post))
@@ -347,22 +349,22 @@ def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
     crashing.validate(recorded(post))
 
     assert store.count(post).count == 1
-    assert mailed(inbox, notification, notices) == [("alice@example.com", "bob likes your post")]
-    assert store.owed(post, "bob") is None
+    assert mailed(inbox, notification, notifications) == [("alice@example.com", "bob likes your post")]
+    assert store.pending(post, "bob") is None
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["owed", "post", "take_back", "put", "settle"])
+@pytest.mark.parametrize("step", ["owed", "post", "undo", "put", "settle"])
 def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one_mail(
-    store, timelines_client, validations, notices, notification, addresses, inbox, post_id, step, moment
+    store, timelines_client, validations, notifications, notification, addresses, inbox, post_id, step, moment
 ):
     store.like(post_id, "bob", NOW, LATER)
     store.like(post_id, "carol", NOW, LATER)
-    crashing = Validation(
+    crashing = LikeValidator(
         CrashesOnce(store, step, moment),
         CrashesOnce(timelines_client, step, moment),
         validations,
-        CrashesOnce(notices, step, moment),
+        CrashesOnce(notifications, step, moment),
     )
     with pytest.raises(Crash):
         crashing.validate(recorded(post_id))
@@ -370,8 +372,8 @@ def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one
     crashing.validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
-    assert mailed(inbox, notification, notices) == [("bob@example.com", "Your like was taken back")]
-    assert store.owed(post_id, "bob") is None
+    assert mailed(inbox, notification, notifications) == [("bob@example.com", "Your like was taken back")]
+    assert store.pending(post_id, "bob") is None
 
 
 def test_the_sweep_puts_again_what_is_overdue(store, validation, validations, post_id):
@@ -383,7 +385,7 @@ def test_the_sweep_puts_again_what_is_overdue(store, validation, validations, po
 
 
 def test_the_sweep_goes_on_until_nothing_is_overdue(store, validation, validations, post_id, monkeypatch):
-    monkeypatch.setattr(service, "OVERDUE_AT_ONCE", 2)
+    monkeypatch.setattr(service, "SWEEP_BATCH", 2)
     for number in range(5):
         store.like(post_id, f"user{number}", AGES_AGO, AGES_AGO)
 
@@ -414,15 +416,15 @@ def test_the_sweep_takes_nothing_while_the_queue_is_away(store, timelines_client
     store.like(post_id, "bob", AGES_AGO, AGES_AGO)
     away = JobQueue.connect("127.0.0.1", servers.free_port(), "likes.test")
 
-    with pytest.raises(QueueDown):
-        Validation(store, timelines_client, away, away).sweep()
+    with pytest.raises(QueueUnavailable):
+        LikeValidator(store, timelines_client, away, away).sweep()
 
-    assert len(store.take_overdue(datetime.now(UTC), 10)) == 1
+    assert len(store.claim_overdue(datetime.now(UTC), 10)) == 1
 
 
 @pytest.fixture
 def notification(store, users_client, mail_server):
-    return Notification(store, users_client, mail_server)
+    return Notifier(store, users_client, mail_server)
 
 
 @pytest.fixture
@@ -450,7 +452,7 @@ def test_the_author_is_mailed_who_likes_which_post(notification, inbox, like):
 
 
 def test_a_liker_is_mailed_that_the_like_was_taken_back(notification, inbox, addresses, post_id):
-    notification.notify(TakenBack(post_id=post_id, username="bob"))
+    notification.notify(LikeUndone(post_id=post_id, username="bob"))
 
     (mail,) = inbox.mails
     assert mail["To"] == "bob@example.com"
@@ -479,7 +481,7 @@ def test_a_like_is_mailed_once_whatever_comes_twice(store, notification, inbox, 
 def test_a_like_is_mailed_once_by_many_workers(redis_url, users_client, mail_server, inbox, like):
     store = LikesStore.connect(redis_url, threads=8)
     with ThreadPoolExecutor(8) as threads:
-        workers = [Notification(store, users_client, mail_server) for _ in range(8)]
+        workers = [Notifier(store, users_client, mail_server) for _ in range(8)]
         list(threads.map(lambda worker: worker.notify(like), workers))
     store.close()
 
@@ -508,8 +510,8 @@ def test_a_mail_waits_for_the_users_service(notification, addresses, inbox, like
 
 def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inbox, like):
     away = MailServer("127.0.0.1", servers.free_port(), "microblog@localhost")
-    with pytest.raises(MailServerAway):
-        Notification(store, users_client, away).notify(like)
+    with pytest.raises(MailServerUnavailable):
+        Notifier(store, users_client, away).notify(like)
 
     notification.notify(like)
 
@@ -519,7 +521,7 @@ def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inb
 @pytest.mark.parametrize("place", ["to_sender", "to_recipient", "to_mail"])
 def test_a_mail_that_is_not_taken_now_is_taken_later(notification, inbox, like, place):
     setattr(inbox, place, "451 later")
-    with pytest.raises(MailServerAway):
+    with pytest.raises(MailServerUnavailable):
         notification.notify(like)
     setattr(inbox, place, "250 OK")
 
@@ -561,7 +563,7 @@ def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog
     setattr(inbox, place, f"{code} alice@example.com says no to {TEXT}")
     try:
         notification.notify(like)
-    except MailServerAway as exc:
+    except MailServerUnavailable as exc:
         logging.getLogger("worker").warning("%r", exc)
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith("mail.")]
 
@@ -582,13 +584,13 @@ def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog
 def test_a_crash_in_the_notification_never_doubles_a_mail(
     store, users_client, mail_server, inbox, like, step, moment, mails
 ):
-    crashing = Notification(
+    crashing = Notifier(
         CrashesOnce(store, step, moment), CrashesOnce(users_client, step, moment), mail_server
     )
     with pytest.raises(Crash):
         crashing.notify(like)
 
-    Notification(store, users_client, mail_server).notify(like)
+    Notifier(store, users_client, mail_server).notify(like)
 
     assert len(inbox.mails) == mails
 
@@ -597,7 +599,7 @@ def test_a_crash_in_the_notification_never_doubles_a_mail(
 def test_a_claim_whose_answer_was_lost_ends_in_one_mail(
     store, users_client, mail_server, inbox, like, moment
 ):
-    notification = Notification(CrashesOnce(store, "claim", moment), users_client, mail_server)
+    notification = Notifier(CrashesOnce(store, "claim", moment), users_client, mail_server)
     with pytest.raises(Crash):
         notification.notify(like)
 
@@ -611,7 +613,7 @@ def test_a_claim_whose_answer_was_lost_ends_in_one_mail(
 def test_a_mail_that_waits_is_sent_although_its_claim_could_not_be_released(
     store, users_client, mail_server, inbox, like, moment
 ):
-    notification = Notification(CrashesOnce(store, "release", moment), users_client, mail_server)
+    notification = Notifier(CrashesOnce(store, "release", moment), users_client, mail_server)
     inbox.to_mail = "451 later"
     with pytest.raises(Crash):
         notification.notify(like)

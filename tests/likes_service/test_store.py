@@ -15,11 +15,11 @@ from common.errors import BadRequest
 from common.fields import new_id
 from common.server.app import THREADS
 from likes_service.models import Liked as LikedNotice
-from likes_service.models import LikedPost, LikeRecorded, Owed, PostLikes, TakenBack
+from likes_service.models import LikedPost, LikeUndone, OutboxEntry, PostLikes, ValidateLike
 from likes_service.store import LikesStore
-from tests.hanging import hung_server, seconds_of_a_crowd
+from tests.hung_server import hung_server, seconds_of_a_crowd
 from tests.likes_service.conftest import LATER, NOW
-from tests.waiting import BUSY_SECONDS
+from tests.polling import BUSY_SECONDS
 
 SECOND = timedelta(seconds=1)
 
@@ -29,7 +29,7 @@ def like(store: LikesStore, post_id: UUID, *usernames: str, at=NOW):
         store.like(post_id, username, at, at + 30 * SECOND)
 
 
-def notice(post_id: UUID, username: str = "bob") -> LikedNotice:
+def notification(post_id: UUID, username: str = "bob") -> LikedNotice:
     return LikedNotice(post_id=post_id, username=username, author="alice", text="Hi")
 
 
@@ -222,15 +222,15 @@ def test_of_fifty_likes_at_once_by_one_user_one_changes_something(redis_url, pos
 def test_a_like_owes_its_validation(store, post_id):
     like(store, post_id, "bob")
 
-    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW)
+    assert store.pending(post_id, "bob") == OutboxEntry(post_id, "bob", NOW)
 
 
 def test_what_is_settled_is_owed_no_more(store, post_id):
     like(store, post_id, "bob")
 
-    store.settle(store.owed(post_id, "bob"))
+    store.complete(store.pending(post_id, "bob"))
 
-    assert store.owed(post_id, "bob") is None
+    assert store.pending(post_id, "bob") is None
 
 
 def test_unliking_settles_what_was_owed(store, post_id):
@@ -238,24 +238,24 @@ def test_unliking_settles_what_was_owed(store, post_id):
 
     store.unlike(post_id, "bob")
 
-    assert store.owed(post_id, "bob") is None
+    assert store.pending(post_id, "bob") is None
 
 
 def test_a_like_made_anew_meanwhile_is_not_settled_with_the_old_one(store, post_id):
     like(store, post_id, "bob")
-    old = store.owed(post_id, "bob")
+    old = store.pending(post_id, "bob")
     store.unlike(post_id, "bob")
     like(store, post_id, "bob", at=NOW + SECOND)
 
-    store.settle(old)
+    store.complete(old)
 
-    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW + SECOND)
+    assert store.pending(post_id, "bob") == OutboxEntry(post_id, "bob", NOW + SECOND)
 
 
 def test_a_like_taken_back_is_out_of_all_views(store, post_id):
     like(store, post_id, "bob", "carol")
 
-    store.take_back(store.owed(post_id, "bob"))
+    store.undo(store.pending(post_id, "bob"))
 
     assert store.count(post_id).count == 1
     assert store.liked_by("bob", 10, None) == []
@@ -265,37 +265,37 @@ def test_a_like_taken_back_is_out_of_all_views(store, post_id):
 def test_a_like_taken_back_owes_its_liker_word(store, post_id):
     like(store, post_id, "bob")
 
-    taken = store.take_back(store.owed(post_id, "bob"))
+    taken = store.undo(store.pending(post_id, "bob"))
 
-    assert taken == store.owed(post_id, "bob") == Owed(post_id, "bob", None)
+    assert taken == store.pending(post_id, "bob") == OutboxEntry(post_id, "bob", None)
 
 
 def test_a_like_is_taken_back_once(store, post_id):
     like(store, post_id, "bob")
-    owed = store.owed(post_id, "bob")
-    store.take_back(owed)
+    pending = store.pending(post_id, "bob")
+    store.undo(pending)
 
-    assert store.take_back(owed) is None
+    assert store.undo(pending) is None
 
 
 def test_a_like_made_anew_meanwhile_is_not_taken_back(store, post_id):
     like(store, post_id, "bob")
-    old = store.owed(post_id, "bob")
+    old = store.pending(post_id, "bob")
     store.unlike(post_id, "bob")
     like(store, post_id, "bob", at=NOW + SECOND)
 
-    assert store.take_back(old) is None
+    assert store.undo(old) is None
     assert store.count(post_id).count == 1
 
 
 def test_a_like_made_anew_after_it_was_taken_back_is_owed_its_validation(store, post_id):
     like(store, post_id, "bob")
-    taken = store.take_back(store.owed(post_id, "bob"))
+    taken = store.undo(store.pending(post_id, "bob"))
     like(store, post_id, "bob", at=NOW + SECOND)
 
-    store.settle(taken)
+    store.complete(taken)
 
-    assert store.owed(post_id, "bob") == Owed(post_id, "bob", NOW + SECOND)
+    assert store.pending(post_id, "bob") == OutboxEntry(post_id, "bob", NOW + SECOND)
 
 
 def test_only_what_is_due_is_overdue(store):
@@ -303,15 +303,15 @@ def test_only_what_is_due_is_overdue(store):
     store.like(soon, "bob", NOW, NOW + SECOND)
     store.like(later, "bob", NOW, NOW + 3 * SECOND)
 
-    overdue = store.take_overdue(NOW + 2 * SECOND, 10)
+    overdue = store.claim_overdue(NOW + 2 * SECOND, 10)
 
-    assert overdue == [LikeRecorded(post_id=soon, username="bob")]
+    assert overdue == [ValidateLike(post_id=soon, username="bob")]
 
 
 def test_what_is_overdue_comes_in_bites(store, post_id):
     like(store, post_id, *(f"user{number}" for number in range(5)))
 
-    bites = [len(store.take_overdue(LATER, 2)) for _ in range(4)]
+    bites = [len(store.claim_overdue(LATER, 2)) for _ in range(4)]
 
     assert bites == [2, 2, 1, 0]
 
@@ -319,7 +319,7 @@ def test_what_is_overdue_comes_in_bites(store, post_id):
 def test_what_stays_overdue_is_taken_ever_more_rarely(store, post_id):
     like(store, post_id, "bob")
 
-    taken = [second for second in range(3600) if store.take_overdue(NOW + second * SECOND, 10)]
+    taken = [second for second in range(3600) if store.claim_overdue(NOW + second * SECOND, 10)]
 
     assert taken == [30, 60, 120, 240, 480, 960, 1920]
 
@@ -327,17 +327,17 @@ def test_what_stays_overdue_is_taken_ever_more_rarely(store, post_id):
 def test_what_stays_overdue_for_days_is_taken_every_hour(store, post_id):
     like(store, post_id, "bob")
     day = NOW + timedelta(days=1)
-    store.take_overdue(day, 10)
+    store.claim_overdue(day, 10)
 
-    assert store.take_overdue(day + timedelta(minutes=59), 10) == []
-    assert len(store.take_overdue(day + timedelta(minutes=60), 10)) == 1
+    assert store.claim_overdue(day + timedelta(minutes=59), 10) == []
+    assert len(store.claim_overdue(day + timedelta(minutes=60), 10)) == 1
 
 
 def test_word_owed_to_a_liker_is_taken_again_after_half_a_minute(store, post_id):
     like(store, post_id, "bob")
-    store.take_back(store.owed(post_id, "bob"))
+    store.undo(store.pending(post_id, "bob"))
 
-    taken = [second for second in range(100) if store.take_overdue(NOW + second * SECOND, 10)]
+    taken = [second for second in range(100) if store.claim_overdue(NOW + second * SECOND, 10)]
 
     assert taken == [30, 60, 90]
 
@@ -345,49 +345,49 @@ def test_word_owed_to_a_liker_is_taken_again_after_half_a_minute(store, post_id)
 def test_a_notice_is_claimed_once(store, post_id):
     like(store, post_id, "bob")
 
-    assert [store.claim(notice(post_id), worker) for worker in "abc"] == [True, False, False]
+    assert [store.claim(notification(post_id), worker) for worker in "abc"] == [True, False, False]
 
 
 def test_a_claim_may_be_asked_for_again(store, post_id):
     like(store, post_id, "bob")
 
-    assert [store.claim(notice(post_id), "a") for _ in range(2)] == [True, True]
+    assert [store.claim(notification(post_id), "a") for _ in range(2)] == [True, True]
 
 
 def test_of_many_who_claim_a_notice_at_once_one_gets_it(redis_url, post_id):
     store = LikesStore.connect(redis_url, threads=50)
     like(store, post_id, "bob")
     with ThreadPoolExecutor(50) as threads:
-        claims = list(threads.map(lambda number: store.claim(notice(post_id), str(number)), range(50)))
+        claims = list(threads.map(lambda number: store.claim(notification(post_id), str(number)), range(50)))
     store.close()
 
     assert sum(claims) == 1
 
 
 def test_a_notice_of_a_like_that_is_gone_is_not_claimed(store, post_id):
-    assert not store.claim(notice(post_id), "a")
+    assert not store.claim(notification(post_id), "a")
 
 
 def test_a_claim_outlives_the_like(store, post_id):
     like(store, post_id, "bob")
-    store.claim(notice(post_id), "a")
+    store.claim(notification(post_id), "a")
     store.unlike(post_id, "bob")
     like(store, post_id, "bob")
 
-    assert not store.claim(notice(post_id), "b")
+    assert not store.claim(notification(post_id), "b")
 
 
 def test_a_released_notice_is_claimed_again(store, post_id):
     like(store, post_id, "bob")
-    store.claim(notice(post_id), "a")
+    store.claim(notification(post_id), "a")
 
-    store.release(notice(post_id))
+    store.release(notification(post_id))
 
-    assert store.claim(notice(post_id), "b")
+    assert store.claim(notification(post_id), "b")
 
 
 def test_word_of_a_like_taken_back_is_claimed_although_the_like_is_gone(store, post_id):
-    word = TakenBack(post_id=post_id, username="bob")
+    word = LikeUndone(post_id=post_id, username="bob")
 
     assert [store.claim(word, worker) for worker in "ab"] == [True, False]
 

@@ -19,7 +19,7 @@ import greenstalk
 import pytest
 import servers
 
-from common.discovery.models import Table
+from common.discovery.models import Snapshot
 from common.jobs.queue import JobQueue
 from likes_service import service, workers
 from likes_service.models import NOTIFY_TUBE, VALIDATE_TUBE
@@ -28,7 +28,7 @@ from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 from tests.instances import instance
 from tests.likes_service.conftest import settings, take_all
-from tests.waiting import eventually
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ class Suite(ThreadingHTTPServer):
         self.is_over = Event()
         self.asked: list[str] = []
         services = {name: (instance(self.server_port, name),) for name in ("timelines", "users")}
-        table = Table(epoch="e", version=1, services=services)
+        table = Snapshot(epoch="e", version=1, services=services)
         self.answers = {"/services": table.model_dump(mode="json")}
 
     def handle_error(self, *about: object) -> None:
@@ -181,7 +181,7 @@ def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
     given, inbox, post, start, monkeypatch
 ):
     monkeypatch.setattr(service, "OVERDUE_AFTER", timedelta(0))
-    monkeypatch.setattr(workers, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "SWEEP_BUDGET_SECONDS", 0.1)
     given = given.model_copy(update={"beanstalkd_port": servers.free_port()})
     with at_work(given), liking(given) as likes:
         likes.like(post, "bob")
@@ -239,7 +239,7 @@ def worker(given, suite, log) -> Iterator[Callable[..., Process]]:
     with ExitStack() as stack:
 
         def start(worker: str, *crash: str) -> Process:
-            how = ["-m", "tests.crashing", *crash] if crash else ["-m"]
+            how = ["-m", "tests.crash_at", *crash] if crash else ["-m"]
             command = [sys.executable, *how, "likes_service.workers", worker]
             with log.open("ab") as output:
                 process = stack.enter_context(
@@ -266,7 +266,7 @@ def _is_empty(client: greenstalk.Client[bytes]) -> bool:
 
 
 QUEUE, STORE = "common.jobs.queue:JobQueue", "likes_service.store:LikesStore"
-SENDING = "likes_service.mailer:Conversation.send"
+SENDING = "likes_service.mailer:SmtpSession.send"
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def bobs_like(given, raw_tubes, worker, store, post_id) -> Callable[[str, str, s
         with at_work(given, BOTH[:1] if name == "notification" else ()):
             assert worker(name, step, moment).wait(timeout=20) == -signal.SIGKILL
         with at_work(given):
-            eventually(lambda: store.owed(post_id, "bob") is None and _is_empty(raw_tubes), seconds=20)
+            eventually(lambda: store.pending(post_id, "bob") is None and _is_empty(raw_tubes), seconds=20)
 
     return like
 
@@ -304,7 +304,7 @@ def test_a_validation_worker_that_is_killed_leaves_one_like_and_one_mail(
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
-        (f"{STORE}.take_back", "after"),
+        (f"{STORE}.undo", "after"),
         (f"{QUEUE}.delete", "before"),
     ],
 )

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from polls_service.app import create_app
-from polls_service.dynamodb import Table
+from polls_service.dynamodb import DynamoTable
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore
 
@@ -39,7 +39,7 @@ def store(app: FastAPI) -> PollsStore:
 
 
 @pytest.fixture
-def table(store: PollsStore) -> Table:
+def table(store: PollsStore) -> DynamoTable:
     return store._table
 
 
@@ -50,7 +50,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def hook(table: Table) -> Iterator[Hook]:
+def hook(table: DynamoTable) -> Iterator[Hook]:
     """Call this, in this test, whenever botocore says that."""
     hooked: list[tuple[str, Callable[..., Any]]] = []
     events = table._dynamodb.meta.events
@@ -69,10 +69,10 @@ def interfere(hook: Hook) -> Interfere:
     """Give these answers to the next calls of an operation; those after them reach the server."""
 
     def interfere(operation: str, answers: list[AWSResponse]) -> None:
-        def answer(**_: Any) -> AWSResponse | None:
+        def response(**_: Any) -> AWSResponse | None:
             return answers.pop(0) if answers else None
 
-        hook(f"before-send.dynamodb.{operation}", answer)
+        hook(f"before-send.dynamodb.{operation}", response)
 
     return interfere
 
@@ -98,6 +98,6 @@ def refusal() -> Refusal:
 
 
 @pytest.fixture
-def answer() -> Callable[[str], AWSResponse]:
+def response() -> Callable[[str], AWSResponse]:
     """A success with this body."""
     return lambda body: AWSResponse("", 200, {}, _Raw(body.encode()))

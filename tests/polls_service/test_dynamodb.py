@@ -12,18 +12,18 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from polls_service import dynamodb as module
-from polls_service.dynamodb import Busy, ConditionFailed, Refused, Table, TableMissing, key
-from tests.hanging import hung_server, seconds_of_a_crowd
-from tests.waiting import BUSY_SECONDS
+from polls_service.dynamodb import AccessDenied, ConditionFailed, DynamoTable, TableMissing, Throttled, key
+from tests.hung_server import hung_server, seconds_of_a_crowd
+from tests.polling import BUSY_SECONDS
 
-Connect = Callable[..., Table]
+Connect = Callable[..., DynamoTable]
 Hook = Callable[[str, Callable[..., Any]], None]
 Refusal = Callable[..., AWSResponse]
 Interfere = Callable[[str, list[AWSResponse]], None]
 Answer = Callable[[str], AWSResponse]
 
 CONFLICT = ("TransactionCanceledException", "None", "TransactionConflict")
-PASSING = [
+RETRYABLE_CODES = [
     CONFLICT,
     ("TransactionCanceledException", "ThrottlingError", "None"),
     ("TransactionCanceledException", "None", "ProvisionedThroughputExceeded"),
@@ -39,10 +39,10 @@ PASSING = [
 @pytest.fixture
 def connect(url: str) -> Iterator[Connect]:
     """Clients of this server, or of another, to a table of this test's own."""
-    made: list[Table] = []
+    made: list[DynamoTable] = []
 
-    def connect(name: str = "Own", place: str = url) -> Table:
-        made.append(Table.connect(place, "us-east-1", "dummy", "dummy", name))
+    def connect(name: str = "Own", place: str = url) -> DynamoTable:
+        made.append(DynamoTable.connect(place, "us-east-1", "dummy", "dummy", name))
         return made[-1]
 
     yield connect
@@ -51,7 +51,7 @@ def connect(url: str) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def own(connect: Connect) -> Iterator[Table]:
+def own(connect: Connect) -> Iterator[DynamoTable]:
     """A table that does not exist yet."""
     table = connect()
     yield table
@@ -62,7 +62,7 @@ def _item(pk: str, number: int = 0) -> dict[str, object]:
     return key(pk, "item") | {"number": {"N": str(number)}}
 
 
-def _write(table: Table, pk: str) -> None:
+def _write(table: DynamoTable, pk: str) -> None:
     put = {"TableName": table.name, "Item": _item(pk), "ConditionExpression": "attribute_not_exists(pk)"}
     add = {
         "TableName": table.name,
@@ -70,7 +70,7 @@ def _write(table: Table, pk: str) -> None:
         "UpdateExpression": "ADD written :one",
         "ExpressionAttributeValues": {":one": {"N": "1"}},
     }
-    table.write_together([{"Put": put}, {"Update": add}], token=str(uuid4()))
+    table.transact([{"Put": put}, {"Update": add}], token=str(uuid4()))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.1)
 
 
-def test_a_missing_table_is_made_and_one_that_is_there_kept(own: Table) -> None:
+def test_a_missing_table_is_made_and_one_that_is_there_kept(own: DynamoTable) -> None:
     own.prepare()
     own.put(_item("kept"))
     own.prepare()
@@ -86,23 +86,23 @@ def test_a_missing_table_is_made_and_one_that_is_there_kept(own: Table) -> None:
     assert own.get("kept", "item") == _item("kept")
 
 
-def test_a_table_is_paid_for_by_the_request(own: Table) -> None:
+def test_a_table_is_paid_for_by_the_request(own: DynamoTable) -> None:
     own.prepare()
 
-    described = own._dynamodb.describe_table(TableName=own.name)["Table"]
+    described = own._dynamodb.describe_table(TableName=own.name)["DynamoTable"]
     assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
 
 
-def test_many_processes_may_make_it_at_once(own: Table, connect: Connect) -> None:
+def test_many_processes_may_make_it_at_once(own: DynamoTable, connect: Connect) -> None:
     tables = [connect() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(Table.prepare, tables))
+        list(pool.map(DynamoTable.prepare, tables))
 
     assert own.status() == "ACTIVE"
 
 
 def test_who_loses_the_race_to_make_it_uses_the_winners(
-    table: Table, interfere: Interfere, refusal: Refusal
+    table: DynamoTable, interfere: Interfere, refusal: Refusal
 ) -> None:
     interfere("DescribeTable", [refusal("ResourceNotFoundException")])
     interfere("CreateTable", [refusal("ResourceInUseException")])
@@ -112,8 +112,10 @@ def test_who_loses_the_race_to_make_it_uses_the_winners(
     assert table.status() == "ACTIVE"
 
 
-def test_a_table_that_is_being_made_is_waited_for(table: Table, interfere: Interfere, answer: Answer) -> None:
-    being_made = [answer('{"Table": {"TableStatus": "CREATING"}}') for _ in range(3)]
+def test_a_table_that_is_being_made_is_waited_for(
+    table: DynamoTable, interfere: Interfere, response: Answer
+) -> None:
+    being_made = [response('{"DynamoTable": {"TableStatus": "CREATING"}}') for _ in range(3)]
     interfere("DescribeTable", being_made)
 
     table.prepare()
@@ -123,18 +125,20 @@ def test_a_table_that_is_being_made_is_waited_for(table: Table, interfere: Inter
 
 @pytest.mark.usefixtures("hurry")
 def test_a_table_that_is_not_made_in_time_is_an_outage(
-    table: Table, interfere: Interfere, answer: Answer
+    table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
-    interfere("DescribeTable", [answer('{"Table": {"TableStatus": "CREATING"}}') for _ in range(1000)])
+    interfere(
+        "DescribeTable", [response('{"DynamoTable": {"TableStatus": "CREATING"}}') for _ in range(1000)]
+    )
 
-    with pytest.raises(Busy, match="Polls is CREATING"):
+    with pytest.raises(Throttled, match="Polls is CREATING"):
         table.prepare()
 
 
 def test_a_table_that_is_being_changed_can_be_used(
-    table: Table, interfere: Interfere, answer: Answer
+    table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
-    changing = [answer('{"Table": {"TableStatus": "UPDATING"}}') for _ in range(2)]
+    changing = [response('{"DynamoTable": {"TableStatus": "UPDATING"}}') for _ in range(2)]
     interfere("DescribeTable", changing)
 
     table.prepare()
@@ -143,7 +147,7 @@ def test_a_table_that_is_being_changed_can_be_used(
 
 
 def test_a_table_that_is_there_needs_no_right_to_make_one(
-    table: Table, interfere: Interfere, refusal: Refusal
+    table: DynamoTable, interfere: Interfere, refusal: Refusal
 ) -> None:
     interfere("CreateTable", [refusal("AccessDeniedException")])
 
@@ -152,9 +156,9 @@ def test_a_table_that_is_there_needs_no_right_to_make_one(
     assert table.status() == "ACTIVE"
 
 
-@pytest.mark.parametrize("trouble", PASSING, ids=" ".join)
+@pytest.mark.parametrize("trouble", RETRYABLE_CODES, ids=" ".join)
 def test_what_passes_is_tried_again(
-    table: Table, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
+    table: DynamoTable, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
 ) -> None:
     troubles = [refusal(*trouble) for _ in range(3)]
     interfere("TransactWriteItems", troubles)
@@ -169,7 +173,7 @@ def test_what_passes_is_tried_again(
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_a_5xx_is_tried_again_whatever_it_says(
-    table: Table, interfere: Interfere, refusal: Refusal, status: int
+    table: DynamoTable, interfere: Interfere, refusal: Refusal, status: int
 ) -> None:
     interfere("GetItem", [refusal("Something", status=status)])
     table.put(_item("there"))
@@ -178,18 +182,18 @@ def test_a_5xx_is_tried_again_whatever_it_says(
 
 
 @pytest.mark.usefixtures("hurry")
-@pytest.mark.parametrize("trouble", PASSING, ids=" ".join)
+@pytest.mark.parametrize("trouble", RETRYABLE_CODES, ids=" ".join)
 def test_what_does_not_pass_in_time_is_an_outage(
-    table: Table, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
+    table: DynamoTable, interfere: Interfere, refusal: Refusal, trouble: tuple[str, ...]
 ) -> None:
     interfere("TransactWriteItems", [refusal(*trouble) for _ in range(1000)])
 
-    with pytest.raises(Busy):
+    with pytest.raises(Throttled):
         _write(table, "never")
 
 
 def test_pauses_grow_and_are_not_the_same_for_all(
-    table: Table, interfere: Interfere, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+    table: DynamoTable, interfere: Interfere, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranges: list[tuple[float, float]] = []
     monkeypatch.setattr(module.random, "uniform", lambda least, most: ranges.append((least, most)) or 0.0)
@@ -201,7 +205,7 @@ def test_pauses_grow_and_are_not_the_same_for_all(
 
 
 def test_a_condition_that_fails_is_not_tried_again(
-    table: Table, interfere: Interfere, refusal: Refusal
+    table: DynamoTable, interfere: Interfere, refusal: Refusal
 ) -> None:
     answers = [refusal("TransactionCanceledException", "ConditionalCheckFailed", "TransactionConflict")] * 2
     interfere("TransactWriteItems", answers)
@@ -211,7 +215,7 @@ def test_a_condition_that_fails_is_not_tried_again(
     assert len(answers) == 1
 
 
-def test_a_write_whose_answer_was_lost_is_done_once(table: Table, hook: Hook) -> None:
+def test_a_write_whose_answer_was_lost_is_done_once(table: DynamoTable, hook: Hook) -> None:
     losses = [ConnectionClosedError(endpoint_url=""), ConnectionClosedError(endpoint_url="")]
 
     def lose(**_: object) -> None:
@@ -225,7 +229,7 @@ def test_a_write_whose_answer_was_lost_is_done_once(table: Table, hook: Hook) ->
     assert table.get("lost", "count") == key("lost", "count") | {"written": {"N": "1"}}
 
 
-def test_writes_together_are_all_done_or_none(table: Table) -> None:
+def test_writes_together_are_all_done_or_none(table: DynamoTable) -> None:
     table.put(_item("half"))
 
     with pytest.raises(ConditionFailed):
@@ -233,7 +237,7 @@ def test_writes_together_are_all_done_or_none(table: Table) -> None:
     assert table.get("half", "count") is None
 
 
-def _leave_out(table: Table, hook: Hook, how_often: int) -> None:
+def _leave_out(table: DynamoTable, hook: Hook, how_often: int) -> None:
     """Let DynamoDB answer so many times for one of the wanted items only."""
     times = iter(repeat(None, how_often))
 
@@ -247,7 +251,7 @@ def _leave_out(table: Table, hook: Hook, how_often: int) -> None:
     hook("after-call.dynamodb.BatchGetItem", leave_out)
 
 
-def test_what_dynamodb_had_no_time_for_is_asked_for_again(table: Table, hook: Hook) -> None:
+def test_what_dynamodb_had_no_time_for_is_asked_for_again(table: DynamoTable, hook: Hook) -> None:
     items = [_item(f"batch {number}", number) for number in range(5)]
     for item in items:
         table.put(item)
@@ -260,44 +264,46 @@ def test_what_dynamodb_had_no_time_for_is_asked_for_again(table: Table, hook: Ho
 
 @pytest.mark.usefixtures("hurry")
 def test_what_dynamodb_never_has_time_for_is_an_outage(
-    table: Table, interfere: Interfere, answer: Answer
+    table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
     never = (
         '{"Responses": {}, "UnprocessedKeys": {"Polls": {"Keys": [{"pk": {"S": "x"}, "sk": {"S": "x"}}]}}}'
     )
-    interfere("BatchGetItem", [answer(never) for _ in range(1000)])
+    interfere("BatchGetItem", [response(never) for _ in range(1000)])
 
-    with pytest.raises(Busy):
+    with pytest.raises(Throttled):
         table.get_all([key("x", "x")])
 
 
 def test_a_missing_table_is_an_outage(connect: Connect) -> None:
     with pytest.raises(TableMissing):
         connect("Missing").get("x", "x")
-    assert issubclass(TableMissing, Table.outages)
+    assert issubclass(TableMissing, DynamoTable.outages)
 
 
 @pytest.mark.parametrize(
     "code", ["AccessDeniedException", "ExpiredTokenException", "UnrecognizedClientException"]
 )
-def test_being_refused_is_an_outage(table: Table, interfere: Interfere, refusal: Refusal, code: str) -> None:
+def test_being_refused_is_an_outage(
+    table: DynamoTable, interfere: Interfere, refusal: Refusal, code: str
+) -> None:
     interfere("GetItem", [refusal(code)])
 
-    with pytest.raises(Refused):
+    with pytest.raises(AccessDenied):
         table.get("x", "x")
-    assert issubclass(Refused, Table.outages)
+    assert issubclass(AccessDenied, DynamoTable.outages)
 
 
-def test_a_mistake_of_ours_is_no_outage(table: Table, interfere: Interfere, refusal: Refusal) -> None:
+def test_a_mistake_of_ours_is_no_outage(table: DynamoTable, interfere: Interfere, refusal: Refusal) -> None:
     interfere("GetItem", [refusal("ValidationException")])
 
     with pytest.raises(ClientError) as mistake:
         table.get("x", "x")
-    assert not isinstance(mistake.value, Table.outages)
+    assert not isinstance(mistake.value, DynamoTable.outages)
 
 
 def test_a_server_that_is_away_is_an_outage(connect: Connect) -> None:
-    with pytest.raises(Table.outages):
+    with pytest.raises(DynamoTable.outages):
         connect(place=f"http://127.0.0.1:{servers.free_port()}").status()
 
 
@@ -305,7 +311,7 @@ def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Co
     with hung_server() as port:
         table = connect(place=f"http://127.0.0.1:{port}")
 
-        assert seconds_of_a_crowd(lambda: table.get("a", "b"), Table.outages) < BUSY_SECONDS
+        assert seconds_of_a_crowd(lambda: table.get("a", "b"), DynamoTable.outages) < BUSY_SECONDS
 
 
 def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(
@@ -319,7 +325,7 @@ def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(
 
 
 def test_an_empty_url_means_aws_itself() -> None:
-    table = Table.connect("", "eu-west-1", "dummy", "dummy", "Polls")
+    table = DynamoTable.connect("", "eu-west-1", "dummy", "dummy", "Polls")
 
     assert table._dynamodb.meta.endpoint_url == "https://dynamodb.eu-west-1.amazonaws.com"
 
@@ -329,5 +335,5 @@ def test_aws_without_credentials_is_an_outage(monkeypatch: pytest.MonkeyPatch) -
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG"):
         monkeypatch.setenv(name, "/nowhere")
 
-    with pytest.raises(Table.outages):
-        Table.connect("", "us-east-1", "dummy", "dummy", "Polls").status()
+    with pytest.raises(DynamoTable.outages):
+        DynamoTable.connect("", "us-east-1", "dummy", "dummy", "Polls").status()

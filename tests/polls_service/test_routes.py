@@ -14,7 +14,7 @@ from common.api.routing import MAX_BODY_BYTES
 from polls_service import dynamodb
 from polls_service.app import create_app
 from polls_service.settings import PollsSettings
-from tests.waiting import eventually
+from tests.polling import eventually
 
 Headers = Callable[[str], dict[str, str]]
 JSON = {"Content-Type": "application/json"}
@@ -166,9 +166,9 @@ def test_a_malformed_poll_is_422(client: TestClient, as_user: Headers, body: obj
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/results"), ("POST", "/vote")])
 def test_an_unknown_poll_is_404(client: TestClient, as_user: Headers, method: str, path: str) -> None:
     body = {"option": 0} if method == "POST" else None
-    answer = client.request(method, f"/polls/{UNKNOWN}{path}", json=body, headers=as_user("bob"))
+    response = client.request(method, f"/polls/{UNKNOWN}{path}", json=body, headers=as_user("bob"))
 
-    assert (answer.status_code, answer.json()["code"]) == (404, "poll_not_found")
+    assert (response.status_code, response.json()["code"]) == (404, "poll_not_found")
 
 
 def test_an_id_may_be_written_in_capitals(client: TestClient, poll: dict[str, Any]) -> None:
@@ -182,9 +182,9 @@ def test_a_malformed_id_is_422(client: TestClient, poll_id: str) -> None:
 
 @pytest.mark.parametrize("path", ["/polls", f"/polls/{UNKNOWN}/vote"])
 def test_writing_without_a_token_is_401(client: TestClient, path: str) -> None:
-    answer = client.post(path, content=b"{")
+    response = client.post(path, content=b"{")
 
-    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 def test_a_bad_token_is_401_where_a_token_is_optional(client: TestClient, poll: dict[str, Any]) -> None:
@@ -235,10 +235,10 @@ def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Heade
         ]
         health = client.get("/health")
 
-        assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
+        assert {(response.status_code, response.json()["code"]) for response in answers} == {
             (503, "dynamodb_unavailable")
         }
-        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+        assert all(int(response.headers["Retry-After"]) > 0 for response in answers)
         assert (health.status_code, health.json()["checks"]) == (503, {"dynamodb": "unavailable"})
         assert client.get("/livez").status_code == 200
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from registry_service import app as entry_point
 from registry_service.app import create_app
-from registry_service.clock import LivedTime
+from registry_service.clock import StallFreeClock
 from registry_service.models import NewInstance
 from registry_service.settings import RegistrySettings
 from registry_service.store import RegistryStore
@@ -49,7 +49,7 @@ def register(store: RegistryStore) -> Callable[..., str]:
 
 @pytest.fixture
 def app(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    monkeypatch.setattr(entry_point, "LivedTime", lambda: LivedTime(clock))
+    monkeypatch.setattr(entry_point, "StallFreeClock", lambda: StallFreeClock(clock))
     return create_app(RegistrySettings(_env_file=None))
 
 

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
+from tests.polling import eventually
 from tests.registry_service.conftest import Clock
-from tests.waiting import eventually
 
 USERS = {"service_name": "users", "host": "127.0.0.1", "port": 5100}
 
@@ -178,15 +178,15 @@ def test_too_many_instances_of_a_service_are_409(client: TestClient) -> None:
 
 def test_the_table_has_its_epoch_and_version(client: TestClient) -> None:
     _register(client)
-    table = client.get("/services").json()
+    snapshot = client.get("/services").json()
 
-    assert set(table) == {"epoch", "version", "services"}
-    assert [instance["port"] for instance in table["services"]["users"]] == [5100]
+    assert set(snapshot) == {"epoch", "version", "services"}
+    assert [instance["port"] for instance in snapshot["services"]["users"]] == [5100]
 
 
 def test_who_waits_learns_of_a_change_at_once(client: TestClient) -> None:
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 20}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, "/services", params=position)
         _register(client)
@@ -195,8 +195,8 @@ def test_who_waits_learns_of_a_change_at_once(client: TestClient) -> None:
 
 
 def test_many_may_wait_and_all_learn_the_same(client: TestClient) -> None:
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 20}
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(client.get, "/services", params=position) for _ in range(20)]
         _register(client)
@@ -207,8 +207,8 @@ def test_many_may_wait_and_all_learn_the_same(client: TestClient) -> None:
 
 def test_who_waits_learns_of_a_lease_that_runs_out(client: TestClient, clock: Clock) -> None:
     _register(client)
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 20}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, "/services", params=position)
         while not waiting.done():
@@ -219,10 +219,10 @@ def test_who_waits_learns_of_a_lease_that_runs_out(client: TestClient, clock: Cl
 
 
 def test_who_waits_in_vain_is_answered_at_last(client: TestClient) -> None:
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 0.05}
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 0.05}
 
-    assert client.get("/services", params=position).json() == table
+    assert client.get("/services", params=position).json() == snapshot
 
 
 @pytest.mark.parametrize("position", [{"epoch": "another", "version": 10**9}, {"version": 0}])
@@ -240,21 +240,21 @@ def test_a_malformed_wait_is_422(client: TestClient, query: str) -> None:
 
 
 def test_who_leaves_lets_nobody_wait(app: FastAPI, client: TestClient) -> None:
-    app.state.watch.leave()
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    app.state.watchers.stop()
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 20}
 
     assert client.get("/services", params=position).status_code == 503
 
 
 def test_who_waits_is_let_go_by_who_leaves(app: FastAPI, client: TestClient) -> None:
-    table = client.get("/services").json()
-    position = {"epoch": table["epoch"], "version": table["version"], "wait": 20}
+    snapshot = client.get("/services").json()
+    position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": 20}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, "/services", params=position)
-        eventually(lambda: app.state.watch._change._waiters)
+        eventually(lambda: app.state.watchers._change._waiters)
         assert client.portal
-        client.portal.call(app.state.watch.leave)
+        client.portal.call(app.state.watchers.stop)
 
         assert waiting.result(timeout=5).headers["Retry-After"] == "2"
 

@@ -8,7 +8,7 @@ import pytest
 from common.discovery.models import HEARTBEAT_SECONDS, LEASE_SECONDS, Status
 from common.errors import Conflict, NotFound
 from registry_service import store as module
-from registry_service.clock import STALL_SECONDS, LivedTime
+from registry_service.clock import STALL_SECONDS, StallFreeClock
 from registry_service.store import SUSPECT_SECONDS, RegistryStore
 from tests.instances import NOW
 from tests.registry_service.conftest import Clock
@@ -17,7 +17,7 @@ Register = Callable[..., str]
 
 
 def _listed(store: RegistryStore) -> list[int]:
-    return [instance.port for instance in store.table().services.get("users", ())]
+    return [instance.port for instance in store.snapshot().services.get("users", ())]
 
 
 def test_a_lease_ends_exactly_when_it_says(store: RegistryStore, register: Register, clock: Clock) -> None:
@@ -229,7 +229,7 @@ def test_a_few_of_many_are_not_suspicious(store: RegistryStore, register: Regist
 
 def test_the_registrys_own_pause_expires_nobody() -> None:
     clock = Clock()
-    store = RegistryStore(LivedTime(clock))
+    store = RegistryStore(StallFreeClock(clock))
     store.register(module.NewInstance(service_name="users", host="127.0.0.1", port=5100))
     clock.passes(1)
     store.expire()
@@ -240,7 +240,7 @@ def test_the_registrys_own_pause_expires_nobody() -> None:
 
 def test_time_passes_while_the_process_runs() -> None:
     clock = Clock()
-    lived = LivedTime(clock)
+    lived = StallFreeClock(clock)
     for _ in range(10):
         clock.passes(STALL_SECONDS / 2)
         lived()
@@ -251,7 +251,7 @@ def test_time_passes_while_the_process_runs() -> None:
 def test_there_is_an_end_to_the_instances_of_one_service(
     store: RegistryStore, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_INSTANCES_OF_ONE", 2)
+    monkeypatch.setattr(module, "MAX_INSTANCES_PER_SERVICE", 2)
     register(1)
     register(2)
     register(2)

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import pytest
 
-from common.discovery.models import LEASE_SECONDS, Status, Table
+from common.discovery.models import LEASE_SECONDS, Snapshot, Status
 from common.errors import NotFound
 from registry_service.models import NewInstance
 from registry_service.store import RegistryStore
-from registry_service.watchers import Watch
+from registry_service.watchers import SnapshotWatchers
 from tests.registry_service.conftest import Clock
 
 WATCHERS = 5
@@ -34,37 +34,39 @@ def _change(store: RegistryStore, clock: Clock, dice: random.Random, ids: list[s
             clock.passes(dice.uniform(0, LEASE_SECONDS / 2))
 
 
-async def _follow(watch: Watch, dice: random.Random) -> list[Table]:
+async def _follow(watchers: SnapshotWatchers, dice: random.Random) -> list[Snapshot]:
     """All tables seen until the one that nobody is in any more, each asked for with the one before."""
-    seen: list[Table] = []
+    seen: list[Snapshot] = []
     epoch, version = None, None
     while not seen or "end" not in seen[-1].services:
-        seen.append(Table.model_validate_json(await watch.table(epoch, version, 30)))
+        seen.append(Snapshot.model_validate_json(await watchers.snapshot(epoch, version, 30)))
         epoch, version = seen[-1].epoch, seen[-1].version
         for _ in range(dice.randrange(4)):  # some are slow to ask again
             await asyncio.sleep(0)
     return seen
 
 
-async def _watched(store: RegistryStore, clock: Clock, seed: int) -> tuple[list[list[Table]], list[Table]]:
+async def _watched(
+    store: RegistryStore, clock: Clock, seed: int
+) -> tuple[list[list[Snapshot]], list[Snapshot]]:
     """What each watcher has seen while the registry changed, and all that there was to see."""
-    dice, ids, history = random.Random(seed), [], [store.table()]
-    async with Watch(store) as watch:
-        watchers = [
-            asyncio.create_task(_follow(watch, random.Random(seed + number))) for number in range(WATCHERS)
+    dice, ids, history = random.Random(seed), [], [store.snapshot()]
+    async with SnapshotWatchers(store) as watchers:
+        following = [
+            asyncio.create_task(_follow(watchers, random.Random(seed + number))) for number in range(WATCHERS)
         ]
         for _ in range(CHANGES):
             with suppress(NotFound):
                 _change(store, clock, dice, ids)
-            history.append(store.table())
+            history.append(store.snapshot())
             await asyncio.sleep(0)
         store.register(NewInstance(service_name="end", host="127.0.0.1", port=1))
-        history.append(store.table())
-        return await asyncio.wait_for(asyncio.gather(*watchers), 5), history
+        history.append(store.snapshot())
+        return await asyncio.wait_for(asyncio.gather(*following), 5), history
 
 
-def _statuses(table: Table) -> dict[str, Status]:
-    return {one.instance_id: one.status for instances in table.services.values() for one in instances}
+def _statuses(snapshot: Snapshot) -> dict[str, Status]:
+    return {one.instance_id: one.status for instances in snapshot.services.values() for one in instances}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -72,17 +74,17 @@ def test_whoever_watches_sees_true_tables_in_order_and_in_the_end_the_last(
     store: RegistryStore, clock: Clock, seed: int
 ) -> None:
     watched, history = asyncio.run(_watched(store, clock, seed))
-    truth = {table.version: _statuses(table) for table in history}
+    truth = {snapshot.version: _statuses(snapshot) for snapshot in history}
 
     for seen in watched:
-        versions = [table.version for table in seen]
+        versions = [snapshot.version for snapshot in seen]
         assert versions == sorted(set(versions))
-        assert [_statuses(table) for table in seen] == [truth[version] for version in versions]
+        assert [_statuses(snapshot) for snapshot in seen] == [truth[version] for version in versions]
         assert versions[-1] == history[-1].version
 
 
 def test_a_version_is_never_two_different_tables(store: RegistryStore, clock: Clock) -> None:
     _, history = asyncio.run(_watched(store, clock, seed=0))
-    tables = {(table.version, str(_statuses(table))) for table in history}
+    tables = {(snapshot.version, str(_statuses(snapshot))) for snapshot in history}
 
-    assert len(tables) == len({table.version for table in history}) > CHANGES / 4
+    assert len(tables) == len({snapshot.version for snapshot in history}) > CHANGES / 4

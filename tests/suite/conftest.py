@@ -18,7 +18,7 @@ import pytest
 import servers
 
 from common.tokens import Tokens
-from tests.waiting import eventually
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 PORTS = (8080, 8006, 5100, 5200, 8004, 8005)

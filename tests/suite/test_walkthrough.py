@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from openapi_spec_validator import validate
 
+from tests.polling import eventually
 from tests.suite.conftest import Suite
-from tests.waiting import eventually
 
 
 def _post(suite: Suite, headers: dict[str, str], text: str = "Hello!") -> str:

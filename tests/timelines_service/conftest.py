@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
-from common.discovery.models import Instance, Table
+from common.discovery.models import Instance, Snapshot
 from common.tokens import Tokens
 from tests.instances import instance
 from timelines_service.app import create_app
@@ -31,9 +31,9 @@ class Users:
         self.statuses: list[int] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        answer = self._answer(request)
-        self.statuses.append(answer.status_code)
-        return answer
+        response = self._answer(request)
+        self.statuses.append(response.status_code)
+        return response
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         username = request.url.path.split("/")[2]
@@ -89,7 +89,7 @@ def users() -> Users:
 def directory_of(users: Instance) -> Directory:
     """A directory that knows this instance only."""
     directory = Directory(None)
-    directory.accept(Table(epoch="e", version=1, services={"users": (users,)}), now=0)
+    directory.update(Snapshot(epoch="e", version=1, services={"users": (users,)}), now=0)
     return directory
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
-from common.discovery.models import Table
+from common.discovery.models import Snapshot
 from common.errors import NotFound, Unavailable
 from common.tokens import Tokens
 from tests.instances import instance
-from timelines_service.clients import MAX_FOLLOWEES, Followees, RecentLists, UsersClient
+from timelines_service.clients import MAX_FOLLOWEES, Followees, FolloweesCache, UsersClient
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -21,10 +21,10 @@ Answer = Callable[[httpx.Request], httpx.Response]
 def asking(tokens: Tokens) -> Callable[[Answer], UsersClient]:
     """Makes a client of a users service that answers like this."""
     directory = Directory(None)
-    directory.accept(Table(epoch="e", version=1, services={"users": (instance(1),)}), now=0)
+    directory.update(Snapshot(epoch="e", version=1, services={"users": (instance(1),)}), now=0)
 
-    def make(answer: Answer) -> UsersClient:
-        transport = httpx.MockTransport(answer)
+    def make(response: Answer) -> UsersClient:
+        transport = httpx.MockTransport(response)
         return UsersClient(ServiceClient("users", directory, tokens, "timelines", transport))
 
     return make
@@ -37,11 +37,11 @@ def listed(*usernames: str, etag: str = '"1"') -> Followees:
 def test_all_followees_are_asked_for(asking) -> None:
     asked: list[httpx.URL] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def response(request: httpx.Request) -> httpx.Response:
         asked.append(request.url)
         return httpx.Response(200, json=["bobby", "carol"])
 
-    assert asking(answer).followees("alice") == ("bobby", "carol")
+    assert asking(response).followees("alice") == ("bobby", "carol")
     assert asked[0].raw_path == f"/users/alice/followees?limit={MAX_FOLLOWEES}".encode()
 
 
@@ -53,7 +53,7 @@ def test_a_list_without_a_tag_is_asked_for_again(asking) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(304),
         httpx.Response(400),
@@ -67,10 +67,10 @@ def test_a_list_without_a_tag_is_asked_for_again(asking) -> None:
         httpx.Response(200, json=['bobby","carol']),
         httpx.Response(200, json=["{bobby}"]),
     ],
-    ids=lambda answer: f"{answer.status_code} {answer.text}",
+    ids=lambda response: f"{response.status_code} {response.text}",
 )
-def test_an_answer_out_of_place_is_no_list(asking, answer: httpx.Response) -> None:
-    users = asking(lambda _: httpx.Response(answer.status_code, content=answer.content))
+def test_an_answer_out_of_place_is_no_list(asking, response: httpx.Response) -> None:
+    users = asking(lambda _: httpx.Response(response.status_code, content=response.content))
 
     with pytest.raises(Unavailable):
         users.followees("alice")
@@ -99,45 +99,45 @@ def test_anything_else_does_not_tell_whether_there_is_a_user(asking, status: int
 
 
 def test_the_lists_of_those_who_asked_last_are_kept() -> None:
-    recent = RecentLists(max_lists=2)
-    recent.keep("alice", listed("x"))
-    recent.keep("bobby", listed("y"))
-    recent.get("alice")
+    cache = FolloweesCache(max_lists=2)
+    cache.put("alice", listed("x"))
+    cache.put("bobby", listed("y"))
+    cache.get("alice")
 
-    recent.keep("carol", listed("z"))
+    cache.put("carol", listed("z"))
 
-    assert [name for name in ("alice", "bobby", "carol") if recent.get(name)] == ["alice", "carol"]
+    assert [name for name in ("alice", "bobby", "carol") if cache.get(name)] == ["alice", "carol"]
 
 
 def test_no_more_names_are_kept_than_there_is_room_for() -> None:
-    recent = RecentLists(max_names=5)
-    recent.keep("alice", listed(*"abc"))
-    recent.keep("bobby", listed(*"de"))
+    cache = FolloweesCache(max_names=5)
+    cache.put("alice", listed(*"abc"))
+    cache.put("bobby", listed(*"de"))
 
-    recent.keep("alice", listed(*"abcd"))
+    cache.put("alice", listed(*"abcd"))
 
-    assert recent.get("bobby") is None
-    assert recent.get("alice") == listed(*"abcd")
+    assert cache.get("bobby") is None
+    assert cache.get("alice") == listed(*"abcd")
 
 
 def test_a_list_larger_than_the_room_is_not_kept() -> None:
-    recent = RecentLists(max_names=2)
+    cache = FolloweesCache(max_names=2)
 
-    recent.keep("alice", listed(*"abc"))
+    cache.put("alice", listed(*"abc"))
 
-    assert recent.get("alice") is None
+    assert cache.get("alice") is None
 
 
 def test_threads_may_share_the_recent_lists() -> None:
-    recent = RecentLists(max_lists=7, max_names=50)
+    cache = FolloweesCache(max_lists=7, max_names=50)
 
     def keep_and_get(number: int) -> None:
-        recent.keep(f"user{number % 20}", listed(*(["x"] * (number % 13))))
-        recent.get(f"user{number * 7 % 20}")
+        cache.put(f"user{number % 20}", listed(*(["x"] * (number % 13))))
+        cache.get(f"user{number * 7 % 20}")
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(keep_and_get, range(4000)))
 
-    kept = [len(followees.usernames) for followees in recent._lists.values()]
+    kept = [len(followees.usernames) for followees in cache._lists.values()]
     assert len(kept) <= 7
-    assert recent._names == sum(kept) <= 50
+    assert cache._names == sum(kept) <= 50

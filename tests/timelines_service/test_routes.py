@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 
 from common.discovery.client import ServiceClient
 from common.tokens import Tokens
-from tests.hanging import hung_server
+from tests.hung_server import hung_server
 from tests.instances import instance
+from tests.polling import BUSY_SECONDS, eventually
 from tests.timelines_service.conftest import Users, directory_of
-from tests.waiting import BUSY_SECONDS, eventually
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
 from timelines_service.settings import TimelinesSettings
@@ -67,7 +67,7 @@ def test_the_same_key_answers_with_the_first_post(client: TestClient, as_user: H
     headers = as_user("alice") | {"Idempotency-Key": "once"}
     answers = [client.post("/posts", json={"text": "Hello!"}, headers=headers) for _ in range(2)]
 
-    assert [answer.status_code for answer in answers] == [201, 201]
+    assert [response.status_code for response in answers] == [201, 201]
     assert answers[0].json() == answers[1].json()
 
 
@@ -157,9 +157,9 @@ def test_an_unknown_user_has_no_timeline(client: TestClient) -> None:
 
 def test_when_users_cannot_be_asked_an_empty_timeline_is_503(client: TestClient, users: Users) -> None:
     users.is_away = True
-    answer = client.get("/posts/nobody")
+    response = client.get("/posts/nobody")
 
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
 
 
 def test_a_home_timeline_has_the_posts_of_followees_only(
@@ -239,9 +239,9 @@ def test_a_home_timeline_goes_on_after_its_last_post(
 
 @pytest.mark.parametrize("path", ["/posts", "/posts/async"])
 def test_a_bad_token_is_401_whatever_the_body_says(client: TestClient, path: str) -> None:
-    answer = client.post(path, content=b"{", headers={"Authorization": "Bearer forged"})
+    response = client.post(path, content=b"{", headers={"Authorization": "Bearer forged"})
 
-    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 @pytest.mark.parametrize("subject", ["", "x", "Home", "home", "a b", "a\x00bc", "x" * 31])

@@ -11,7 +11,7 @@ from common.errors import NotFound, Unprocessable
 from common.fields import new_id
 from timelines_service import store as module
 from timelines_service.models import Post
-from timelines_service.store import KEYS_KEPT, TimelinesStore
+from timelines_service.store import KEY_TTL, TimelinesStore
 
 
 def _post(username: str = "alice", words: str = "Hello!", at: datetime | None = None) -> Post:
@@ -40,7 +40,7 @@ def test_a_users_posts_are_theirs_alone(store: TimelinesStore) -> None:
     mine = store.add(_post("alice"))
     store.add(_post("bobby"))
 
-    assert store.newest_of_user("alice", 9, None) == [mine]
+    assert store.newest_by_user("alice", 9, None) == [mine]
 
 
 def test_the_same_key_stores_one_post_however_many_come_at_once(store: TimelinesStore) -> None:
@@ -67,10 +67,10 @@ def test_another_users_key_is_another_key(store: TimelinesStore) -> None:
 
 
 def test_an_old_key_is_forgotten_and_a_young_one_kept(store: TimelinesStore) -> None:
-    old = _post(at=datetime.now(UTC) - KEYS_KEPT - timedelta(minutes=1))
+    old = _post(at=datetime.now(UTC) - KEY_TTL - timedelta(minutes=1))
     store.add(old, "old")
     store.add(_post(), "young")
-    store.forget_keys()
+    store.delete_expired_keys()
 
     with store._database.autocommit() as connection:
         keys = connection.execute(text("SELECT key FROM idempotency_keys")).scalars().all()
@@ -90,21 +90,21 @@ def test_what_was_stored_already_is_not_stored_again(store: TimelinesStore) -> N
 def test_a_home_timeline_is_what_a_plain_query_finds(
     store: TimelinesStore, monkeypatch: pytest.MonkeyPatch, followees: int, window: int
 ) -> None:
-    monkeypatch.setattr(module, "IN_WINDOW", _windowed(window))
+    monkeypatch.setattr(module, "FROM_RECENT", _windowed(window))
     seeded = random.Random(followees)
     authors = [f"author{number}" for number in range(300)]
     store.add_missing([_post(seeded.choice(authors)) for _ in range(1000)])
     chosen = seeded.sample(authors, followees)
     everything = [post for post in store.newest(1000, None) if post.username in chosen]
 
-    assert store.newest_of_users(chosen, 21, None) == everything[:21]
+    assert store.newest_by_users(chosen, 21, None) == everything[:21]
     middle = everything[len(everything) // 2].id if everything else None
     expected = [post for post in everything if middle and post.id < middle][:21]
-    assert store.newest_of_users(chosen, 21, middle)[: len(expected)] == (expected if middle else [])
+    assert store.newest_by_users(chosen, 21, middle)[: len(expected)] == (expected if middle else [])
 
 
 def _windowed(size: int):  # the same query over another number of posts
-    statement = str(module.IN_WINDOW.text).replace(str(module.WINDOW), str(size))
+    statement = str(module.FROM_RECENT.text).replace(str(module.WINDOW), str(size))
     return text(statement).bindparams(module.bindparam("before", type_=module.Uuid))
 
 
@@ -121,11 +121,11 @@ def test_a_batch_is_one_statement(store: TimelinesStore) -> None:
 def test_no_more_keys_are_forgotten_at_once_than_said(
     store: TimelinesStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEYS_FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(module, "KEY_DELETE_BATCH", 2)
     for number in range(5):
-        store.add(_post(at=datetime.now(UTC) - KEYS_KEPT - timedelta(minutes=5 - number)), str(number))
+        store.add(_post(at=datetime.now(UTC) - KEY_TTL - timedelta(minutes=5 - number)), str(number))
 
-    store.forget_keys()
+    store.delete_expired_keys()
 
     with store._database.autocommit() as connection:
         keys = connection.execute(text("SELECT key FROM idempotency_keys ORDER BY key")).scalars().all()
@@ -133,8 +133,8 @@ def test_no_more_keys_are_forgotten_at_once_than_said(
 
 
 def test_a_key_works_again_once_it_is_forgotten(store: TimelinesStore) -> None:
-    store.add(_post(at=datetime.now(UTC) - KEYS_KEPT - timedelta(minutes=1)), "key")
-    store.forget_keys()
+    store.add(_post(at=datetime.now(UTC) - KEY_TTL - timedelta(minutes=1)), "key")
+    store.delete_expired_keys()
     store.add(_post(words="Other"), "key")
 
     assert len(store.newest(9, None)) == 2

@@ -15,7 +15,7 @@ import servers
 from sqlalchemy import text
 
 from common.fields import new_id
-from tests.waiting import eventually
+from tests.polling import eventually
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -42,7 +42,7 @@ def start(settings: TimelinesSettings, log: Path) -> Iterator[Callable[..., Proc
             "BEANSTALKD_PORT": str(settings.beanstalkd_port),
             **{name.upper(): str(value) for name, value in variables.items()},
         }
-        how = ["-m", "tests.crashing", *crash] if crash else ["-m"]
+        how = ["-m", "tests.crash_at", *crash] if crash else ["-m"]
         command = [sys.executable, *how, "timelines_service.workers"]
         with log.open("wb") as output:
             workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from contextlib import AsyncExitStack
 from pathlib import Path
 from threading import Barrier, Lock, get_ident
 
@@ -15,7 +16,7 @@ from passlib.hash import argon2, pbkdf2_sha256
 from common.errors import Unavailable
 from users_service import passwords as module
 from users_service.common_passwords import _common, is_common
-from users_service.passwords import NOBODYS, Passwords
+from users_service.passwords import DUMMY_HASH, Passwords
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +85,7 @@ def test_common_passwords_are_read_when_they_are_needed_only() -> None:
 def test_where_there_is_no_hash_no_password_is_right(
     passwords: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NOBODYS", anyio.run(passwords.hash, "correct horse"))
+    monkeypatch.setattr(module, "DUMMY_HASH", anyio.run(passwords.hash, "correct horse"))
 
     assert anyio.run(passwords.verify, "correct horse", None) is False
 
@@ -172,7 +173,7 @@ def test_memory_is_kept_by_no_more_threads_than_there_are_cores(
 
 
 def test_nobodys_hash_costs_what_others_do(passwords: Passwords) -> None:
-    assert not passwords.is_outdated(NOBODYS)
+    assert not passwords.is_outdated(DUMMY_HASH)
 
 
 def test_a_hash_of_other_parameters_is_outdated(passwords: Passwords) -> None:
@@ -181,15 +182,17 @@ def test_a_hash_of_other_parameters_is_outdated(passwords: Passwords) -> None:
     assert passwords.is_outdated(old)
 
 
-def test_who_waits_too_long_for_a_turn_is_told_to_come_back(
-    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+def test_a_caller_that_waits_too_long_for_a_hash_is_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(module, "HASH_WAIT_SECONDS", 0.05)
+    passwords = Passwords()
 
     async def check() -> None:
-        for borrower in range(module.CORES):
-            passwords._turns.acquire_on_behalf_of_nowait(borrower)
-        await passwords.hash("correct horse")
+        async with AsyncExitStack() as slots:
+            for _ in range(module.CORES):
+                await slots.enter_async_context(passwords._bulkhead)
+            await passwords.hash("correct horse")
 
     with pytest.raises(Unavailable):
         anyio.run(check)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from common.api.routing import MAX_BODY_BYTES
 from common.fields import RESERVED_NAMES
 from common.tokens import Tokens
-from tests.waiting import eventually
+from tests.polling import eventually
 from users_service.app import create_app
 from users_service.models import MAX_FOLLOWEES, NewUser
 from users_service.passwords import Passwords

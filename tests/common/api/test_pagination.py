@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
-from common.api.pagination import Limit, page
+from common.api.pagination import Limit, paginate
 
 NAMES = ["a&b", "c", "d=e", "f", "ü"]
 
@@ -20,7 +20,7 @@ def client() -> Iterator[TestClient]:
         request: Request, response: Response, limit: Limit = 20, before: str | None = None
     ) -> list[str]:
         left = NAMES[NAMES.index(before) + 1 :] if before else NAMES
-        return list(page(left[: limit + 1], limit, str, request, response))
+        return list(paginate(left[: limit + 1], limit, str, request, response))
 
     with TestClient(app) as client:
         yield client

@@ -15,14 +15,14 @@ from common import errors
 from common.api.problems import PROBLEM_JSON, problems, render
 from common.api.routing import router
 from common.errors import Problem
-from common.fields import Request
+from common.fields import RequestBody
 from common.server.app import create_service
 from common.settings import ServiceSettings
 
 routes = router("tests")
 
 
-class Box(Request):
+class Box(RequestBody):
     sizes: list[int]
 
 

@@ -9,18 +9,18 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import Field, StringConstraints
 
-from common.api.auth import TOKEN_OPTIONAL, CurrentUser, MaybeSubject
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.problems import problems
 from common.api.routing import MAX_BODY_BYTES, router
 from common.errors import Conflict
-from common.fields import PRINTABLE, Id, Request, Username
+from common.fields import PRINTABLE, Id, RequestBody, Username
 from common.server.app import create_service
 from common.settings import ServiceSettings
 
 routes = router("tests")
 
 
-class Note(Request):
+class Note(RequestBody):
     text: Annotated[str, StringConstraints(strip_whitespace=True), PRINTABLE]
     stars: Annotated[int, Field(ge=0)] = 0
 
@@ -32,7 +32,7 @@ def write(note: Note, username: CurrentUser) -> Note:
 
 
 @routes.get("/notes/{note_id}", responses=problems(401, 422), openapi_extra=TOKEN_OPTIONAL)
-def read(note_id: Id, subject: MaybeSubject) -> str:
+def read(note_id: Id, subject: OptionalSubject) -> str:
     return str(subject)
 
 

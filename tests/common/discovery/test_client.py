@@ -1,4 +1,4 @@
-"""Asking another service, over real connections to instances that do all that instances do."""
+"""Caller another service, over real connections to instances that do all that instances do."""
 
 import socket
 import struct
@@ -14,7 +14,7 @@ import servers
 from common.discovery import client as module
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
-from common.discovery.models import Table
+from common.discovery.models import Snapshot
 from common.errors import Unavailable
 from common.server.app import THREADS
 from common.telemetry import context
@@ -30,9 +30,9 @@ class Served:
     If it keeps the connection alive, then only until something is asked on it.
     """
 
-    def __init__(self, answer: bytes | None, reset: bool = False) -> None:
+    def __init__(self, response: bytes | None, reset: bool = False) -> None:
         self.requests: list[bytes] = []
-        self._answer = answer
+        self._answer = response
         self._reset = reset
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
@@ -76,8 +76,8 @@ def with_headers(*headers: bytes, status: bytes = b"200 OK") -> bytes:
 def serve() -> Iterator[Callable[..., Served]]:
     with ExitStack() as stack:
 
-        def start(answer: bytes | None = OK, reset: bool = False) -> Served:
-            served = Served(answer, reset)
+        def start(response: bytes | None = OK, reset: bool = False) -> Served:
+            served = Served(response, reset)
             stack.callback(served.stop)
             return served
 
@@ -92,7 +92,7 @@ def ask(tokens) -> Iterator[Callable[..., ServiceClient]]:
         def make(*ports: int) -> ServiceClient:
             directory = Directory(None)
             instances = tuple(instance(port, "things") for port in ports)
-            directory.accept(Table(epoch="e", version=1, services={"things": instances}), time.monotonic())
+            directory.update(Snapshot(epoch="e", version=1, services={"things": instances}), time.monotonic())
             client = ServiceClient("things", directory, tokens, "askers")
             stack.callback(client.close)
             return client
@@ -105,9 +105,9 @@ def refused() -> int:
 
 
 def test_the_answer_comes_back(serve, ask):
-    answer = ask(serve().port).get("/things/1")
+    response = ask(serve().port).get("/things/1")
 
-    assert (answer.status_code, answer.text) == (200, "hello")
+    assert (response.status_code, response.text) == (200, "hello")
 
 
 def test_the_request_says_who_asks_and_nothing_else(serve, ask):
@@ -170,18 +170,18 @@ def test_a_redirection_is_not_followed(serve, ask):
     elsewhere = serve()
     location = b"Location: http://127.0.0.1:%d/" % elsewhere.port
 
-    answer = ask(serve(with_headers(location, status=b"302 Found")).port).get("/")
+    response = ask(serve(with_headers(location, status=b"302 Found")).port).get("/")
 
-    assert (answer.status_code, elsewhere.requests) == (302, [])
+    assert (response.status_code, elsewhere.requests) == (302, [])
 
 
 @pytest.mark.parametrize("status", [b"304 Not Modified", b"404 Not Found", b"401 Unauthorized", b"422 No"])
 def test_what_an_instance_decides_is_the_answer(serve, ask, status):
     served = [serve(with_headers(status=status)) for _ in range(2)]
 
-    answer = ask(*(one.port for one in served)).get("/")
+    response = ask(*(one.port for one in served)).get("/")
 
-    assert answer.status_code == int(status[:3])
+    assert response.status_code == int(status[:3])
     assert sum(len(one.requests) for one in served) == 1
 
 
@@ -226,7 +226,7 @@ def test_a_refusing_instance_does_not_matter_beside_another(serve, ask):
     assert {client.get("/").text for _ in range(10)} == {"hello"}
 
 
-BROKEN = {
+UPSTREAM_FAILURES = {
     "nothing": b"",
     "half a head": b"HTTP/1.1 200 OK\r\nContent-",
     "half a body": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhello",
@@ -236,24 +236,24 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-def test_an_answer_that_breaks_off_is_asked_elsewhere(serve, ask, answer, reset):
-    broken = serve(answer, reset)
+@pytest.mark.parametrize("response", UPSTREAM_FAILURES.values(), ids=UPSTREAM_FAILURES.keys())
+def test_an_answer_that_breaks_off_is_asked_elsewhere(serve, ask, response, reset):
+    broken = serve(response, reset)
 
     until_asked(ask(broken.port, serve().port), broken)
 
     assert len(broken.requests) == 1
 
 
-@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-def test_an_answer_that_breaks_off_everywhere_is_unavailable(serve, ask, answer):
+@pytest.mark.parametrize("response", UPSTREAM_FAILURES.values(), ids=UPSTREAM_FAILURES.keys())
+def test_an_answer_that_breaks_off_everywhere_is_unavailable(serve, ask, response):
     with pytest.raises(Unavailable):
-        ask(serve(answer).port).get("/")
+        ask(serve(response).port).get("/")
 
 
 def test_a_broken_answer_leaves_no_connection_taken(serve, ask, monkeypatch):
     monkeypatch.setattr(module, "POOL", module.httpx.Limits(max_connections=1))
-    broken = serve(BROKEN["not gzip"])
+    broken = serve(UPSTREAM_FAILURES["not gzip"])
     client = ask(broken.port)
 
     for _ in range(3):
@@ -348,7 +348,7 @@ def test_half_of_the_threads_are_left_for_those_who_do_not_ask(serve, ask):
         for _ in range(20 * THREADS):
             threads.submit(ask_in_vain)
 
-    assert len([wait for wait in waits if wait > 1]) == module.SEATS == THREADS / 2
+    assert len([wait for wait in waits if wait > 1]) == module.MAX_CONCURRENT_CALLS == THREADS / 2
     assert max(waits) < 2
 
 

@@ -22,17 +22,17 @@ from starlette.types import Receive, Scope, Send
 
 from common.discovery import registration as module
 from common.discovery.directory import Directory
-from common.discovery.models import HEARTBEAT_SECONDS, LEASE_SECONDS, Instance, Status, Table
+from common.discovery.models import HEARTBEAT_SECONDS, LEASE_SECONDS, Instance, Snapshot, Status
 from common.discovery.registration import Registration
 from common.server.health import live_router
 from tests.instances import instance
-from tests.waiting import BUSY_SECONDS, eventually
+from tests.polling import BUSY_SECONDS, eventually
 
 ROOT = Path(__file__).parents[3]
 
 
-def _table(epoch: str, *instances: Instance) -> Table:
-    return Table(epoch=epoch, version=1, services={"users": instances} if instances else {})
+def _table(epoch: str, *instances: Instance) -> Snapshot:
+    return Snapshot(epoch=epoch, version=1, services={"users": instances} if instances else {})
 
 
 def _ports(directory: Directory) -> list[int]:
@@ -41,44 +41,44 @@ def _ports(directory: Directory) -> list[int]:
 
 def test_a_registry_that_comes_back_empty_makes_nobody_disappear_for_a_lease() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", instance(5100)), now=100)
-    directory.accept(_table("second"), now=200)
+    directory.update(_table("first", instance(5100)), now=100)
+    directory.update(_table("second"), now=200)
     before = _ports(directory)
-    directory.accept(_table("second"), now=200 + LEASE_SECONDS)
+    directory.update(_table("second"), now=200 + LEASE_SECONDS)
 
     assert (before, _ports(directory)) == ([5100], [])
 
 
 def test_who_registers_again_is_there_once() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
-    directory.accept(_table("second", instance(5110)), now=200)
+    directory.update(_table("first", instance(5100), instance(5110)), now=100)
+    directory.update(_table("second", instance(5110)), now=200)
 
     assert _ports(directory) == [5100, 5110]
 
 
 def test_within_an_epoch_who_is_not_listed_is_gone() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
-    directory.accept(_table("first", instance(5110)), now=101)
+    directory.update(_table("first", instance(5100), instance(5110)), now=100)
+    directory.update(_table("first", instance(5110)), now=101)
 
     assert _ports(directory) == [5110]
 
 
 def test_who_left_after_registering_again_has_left() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", instance(5100), instance(5110)), now=100)
-    directory.accept(_table("second", instance(5110)), now=200)
-    directory.accept(_table("second"), now=201)
+    directory.update(_table("first", instance(5100), instance(5110)), now=100)
+    directory.update(_table("second", instance(5110)), now=200)
+    directory.update(_table("second"), now=201)
 
     assert _ports(directory) == [5100]
 
 
 def test_a_registry_may_restart_twice_in_a_row() -> None:
     directory = Directory(None)
-    directory.accept(_table("first", instance(5100)), now=100)
-    directory.accept(_table("second"), now=200)
-    directory.accept(_table("third"), now=201)
+    directory.update(_table("first", instance(5100)), now=100)
+    directory.update(_table("second"), now=200)
+    directory.update(_table("third"), now=201)
 
     assert _ports(directory) == [5100]
 
@@ -142,11 +142,9 @@ def _is_live(url: str) -> bool:
 
 @pytest.fixture
 def directory(url: str) -> Iterator[Directory]:
-    directory = Directory(url)
-    directory.start()
-    eventually(lambda: directory.is_current)
-    yield directory
-    directory.stop()
+    with Directory(url) as directory:
+        eventually(lambda: directory.is_current)
+        yield directory
 
 
 def _register(url: str, port: int) -> str:
@@ -222,18 +220,16 @@ class Service:
         self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
         self._registration = (registry_url, "", "things", ("127.0.0.1", port), self._is_well)
         self._thread = Thread(target=self._server.run)
-        self.is_well = True
+        self.is_healthy = True
 
     async def _is_well(self) -> bool:
-        return self.is_well
+        return self.is_healthy
 
     @asynccontextmanager
     async def _life(self, app: FastAPI) -> AsyncIterator[None]:
-        registration = Registration(*self._registration)
-        registration.start()
-        yield
-        await registration.drain()
-        await registration.stop()
+        async with Registration(*self._registration) as registration:
+            yield
+            await registration.drain()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -259,7 +255,7 @@ def _statuses(url: str) -> list[str]:
 def test_who_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(registry: Registry) -> None:
     before = httpx2.get(f"{registry.url}/services").json()["version"]
     service = Service(registry.url)
-    service.is_well = False
+    service.is_healthy = False
     with service:
         assert eventually(lambda: _statuses(registry.url)) == ["degraded"]
 
@@ -288,7 +284,7 @@ def test_a_service_may_start_before_the_registry(start: Start) -> None:
 def test_a_change_of_health_does_not_wait_for_the_next_heartbeat(url: str) -> None:
     with Service(url) as service:
         eventually(lambda: _statuses(url) == ["up"])
-        service.is_well = False
+        service.is_healthy = False
 
         eventually(lambda: _statuses(url) == ["degraded"], seconds=HEARTBEAT_SECONDS / 2)
 
@@ -301,14 +297,14 @@ def test_who_ends_leaves_at_once(url: str) -> None:
 
 
 def test_who_was_never_registered_does_not_register_to_say_goodbye(url: str) -> None:
-    async def is_well() -> bool:
+    async def is_healthy() -> bool:
         return True
 
     async def come_and_go() -> None:
-        registration = Registration(url, "", "things", ("127.0.0.1", servers.free_port()), is_well)
-        registration.start()
-        await registration.drain()
-        await registration.stop()
+        async with Registration(
+            url, "", "things", ("127.0.0.1", servers.free_port()), is_healthy
+        ) as registration:
+            await registration.drain()
 
     asyncio.run(come_and_go())
 
@@ -378,12 +374,12 @@ def _something_else(url: str, reply: Callable[[str], Awaitable[Response]] = _wel
     """A server that is no registry; the paths that it was asked for."""
     asked: list[str] = []
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    async def response(scope: Scope, receive: Receive, send: Send) -> None:
         asked.append(scope["path"])
         await (await reply(scope["path"]))(scope, receive, send)
 
     port = int(url.rpartition(":")[2])
-    config = uvicorn.Config(answer, port=port, loop="asyncio", lifespan="off", log_config=None)
+    config = uvicorn.Config(response, port=port, loop="asyncio", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)
     thread.start()

@@ -61,18 +61,18 @@ def test_the_client_is_the_last_one_that_is_not_trusted(behind) -> None:
 @pytest.mark.parametrize("origin", ["https://example.com", "https://evil.com"])
 def test_no_page_may_call_unless_it_is_listed(behind, origin: str) -> None:
     listed = behind(cors_origins="https://example.com,https://example.org")
-    answer = listed.get("/", headers={"Origin": origin})
+    response = listed.get("/", headers={"Origin": origin})
 
-    assert answer.headers.get("Access-Control-Allow-Origin") == (
+    assert response.headers.get("Access-Control-Allow-Origin") == (
         origin if origin.endswith("example.com") else None
     )
-    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 def test_without_a_list_no_page_may_call(behind) -> None:
-    answer = behind().get("/", headers={"Origin": "https://example.com"})
+    response = behind().get("/", headers={"Origin": "https://example.com"})
 
-    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
 def test_a_listed_page_may_send_a_token_and_a_key(behind) -> None:
@@ -88,14 +88,14 @@ def test_a_listed_page_may_send_a_token_and_a_key(behind) -> None:
 @pytest.mark.parametrize(("origin", "method"), [("https://evil.com", "GET"), ("https://example.com", "PUT")])
 def test_a_page_that_may_not_is_told_so(behind, origin: str, method: str) -> None:
     asked = {"Origin": origin, "Access-Control-Request-Method": method}
-    answer = behind(cors_origins="https://example.com").options("/", headers=asked)
+    response = behind(cors_origins="https://example.com").options("/", headers=asked)
 
-    assert (answer.status_code, answer.json()["code"]) == (400, "cors_refused")
-    assert answer.headers["Vary"] == "Origin"
+    assert (response.status_code, response.json()["code"]) == (400, "cors_refused")
+    assert response.headers["Vary"] == "Origin"
 
 
 def test_an_empty_limit_is_the_default_one() -> None:
-    assert settings(rate_limit="").ordinary == settings().ordinary
+    assert settings(rate_limit="").default_policy == settings().default_policy
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_junk_is_refused(given: dict[str, str]) -> None:
     ("value", "burst"), [("10/s", 10), ("10/s burst 50", 50), ("600/min burst 20", 20), ("5/hour", 5)]
 )
 def test_a_limit_is_a_rate_and_a_burst(value: str, burst: int) -> None:
-    policy = settings(rate_limit=value).ordinary
+    policy = settings(rate_limit=value).default_policy
 
     assert policy
     assert policy.quota.burst == burst
 
 
 def test_the_limits_can_be_turned_off() -> None:
-    assert settings(rate_limit="off").ordinary is None
+    assert settings(rate_limit="off").default_policy is None

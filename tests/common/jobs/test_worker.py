@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from common.jobs import worker
 from common.jobs.queue import Job, JobQueue
-from common.jobs.worker import Every, work
-from tests.waiting import eventually
+from common.jobs.worker import Periodic, work
+from tests.polling import eventually
 
 TUBE = "test.worker"
 ROOT = Path(__file__).parents[3]
@@ -95,7 +95,7 @@ def test_an_outage_is_tried_again_and_never_buried(
     queue: JobQueue, tube, running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "MAX_OUTAGE_DELAY_SECONDS", 0)
-    monkeypatch.setattr(worker, "OUTAGE_SECONDS", (0, 0))
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", (0, 0))
     tries: list[int] = []
 
     def handle(jobs: Sequence[Job]) -> None:
@@ -220,7 +220,7 @@ def test_a_job_whose_connection_was_lost_while_it_was_handled_is_settled_all_the
 def test_an_outage_keeps_the_jobs_that_wait_from_being_tried(
     queue: JobQueue, tube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "OUTAGE_SECONDS", (60, 60))
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", (60, 60))
     for number in range(25):
         queue.put(Number(number=number))
     stop = Event()
@@ -240,7 +240,7 @@ def test_an_outage_keeps_the_jobs_that_wait_from_being_tried(
 def test_an_outage_among_jobs_that_are_handled_one_by_one_gives_the_rest_back(
     queue: JobQueue, tube, running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "OUTAGE_SECONDS", (3, 3))
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", (3, 3))
     for number in range(4):
         queue.put(Number(number=number))
     batches: list[list[int]] = []
@@ -302,14 +302,14 @@ def test_a_worker_is_back_within_five_seconds_of_its_queue(tmp_path: Path, how: 
 SLOW = """
 import sys
 from common.jobs.queue import JobQueue
-from common.jobs.worker import until_terminated, work
+from common.jobs.worker import stop_on_signal, work
 
 def handle(jobs):
     print("handling", flush=True)
     sys.stdin.readline()
     print("handled", flush=True)
 
-stop = until_terminated()
+stop = stop_on_signal()
 print("ready", flush=True)
 work(JobQueue.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2]), handle, (), stop)
 """
@@ -360,11 +360,11 @@ def test_signals_may_come_in_heaps(slow: subprocess.Popen[str]) -> None:
 def test_a_chore_that_fails_waits_for_its_next_turn(failure: type[Exception]) -> None:
     runs: list[int] = []
 
-    def chore() -> None:
+    def periodic() -> None:
         runs.append(1)
         raise failure
 
-    every = Every(3600, chore, (Away,))
+    every = Periodic(3600, periodic, (Away,))
     every()
     every()
 

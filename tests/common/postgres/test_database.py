@@ -22,8 +22,8 @@ from common.postgres import database as module
 from common.postgres.database import Database, database_url
 from common.postgres.schema import SchemaNotReady
 from common.settings import PostgresSettings
-from tests.hanging import seconds_of_a_crowd
-from tests.waiting import BUSY_SECONDS, eventually
+from tests.hung_server import seconds_of_a_crowd
+from tests.polling import BUSY_SECONDS, eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -255,7 +255,7 @@ def test_a_server_that_goes_when_a_read_is_done_does_not_harm_it(database: Datab
 def hung(database: Database) -> Iterator[Database]:
     """The server's processes behind all connections of the pool are stopped until the test is over."""
     with ExitStack() as stack:
-        connections = [stack.enter_context(database.autocommit()) for _ in range(module.POOL_SIZE)]
+        connections = [stack.enter_context(database.autocommit()) for _ in range(module.THREADS)]
         pids = [one.execute(text("SELECT pg_backend_pid()")).scalar_one() for one in connections]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

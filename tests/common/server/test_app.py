@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import servers
 
-from tests.waiting import eventually
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[3]
 FOREMAN_SECONDS = 5
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 from threading import Event
 from time import sleep
-from common.server.dependency import Need
+from common.server.dependency import Dependency
 from common.api.routing import router
 from common.server.app import create_service
 from common.server.run import serve
@@ -51,7 +51,8 @@ class Stuck:
     def close(self): pass
 
 settings = ServiceSettings.read()
-needs = [Need("stuck", Stuck(), is_vital=False)]
+stuck = Stuck()
+needs = [Dependency("stuck", stuck, stuck.prepare, is_required=False)]
 serve(create_service("tests", "For tests.", settings, [routes], needs), settings)
 """
 

@@ -8,14 +8,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from common import __version__
 from common.api.routing import router
 from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
 from common.server import dependency
 from common.server.app import create_service
-from common.server.dependency import Need
+from common.server.dependency import Dependency
 from common.settings import ServiceSettings
-from tests.waiting import eventually
+from common.version import VERSION
+from tests.polling import eventually
 
 
 class ShelfAway(Exception):
@@ -98,8 +98,11 @@ def app(shelf: Shelf, spare: Shelf) -> FastAPI:
         return "fine"
 
     settings = ServiceSettings(_env_file=None, registry_url=None, port=1)
-    needs = [Need("shelf", shelf), Need("spare", spare, is_vital=False)]
-    return create_service("tests", "For tests.", settings, [routes], needs)
+    dependencies = [
+        Dependency("shelf", shelf, shelf.prepare),
+        Dependency("spare", spare, spare.prepare, is_required=False),
+    ]
+    return create_service("tests", "For tests.", settings, [routes], dependencies)
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_who_has_all_it_needs_is_ok(client: TestClient) -> None:
     assert client.get("/health").json() == {
         "status": "ok",
         "service": "tests",
-        "version": __version__,
+        "version": VERSION,
         "checks": {"shelf": "ok", "spare": "ok"},
     }
 

@@ -1,6 +1,6 @@
 """Runs a worker that is killed at one step of its work: its verb, and whether before or after it.
 
-python -m tests.crashing common.jobs.queue:JobQueue.delete before timelines_service.workers [argument…]
+python -m tests.crash_at common.jobs.queue:JobQueue.delete before timelines_service.workers [argument…]
 """
 
 import importlib

@@ -9,17 +9,17 @@ from typing import Any
 import greenstalk
 import httpx2
 
-from tests.faults.ledger import Ledger, Pair
+from tests.faults.history import History, Pair
 
 
-class Survey:
+class Checker:
     """Everything that the people may see, read once; and what of it should not be so."""
 
-    def __init__(self, url: str, people: list[str], ledger: Ledger, mails: Path) -> None:
+    def __init__(self, url: str, people: list[str], history: History, mails: Path) -> None:
         self.lost: set[str] = set()
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
-        self._ledger = ledger
+        self._ledger = history
         with httpx2.Client(base_url=url, timeout=20, trust_env=False) as self._client:
             authors = self._compare_posts()
             self._compare_follows(people)
@@ -27,7 +27,7 @@ class Survey:
             self._compare_votes()
         told = self._compare_mails(mails)
         # The likes of which nobody was told: who dies with a mail in hand may lose that one.
-        self.untold = {(post, name) for post, name in likes if authors.get(post, name) != name} - told
+        self.unnotified = {(post, name) for post, name in likes if authors.get(post, name) != name} - told
 
     @property
     def is_clean(self) -> bool:

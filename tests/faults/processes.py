@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import servers
 
-from tests.waiting import eventually
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -25,7 +25,7 @@ START_SECONDS = 60
 STOP_SECONDS = 5
 
 
-class Part:
+class Process:
     """One process with its children, or none while it is down."""
 
     def __init__(self, name: str, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
@@ -44,7 +44,7 @@ class Part:
     def hang(self) -> None:
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class Part:
     def end(self) -> None:
         """Whatever state it is in."""
         if self._process and self._process.poll() is None:
-            self.go_on()
+            self.resume()
             self._signal(signal.SIGTERM if self.name != "postgres" else signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
@@ -87,16 +87,16 @@ class Suite:
         self.data = data
         self.ports = {name: servers.free_port() for name in self._names()}
         self.url = f"http://127.0.0.1:{self.ports['gateway']}"
-        self.parts = {name: Part(name, launch) for name, launch in self._launches()}
+        self.processes = {name: Process(name, launch) for name, launch in self._launches()}
 
     def start(self) -> None:
-        for part in self.parts.values():
-            part.start()
+        for process in self.processes.values():
+            process.start()
         eventually(self.is_whole, START_SECONDS)
 
     def end(self) -> None:
-        for part in reversed(self.parts.values()):
-            part.end()
+        for process in reversed(self.processes.values()):
+            process.end()
 
     def is_whole(self) -> bool:
         """Whether the gateway knows two instances of every service, all of them well."""

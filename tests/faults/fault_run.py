@@ -8,11 +8,11 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
-from tests.faults.ledger import Answer, Ledger
+from tests.faults.checker import Checker, are_jobs_done
+from tests.faults.history import Answer, History
 from tests.faults.load import Load
-from tests.faults.parts import SERVICES, WORKERS, Suite
-from tests.faults.survey import Survey, are_jobs_done
-from tests.waiting import BUSY_SECONDS, eventually
+from tests.faults.processes import SERVICES, WORKERS, Suite
+from tests.polling import BUSY_SECONDS, eventually
 
 PEOPLE = [f"user{number}" for number in range(10)]
 RECOVERY_SECONDS = 30
@@ -48,11 +48,11 @@ class Fault:
     """Something that is done to some parts at once, and undone some seconds later."""
 
     verb: Literal["kill", "hang", "stop"]
-    parts: tuple[str, ...]
+    processes: tuple[str, ...]
     seconds: float = 2
 
     def __str__(self) -> str:
-        return f"{self.verb} {' and '.join(self.parts)} for {self.seconds:g} s"
+        return f"{self.verb} {' and '.join(self.processes)} for {self.seconds:g} s"
 
     def excuses(self, answer: Answer) -> bool:
         """Whether a request may have failed because of it."""
@@ -68,12 +68,12 @@ class Fault:
 
     @property
     def _away(self) -> set[str]:
-        whole = {name for name in SERVICES if {f"{name}.1", f"{name}.2"} <= set(self.parts)}
-        return whole | set(self.parts)
+        whole = {name for name in SERVICES if {f"{name}.1", f"{name}.2"} <= set(self.processes)}
+        return whole | set(self.processes)
 
     @property
     def _maimed(self) -> set[str]:
-        return {part.partition(".")[0] for part in self.parts}
+        return {process.partition(".")[0] for process in self.processes}
 
 
 def _both(service: str) -> tuple[str, str]:
@@ -101,17 +101,17 @@ QUICK = [
 
 
 @dataclass
-class Blow:
+class FaultEvent:
     """A fault as it happened, in seconds of the monotonic clock."""
 
     fault: Fault
-    struck: float
-    mended: float
-    recovered: float
-    healed: float
+    injected: float
+    reverted: float
+    answering: float
+    healthy: float
 
     def excuses(self, answer: Answer) -> bool:
-        during = answer.ended >= self.struck and answer.started <= self.healed
+        during = answer.ended >= self.injected and answer.started <= self.healthy
         return during and self.fault.excuses(answer)
 
 
@@ -120,26 +120,26 @@ class Report:
     """Everything that came of it."""
 
     seed: int
-    blows: list[Blow]
-    ledger: Ledger
-    survey: Survey
+    events: list[FaultEvent]
+    history: History
+    checker: Checker
     logs: list[tuple[str, str]]
 
-    def failures(self, blows: Iterable[Blow] | None = None) -> list[str]:
+    def failures(self, events: Iterable[FaultEvent] | None = None) -> list[str]:
         """The requests that failed although nothing that they need was away."""
-        blows = self.blows if blows is None else blows
+        events = self.events if events is None else events
         return [
             f"{answer.kind}: {answer.status} after {answer.seconds:.1f} s, {self._when(answer)}"
-            for answer in self.ledger.answers
+            for answer in self.history.answers
             if not answer.is_success
             and answer.status != 409
-            and not any(one.excuses(answer) for one in blows)
+            and not any(one.excuses(answer) for one in events)
         ]
 
     @property
     def slow_refusals(self) -> list[str]:
         """The requests that took too long to learn that something is away."""
-        slow = [one for one in self.ledger.answers if one.status == 503 and one.seconds > BUSY_SECONDS]
+        slow = [one for one in self.history.answers if one.status == 503 and one.seconds > BUSY_SECONDS]
         return [f"{one.kind}: 503 after {one.seconds:.1f} s, {self._when(one)}" for one in slow]
 
     @property
@@ -148,40 +148,42 @@ class Report:
         return [f"a traceback in the log of {name}" for name, said in self.logs if "Traceback" in said]
 
     @property
-    def untold(self) -> list[str]:
+    def unnotified(self) -> list[str]:
         """The likes of which nobody was told, when there are more than may have been in hand of who died."""
-        likes = sorted(self.survey.untold)
-        return [f"the mail about {like}" for like in likes] if len(likes) > in_hand(self.blows) else []
+        likes = sorted(self.checker.unnotified)
+        return [f"the mail about {like}" for like in likes] if len(likes) > in_hand(self.events) else []
 
     @property
     def longest_recovery(self) -> float:
-        return max((blow.recovered - blow.mended for blow in self.blows), default=0)
+        return max((event.answering - event.reverted for event in self.events), default=0)
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.ledger.wrong, *sorted(self.survey.wrong)]
+        return [*self.history.wrong, *sorted(self.checker.wrong)]
 
     def __str__(self) -> str:
         return (
-            f"seed {self.seed}: {len(self.blows)} faults, {len(self.ledger.answers)} requests, "
-            f"{self.ledger.acknowledged} acknowledged writes, {len(self.survey.lost)} lost, "
-            f"{len(self.survey.doubled)} doubled, {len(self.wrong)} wrong answers, "
+            f"seed {self.seed}: {len(self.events)} faults, {len(self.history.answers)} requests, "
+            f"{self.history.acknowledged} acknowledged writes, {len(self.checker.lost)} lost, "
+            f"{len(self.checker.doubled)} doubled, {len(self.wrong)} wrong answers, "
             f"{len(self.failures())} failures without a cause, "
             f"longest recovery {self.longest_recovery:.1f} s"
         )
 
     def _when(self, answer: Answer) -> str:
-        last = [blow for blow in self.blows if blow.struck <= answer.ended][-1:]
-        return f"{answer.ended - last[0].struck:.1f} s after: {last[0].fault}" if last else "before any fault"
+        last = [event for event in self.events if event.injected <= answer.ended][-1:]
+        return (
+            f"{answer.ended - last[0].injected:.1f} s after: {last[0].fault}" if last else "before any fault"
+        )
 
 
-class Ordeal:
+class FaultRun:
     """One suite, its people, and what is done to it."""
 
     def __init__(self, data: Path, seed: int) -> None:
         self._seed = seed
         self._suite = Suite(data)
-        self._blows: list[Blow] = []
+        self._blows: list[FaultEvent] = []
 
     def run(self, faults: Iterable[Fault]) -> Report:
         """Start it all, let the faults happen one after the other, compare, end it all."""
@@ -189,52 +191,54 @@ class Ordeal:
             self._suite.start()
             with Load(self._suite.url, PEOPLE, self._seed) as load:
                 for fault in faults:
-                    self._blows.append(self._suffer(fault, load.ledger))
-            survey = self._survey(load.ledger)
+                    self._blows.append(self._inject(fault, load.history))
+            checker = self._survey(load.history)
         finally:
             self._suite.end()
-        return Report(self._seed, self._blows, load.ledger, survey, list(self._suite.logs()))
+        return Report(self._seed, self._blows, load.history, checker, list(self._suite.logs()))
 
-    def _suffer(self, fault: Fault, ledger: Ledger) -> Blow:
+    def _inject(self, fault: Fault, history: History) -> FaultEvent:
         print(fault, flush=True)
-        parts = [self._suite.parts[name] for name in fault.parts]
-        struck = time.monotonic()
-        for part in parts:
-            getattr(part, fault.verb)()
+        processes = [self._suite.processes[name] for name in fault.processes]
+        injected = time.monotonic()
+        for process in processes:
+            getattr(process, fault.verb)()
         Event().wait(fault.seconds)
-        mended = time.monotonic()
-        for part in parts:
-            part.go_on() if fault.verb == "hang" else part.start()
-        eventually(lambda: self._is_answered(fault.concerned(), mended, ledger), RECOVERY_SECONDS)
-        recovered = time.monotonic()
+        reverted = time.monotonic()
+        for process in processes:
+            process.resume() if fault.verb == "hang" else process.start()
+        eventually(lambda: self._is_answered(fault.concerned(), reverted, history), RECOVERY_SECONDS)
+        answering = time.monotonic()
         eventually(self._suite.is_whole, RECOVERY_SECONDS)
-        return Blow(fault, struck, mended, recovered, time.monotonic())
+        return FaultEvent(fault, injected, reverted, answering, time.monotonic())
 
     @staticmethod
-    def _is_answered(kinds: set[str], since: float, ledger: Ledger) -> bool:
+    def _is_answered(kinds: set[str], since: float, history: History) -> bool:
         """Whether the last request of each of these kinds, begun since then, succeeded."""
-        last = {answer.kind: answer for answer in ledger.answers[-500:] if answer.started > since}
+        last = {answer.kind: answer for answer in history.answers[-500:] if answer.started > since}
         return all(kind in last and last[kind].is_success for kind in kinds)
 
-    def _survey(self, ledger: Ledger) -> Survey:
-        def look() -> Survey:
+    def _survey(self, history: History) -> Checker:
+        def look() -> Checker:
             mails = self._suite.data / "stores" / "mail"
-            return Survey(self._suite.url, PEOPLE, ledger, mails)
+            return Checker(self._suite.url, PEOPLE, history, mails)
 
         deadline = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < deadline:
             if are_jobs_done(self._suite.ports["beanstalkd"]):
-                survey = look()
-                if survey.is_clean and len(survey.untold) <= in_hand(self._blows):
-                    return survey
+                checker = look()
+                if checker.is_clean and len(checker.unnotified) <= in_hand(self._blows):
+                    return checker
             Event().wait(1)
         return look()
 
 
-def in_hand(blows: Iterable[Blow]) -> int:
+def in_hand(events: Iterable[FaultEvent]) -> int:
     """How many mails may have been in hand when their worker died, or the server that they were handed to."""
     mailing = {"notification_worker", "mail"}
-    return sum(blow.fault.verb != "stop" and not mailing.isdisjoint(blow.fault.parts) for blow in blows)
+    return sum(
+        event.fault.verb != "stop" and not mailing.isdisjoint(event.fault.processes) for event in events
+    )
 
 
 def shuffled(seed: int) -> Iterator[Fault]:
@@ -242,4 +246,4 @@ def shuffled(seed: int) -> Iterator[Fault]:
     rng = random.Random(seed)
     while True:
         for fault in rng.sample(QUICK, len(QUICK)):
-            yield Fault(fault.verb, fault.parts, round(fault.seconds * rng.uniform(0.2, 1.5), 1))
+            yield Fault(fault.verb, fault.processes, round(fault.seconds * rng.uniform(0.2, 1.5), 1))

@@ -6,7 +6,7 @@ from typing import Any
 
 Pair = tuple[str, str]
 
-AWAY = {0, 502, 503, 504}
+UNAVAILABLE_NOTE = {0, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Answer:
     @property
     def is_away(self) -> bool:
         """Whether it says, as it may while something is away, that it was not done or not told."""
-        return self.status in AWAY
+        return self.status in UNAVAILABLE_NOTE
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Written:
     id: str = ""
 
 
-class Truths:
+class Model:
     """For every pair what may be true of it: that which was promised last, and that whose answer was lost.
 
     What was lost stays in doubt for good: whoever has it may hang, and do it long after.
@@ -51,7 +51,7 @@ class Truths:
         self._promised: dict[Pair, bool] = {}
         self._doubtful: defaultdict[Pair, set[bool]] = defaultdict(set)
 
-    def settle(self, pair: Pair, wanted: bool, answer: Answer) -> None:
+    def complete(self, pair: Pair, wanted: bool, answer: Answer) -> None:
         if answer.is_success:
             self._promised[pair] = wanted
         else:
@@ -68,7 +68,7 @@ class Truths:
 
 
 @dataclass
-class Ledger:
+class History:
     """Written by the load's one thread, read when that has ended."""
 
     answers: list[Answer] = field(default_factory=list)
@@ -77,8 +77,8 @@ class Ledger:
     posts: dict[str, Written] = field(default_factory=dict)
     # Those of them that can be read, in the order of their answers.
     stored: list[Written] = field(default_factory=list)
-    follows: Truths = field(default_factory=Truths)
-    likes: Truths = field(default_factory=Truths)
+    follows: Model = field(default_factory=Model)
+    likes: Model = field(default_factory=Model)
     polls: list[str] = field(default_factory=list)
     votes: dict[Pair, int] = field(default_factory=dict)
     # Votes that nobody knows of whether they were counted.
