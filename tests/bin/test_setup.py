@@ -26,37 +26,38 @@ SEEDS = {"pip", "setuptools"}
 
 
 class Project:
-    def __init__(self, root: Path, index_url: str) -> None:
+    """A folder with a bin/setup, and a machine around it."""
+
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.index_url = index_url
         (root / "bin").mkdir()
         (root / "bin" / "setup").write_bytes(SETUP.read_bytes())
-        programs = dict.fromkeys([*SERVERS, "python3", "uv", "apt-get", "sudo"], FAILING) | {
-            "python3.11": PYTHON
-        }
-        for name, script in programs.items():
+        programs = dict.fromkeys([*SERVERS, "python3", "uv", "apt-get", "sudo"], FAILING)
+        for name, script in (programs | {"python3.11": PYTHON}).items():
             (root / name).write_text(script)
             (root / name).chmod(0o755)
 
-    def set_up(self, packages: str, stand_in: str) -> subprocess.CompletedProcess[str]:
+    def set_up(self, index_url: str, packages: str, stand_in: str) -> subprocess.CompletedProcess[str]:
         (self.root / "requirements.txt").write_text("")
         (self.root / "requirements-dev.txt").write_text(f"-r requirements.txt\n{packages}")
         (self.root / "requirements-dynamodb.txt").write_text(stand_in)
         return subprocess.run(
             ["bash", self.root / "bin" / "setup"],
-            env=self._environment(),
+            env=self._environment(index_url),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
 
-    def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name[:3] not in {"PIP", "UV_"}}
+    def _environment(self, index_url: str) -> dict[str, str]:
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
+        }
         return inherited | {
             "HOME": str(self.root),
             "PATH": f"{self.root}:/usr/bin:/bin",
             "PIP_CONFIG_FILE": os.devnull,
-            "PIP_INDEX_URL": self.index_url,
+            "PIP_INDEX_URL": index_url,
             "NO_PROXY": "127.0.0.1",
         }
 
@@ -73,36 +74,54 @@ def index() -> Iterator[PackageIndex]:
 
 
 @pytest.fixture(scope="module")
-def project(index: PackageIndex, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Set up once with one package more, and then as its lock files say now."""
+def uv(index: PackageIndex) -> str:
+    return index.add("uv", "1.0", program=UV.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One for all tests: what was installed before makes no difference."""
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+def test_what_is_locked_is_installed_and_nothing_else(index: PackageIndex, uv: str, project: Project) -> None:
     whale = index.add("whale", "1.0", "Requires-Dist: krill[salty]", "Requires-Dist: ship")
     krill = index.add("krill", "1.0", "Provides-Extra: salty", "Requires-Dist: salt; extra == 'salty'")
-    salt, uv = index.add("salt", "1.0"), index.add("uv", "1.0", program=UV.read_bytes())
-    stand_in = index.add("ministack", "1.0", "Requires-Dist: salt") + salt
+    salt = index.add("salt", "1.0")
+    stand_in = index.add("ministack", "1.0", "Requires-Dist: salt")
     for name in ("whale", "krill", "salt", "uv", "ministack"):
         index.add(name, "2.0")
-    barnacle = index.add("barnacle", "1.0")
-    locked = krill + salt + uv + whale
-    project = Project(tmp_path_factory.mktemp("project"), index.url)
-    for packages in (barnacle + locked, locked):
-        done = project.set_up(packages, stand_in)
-        assert done.returncode == 0, done.stderr
-    return project
 
+    done = project.set_up(index.url, krill + salt + uv + whale, stand_in + salt)
 
-def test_every_package_is_installed_as_locked_and_no_other(project: Project) -> None:
+    assert done.returncode == 0, done.stderr
     assert project.installed(".venv") == dict.fromkeys(["whale", "krill", "salt", "uv"], "1.0")
-
-
-def test_the_stand_in_for_dynamodb_is_installed_as_locked(project: Project) -> None:
     assert project.installed(".venv/ministack") == dict.fromkeys(["ministack", "salt"], "1.0")
 
 
-def test_without_a_network_it_says_so_in_one_line(tmp_path: Path, index: PackageIndex) -> None:
-    closed = Project(tmp_path, "http://127.0.0.1:1/simple")
+def test_what_is_no_longer_locked_goes(index: PackageIndex, uv: str, project: Project) -> None:
+    barnacle = index.add("barnacle", "1.0")
 
-    done = closed.set_up(index.add("uv", "1.0"), index.add("ministack", "1.0"))
+    before = project.set_up(index.url, uv + barnacle, barnacle)
+    after = project.set_up(index.url, uv, barnacle)
 
-    [_, reason] = done.stderr.splitlines()
+    assert [before.returncode, after.returncode] == [0, 0], before.stderr + after.stderr
+    assert project.installed(".venv") == {"uv": "1.0"}
+
+
+def test_a_file_that_is_not_the_locked_one_is_refused(index: PackageIndex, uv: str, project: Project) -> None:
+    locked = index.add("squid", "1.0")
+    index.add("squid", "1.0", "Summary: another")
+
+    done = project.set_up(index.url, uv + locked, "")
+
     assert done.returncode == 1
-    assert reason.startswith("setup: no network: ")
+    assert "Hash mismatch for `squid==1.0`" in done.stderr
+
+
+def test_without_a_network_it_says_so_in_one_line(index: PackageIndex, uv: str, project: Project) -> None:
+    done = project.set_up("http://127.0.0.1:1/simple", uv + index.add("plankton", "1.0"), "")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "setup: no network: Connection refused"
+    assert all(line.startswith("setup: ") for line in done.stderr.splitlines())
