@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     with Processes() as processes, Load() as load:
         registry = processes.service("registry", "-m", "registry_service.app")
-        upstream = processes.floor("proxies:upstream")
+        upstream = processes.baseline("proxies:upstream")
         register(registry, upstream)
         processes.environment |= {
             "UPSTREAM_PORT": str(upstream.port),
@@ -53,8 +53,8 @@ def main() -> None:
         proxies = {
             "bare": processes.service("gateway", "gateway.py", **BARE),
             "whole": processes.service("gateway", "gateway.py", **WHOLE),
-            "usual": processes.floor("proxies:usual"),
-            "least": processes.floor("proxies:least"),
+            "usual": processes.baseline("proxies:usual"),
+            "least": processes.baseline("proxies:least"),
         }
         costs: Costs = {(name, count): [] for name in proxies for count in CONNECTIONS}
         for done in range(options.rounds):

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import redis
-import servers
+import server_processes
 from sqlalchemy import URL, create_engine
 
 from bench import plot, seed
@@ -90,13 +90,13 @@ def reader(count: int) -> str:
 
 
 def home_timelines(processes: Processes, load: Load, sizes: Sequence[int]) -> Iterator[Point]:
-    port = processes.store(servers.postgres)
+    port = processes.store(server_processes.postgres)
     registry = processes.service("registry", "-m", "registry_service.app")
     processes.environment |= {
         "DB_PORT": str(port),
         "LOG_LEVEL": "warning",
         "REGISTRY_URL": f"http://127.0.0.1:{registry.port}",
-        "BEANSTALKD_PORT": str(processes.store(servers.beanstalkd)),
+        "BEANSTALKD_PORT": str(processes.store(server_processes.beanstalkd)),
     }
     processes.service("users", "-m", "users_service.app")
     seed.users(port, [*ACTIVE, *map(reader, FOLLOWEES)])
@@ -138,7 +138,7 @@ def _probe(url: URL, names: Sequence[str]) -> float:
 
 
 def likes(processes: Processes) -> Iterator[Point]:
-    url = f"redis://127.0.0.1:{processes.store(servers.redis)}/0"
+    url = f"redis://127.0.0.1:{processes.store(server_processes.redis)}/0"
     with closing(LikesStore.connect(url)) as store, closing(redis.Redis.from_url(url)) as client:
         yield from _ranking(store, client)
         yield from _liked_post(store, client)
@@ -166,7 +166,7 @@ def _liked_post(store: LikesStore, client: redis.Redis) -> Iterator[Point]:
 
 
 def polls(processes: Processes) -> Iterator[Point]:
-    url = f"http://127.0.0.1:{processes.store(servers.dynamodb)}"
+    url = f"http://127.0.0.1:{processes.store(server_processes.dynamodb)}"
     new = NewPoll(question="Tea or coffee?", options=["Tea", "Coffee"])
     with closing(PollsStore.connect(url, "us-east-1", "dummy", "dummy", "Polls")) as store:
         store.prepare()

@@ -1,4 +1,4 @@
-"""What is measured: servers of our own, services and their floors as processes, and what they cost."""
+"""What is measured: servers of our own, services and their baselines as processes, and what they cost."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
-import servers
+import server_processes
 
 ROOT = Path(__file__).parent.parent
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -28,7 +28,7 @@ STOP_SECONDS = 10
 
 
 class Running:
-    """A process of the suite, or of a floor."""
+    """A process of the suite, or of a baseline."""
 
     def __init__(self, name: str, port: int, process: psutil.Popen) -> None:
         self.name = name
@@ -66,9 +66,9 @@ class Processes:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def store(self, start: Callable[[Path, int], servers.Server]) -> int:
+    def store(self, start: Callable[[Path, int], server_processes.Server]) -> int:
         """Start a backing server; its port."""
-        server = start(self._data / start.__name__, servers.free_port())
+        server = start(self._data / start.__name__, server_processes.free_port())
         self._stack.callback(server.stop)
         return server.port
 
@@ -88,14 +88,14 @@ class Processes:
 
     def service(self, name: str, *arguments: str, **variables: str) -> Running:
         """Start one of our processes that serve, and wait until it is well."""
-        running = self.python(name, *arguments, port=servers.free_port(), **variables)
+        running = self.python(name, *arguments, port=server_processes.free_port(), **variables)
         wait_for(f"http://127.0.0.1:{running.port}/health", name)
         return running
 
-    def floor(self, app: str, *arguments: str, **variables: str) -> Running:
-        """Start an app of `bench.floors` in uvicorn, with the loop and the parser that ours has."""
-        port = servers.free_port()
-        command = ["-m", "uvicorn", f"bench.floors.{app}", "--port", str(port), "--no-access-log"]
+    def baseline(self, app: str, *arguments: str, **variables: str) -> Running:
+        """Start an app of `bench.baselines` in uvicorn, with the loop and the parser that ours has."""
+        port = server_processes.free_port()
+        command = ["-m", "uvicorn", f"bench.baselines.{app}", "--port", str(port), "--no-access-log"]
         running = self.python(app, *command, "--log-level", "warning", *arguments, port=port, **variables)
         wait_for(f"http://127.0.0.1:{port}/", app)
         return running
@@ -103,22 +103,22 @@ class Processes:
     def stores(self) -> None:
         """Start the backing servers, and tell them to whatever is started from now on."""
         self.environment |= {
-            "DB_PORT": str(self.store(servers.postgres)),
-            "REDIS_URL": f"redis://127.0.0.1:{self.store(servers.redis)}/0",
-            "BEANSTALKD_PORT": str(self.store(servers.beanstalkd)),
-            "DYNAMODB_URL": f"http://127.0.0.1:{self.store(servers.dynamodb)}",
-            "SMTP_PORT": str(self.store(servers.mail)),
+            "DB_PORT": str(self.store(server_processes.postgres)),
+            "REDIS_URL": f"redis://127.0.0.1:{self.store(server_processes.redis)}/0",
+            "BEANSTALKD_PORT": str(self.store(server_processes.beanstalkd)),
+            "DYNAMODB_URL": f"http://127.0.0.1:{self.store(server_processes.dynamodb)}",
+            "SMTP_PORT": str(self.store(server_processes.mail)),
         }
 
     def suite(self, instances: int = 1) -> list[Running]:
         """Start every line of the Procfile, those of the four services that often, and wait for them."""
-        registry = servers.free_port()
+        registry = server_processes.free_port()
         self.environment["REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
         running: list[Running] = []
         for line in PROCFILE_LINE.finditer((ROOT / "Procfile").read_text()):
             name, command = line["name"], line["command"].split()
             for _ in range(instances if name in SERVICES else 1):
-                port = registry if name == "registry" else servers.free_port()
+                port = registry if name == "registry" else server_processes.free_port()
                 running.append(self.python(name, *command, port=port))
         gateway = next(one for one in running if one.name == "gateway")
         wait_until(partial(_is_whole, gateway.port, instances), "the suite")

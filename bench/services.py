@@ -1,4 +1,4 @@
-"""One process of each service against a FastAPI `def` route on the bare driver (bench/floors/services.py).
+"""One process of each service against a FastAPI `def` route on the bare driver (bench/baselines/services.py).
 
     .venv/bin/python -m bench.services [--rounds 7] [--seconds 1] [--only likes]
 
@@ -35,17 +35,17 @@ MANY = 6000
 
 @dataclass
 class Case:
-    """A call, ours and its floor, and what came of each round: requests a second, CPU seconds each."""
+    """A call, ours and its baseline, and what came of each round: requests a second, CPU seconds each."""
 
     name: str
     ours: Running
-    floor: Running
+    baseline: Running
     requests: Callable[[], list[bytes]]
     reach: float | None
-    costs: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"ours": [], "floor": []})
+    costs: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"ours": [], "baseline": []})
 
     def measure(self, load: Load, seconds: float) -> None:
-        for side, running in (("ours", self.ours), ("floor", self.floor)):
+        for side, running in (("ours", self.ours), ("baseline", self.baseline)):
             texts = self.requests()
             before = running.cpu()
             answers = load.closed(running.port, texts, CONNECTIONS, seconds).result()
@@ -54,9 +54,9 @@ class Case:
 
     def row(self) -> tuple[object, ...]:
         rates, cpus = zip(*self.costs["ours"], strict=True)
-        floor_rates, floor_cpus = zip(*self.costs["floor"], strict=True)
-        figures = (median(rates), median(floor_rates), median(cpus) * 1e6, median(floor_cpus) * 1e6)
-        return self.name, ratio(rates, floor_rates), self.reach or "", ratio(cpus, floor_cpus), *figures
+        baseline_rates, baseline_cpus = zip(*self.costs["baseline"], strict=True)
+        figures = (median(rates), median(baseline_rates), median(cpus) * 1e6, median(baseline_cpus) * 1e6)
+        return self.name, ratio(rates, baseline_rates), self.reach or "", ratio(cpus, baseline_cpus), *figures
 
 
 def _token(number: int) -> str:
@@ -74,18 +74,20 @@ def _reads(paths: Sequence[str], token: bool = False) -> Callable[[], list[bytes
 
 def _timelines(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
     ours = services["timelines"]
-    floor = processes.floor("services:timelines", USERS_URL=f"http://127.0.0.1:{services['users'].port}")
+    baseline = processes.baseline(
+        "services:timelines", USERS_URL=f"http://127.0.0.1:{services['users'].port}"
+    )
     names = [seed.name(n) for n in RANDOM.sample(range(USERS), 500)]
     ids = [_some_id(ours, n) for n in range(10)]
     new_post = json.dumps({"text": seed.TEXT}).encode()
     home = [request("GET", f"/posts/home/{seed.name(n)}", _token(n)) for n in range(500)]
     writes = [request("POST", "/posts", _token(n), new_post) for n in range(500)]
     posts = [f"/posts/id/{one}" for one in itertools.chain.from_iterable(ids)]
-    yield Case("GET /posts/id/{post_id}", ours, floor, _reads(posts), 0.8)
-    yield Case("GET /posts/{username}", ours, floor, _reads([f"/posts/{name}" for name in names]), 0.7)
-    yield Case("GET /posts", ours, floor, _reads(["/posts"]), 0.7)
-    yield Case("GET /posts/home/{username}", ours, floor, lambda: home, None)
-    yield Case("POST /posts", ours, floor, lambda: writes, 0.7)
+    yield Case("GET /posts/id/{post_id}", ours, baseline, _reads(posts), 0.8)
+    yield Case("GET /posts/{username}", ours, baseline, _reads([f"/posts/{name}" for name in names]), 0.7)
+    yield Case("GET /posts", ours, baseline, _reads(["/posts"]), 0.7)
+    yield Case("GET /posts/home/{username}", ours, baseline, lambda: home, None)
+    yield Case("POST /posts", ours, baseline, lambda: writes, 0.7)
 
 
 def _some_id(timelines: Running, number: int) -> list[str]:
@@ -95,9 +97,9 @@ def _some_id(timelines: Running, number: int) -> list[str]:
 
 
 def _users(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
-    floor = processes.floor("services:users")
+    baseline = processes.baseline("services:users")
     profiles = [f"/users/{seed.name(n * 7 % USERS)}" for n in range(500)]
-    yield Case("GET /users/{username}", services["users"], floor, _reads(profiles, token=True), 0.8)
+    yield Case("GET /users/{username}", services["users"], baseline, _reads(profiles, token=True), 0.8)
 
 
 def _likes(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
@@ -105,7 +107,7 @@ def _likes(processes: Processes, services: dict[str, Running]) -> Iterator[Case]
         paths = (f"/likes/{UUID(int=RANDOM.getrandbits(128))}" for _ in range(MANY))
         return [request("POST", path, _token(n)) for n, path in enumerate(paths)]
 
-    yield Case("POST /likes/{post_id}", services["likes"], processes.floor("services:likes"), likes, 0.7)
+    yield Case("POST /likes/{post_id}", services["likes"], processes.baseline("services:likes"), likes, 0.7)
 
 
 def _polls(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
@@ -119,7 +121,7 @@ def _polls(processes: Processes, services: dict[str, Running]) -> Iterator[Case]
             for poll, number in itertools.islice(voters, MANY // 3)
         ]
 
-    yield Case("POST /polls/{poll_id}/vote", ours, processes.floor("services:polls"), votes, 0.7)
+    yield Case("POST /polls/{poll_id}/vote", ours, processes.baseline("services:polls"), votes, 0.7)
 
 
 def _votes(polls: Running) -> Iterator[tuple[str, int]]:
@@ -213,7 +215,16 @@ def main() -> None:
                 progress(done, options.rounds, case.name)
                 case.measure(load, options.seconds)
         progress(options.rounds, options.rounds, "done")
-        head = ("call", "ours/floor", "reach >=", "CPU ours/floor", "req/s", "floor", "us CPU", "floor")
+        head = (
+            "call",
+            "ours/baseline",
+            "reach >=",
+            "CPU ours/baseline",
+            "req/s",
+            "baseline",
+            "us CPU",
+            "baseline",
+        )
         table(head, [case.row() for case in cases])
         if options.only in (None, "users"):
             _log_in(load, services["users"], options.rounds, LOGIN_SECONDS)

@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import cast
 
 import greenstalk
-import servers
+import server_processes
 
 from bench import seed
 from bench.processes import Processes, wait_until
@@ -96,7 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     with Processes() as processes:
         settings = TimelinesSettings(
-            db_port=processes.store(servers.postgres), beanstalkd_port=processes.store(servers.beanstalkd)
+            db_port=processes.store(server_processes.postgres),
+            beanstalkd_port=processes.store(server_processes.beanstalkd),
         )
         one_by_one, together, backlog = measure(settings, options)
         assert count(settings) == 2 * options.rounds * options.jobs + options.backlog, "posts are missing"

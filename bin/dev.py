@@ -10,9 +10,9 @@ import urllib.request
 from pathlib import Path
 from threading import Event
 
-import servers
-import stores
-from stores import DATA, MAIL_PORT, say
+import backing_services
+import server_processes
+from backing_services import DATA, MAIL_PORT, say
 
 READY_SECONDS = 60
 STOP_SECONDS = 7
@@ -20,7 +20,7 @@ STOP_SECONDS = 7
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 PROCFILE_LINE = re.compile(r"^(?P<name>\w+): (PORT=\$\(\((?P<port>\d+))?", re.MULTILINE)
 
-SCREEN = """
+BANNER = """
   Microblog is up.
 
     Try it        {url}/docs
@@ -37,18 +37,18 @@ curl -s -X POST {url}/likes/$POST -H "Authorization: Bearer $TOKEN"
 """
 
 
-class Stopped(Exception):
+class StartupAborted(Exception):
     """It is over before it has begun."""
 
 
 def main() -> None:
-    stop = stores.until_stopped()
-    variables = stores.environment()
+    stop = backing_services.until_stopped()
+    variables = backing_services.environment()
     try:
         ports = _free_ports(Path("Procfile").read_text())
-        with stores.Stores(stores.expected(variables)):
+        with backing_services.BackingServices(backing_services.expected(variables)):
             _run(variables, f"http://localhost:{ports['gateway']}", stop)
-    except (Stopped, stores.Misplaced, servers.NotStarted) as exc:
+    except (StartupAborted, backing_services.WrongServer, server_processes.NotStarted) as exc:
         sys.exit(str(exc))
 
 
@@ -56,8 +56,8 @@ def _free_ports(procfile: str) -> dict[str, int]:
     """The port of every line that has one, if all of them are free."""
     ports = {line["name"]: int(line["port"]) for line in PROCFILE_LINE.finditer(procfile) if line["port"]}
     for name, port in ports.items():
-        if not servers.is_free(port):
-            raise Stopped(
+        if not server_processes.is_free(port):
+            raise StartupAborted(
                 f"Port {port} is taken by something else.\n"
                 f"Stop what runs there, or change the port in the Procfile's line `{name}:`."
             )
@@ -73,7 +73,7 @@ def _run(variables: dict[str, str], url: str, stop: Event) -> None:
             while not stop.wait(0.2) and suite.poll() is None:
                 pass
             if suite.poll() is not None:
-                raise Stopped("The suite has stopped by itself; the reason is above.")
+                raise StartupAborted("The suite has stopped by itself; the reason is above.")
         finally:
             _stop(suite)
 
@@ -81,7 +81,7 @@ def _run(variables: dict[str, str], url: str, stop: Event) -> None:
 def _for_processes(variables: dict[str, str]) -> dict[str, str]:
     given = {"PATH": f"{Path(sys.executable).parent}:{variables.get('PATH', os.defpath)}"}
     if not variables.get("SMTP_HOST"):
-        given |= {"SMTP_HOST": servers.HOST, "SMTP_PORT": str(MAIL_PORT)}
+        given |= {"SMTP_HOST": server_processes.HOST, "SMTP_PORT": str(MAIL_PORT)}
     if not variables.get("LOG_FORMAT"):
         given["LOG_FORMAT"] = "text"
     return variables | given
@@ -94,8 +94,10 @@ def _wait_until_ready(url: str, suite: "subprocess.Popen[bytes]", stop: Event) -
             return
         missing = _missing(url)
         if not missing:
-            mails = "go to SMTP_HOST" if stores.environment().get("SMTP_HOST") else f"{DATA}/mail/new"
-            say(SCREEN.format(url=url, data=DATA, mails=mails))
+            mails = (
+                "go to SMTP_HOST" if backing_services.environment().get("SMTP_HOST") else f"{DATA}/mail/new"
+            )
+            say(BANNER.format(url=url, data=DATA, mails=mails))
             return
     say(f"\nNot ready after {READY_SECONDS} s: {missing}. What it says itself is above.\n")
 

@@ -2,9 +2,9 @@
 
 import sys
 
-import servers
-import stores
-from stores import say
+import backing_services
+import server_processes
+from backing_services import say
 
 HINT = """
 Now start the suite in another terminal:
@@ -15,17 +15,17 @@ Now start the suite in another terminal:
 Ctrl-C stops these servers."""
 
 CATCH_MAIL = f"""
-  export SMTP_PORT={stores.MAIL_PORT}    # mails become files in .data/mail/new"""
+  export SMTP_PORT={backing_services.MAIL_PORT}    # mails become files in .data/mail/new"""
 
 
 def main() -> None:
-    stop = stores.until_stopped()
-    variables = stores.environment()
+    stop = backing_services.until_stopped()
+    variables = backing_services.environment()
     try:
-        with stores.Stores(stores.expected(variables)):
+        with backing_services.BackingServices(backing_services.expected(variables)):
             say(HINT.format(mail="" if variables.get("SMTP_HOST") else CATCH_MAIL))
             stop.wait()
-    except (stores.Misplaced, servers.NotStarted) as exc:
+    except (backing_services.WrongServer, server_processes.NotStarted) as exc:
         sys.exit(str(exc))
 
 

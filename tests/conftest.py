@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import servers
+import server_processes
 
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
@@ -53,28 +53,28 @@ def data() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(data: Path) -> Iterator[int]:
     """A PostgreSQL's port; user and password are the defaults."""
-    server = servers.postgres(data / "postgres", servers.free_port(), durable=False)
+    server = server_processes.postgres(data / "postgres", server_processes.free_port(), durable=False)
     yield server.port
     server.stop()
 
 
 @pytest.fixture(scope="session")
 def redis_port(data: Path) -> Iterator[int]:
-    server = servers.redis(data / "redis", servers.free_port())
+    server = server_processes.redis(data / "redis", server_processes.free_port())
     yield server.port
     server.stop()
 
 
 @pytest.fixture(scope="session")
 def beanstalkd_port(data: Path) -> Iterator[int]:
-    server = servers.beanstalkd(data / "beanstalkd", servers.free_port())
+    server = server_processes.beanstalkd(data / "beanstalkd", server_processes.free_port())
     yield server.port
     server.stop()
 
 
 @pytest.fixture(scope="session")
 def dynamodb_port(data: Path) -> Iterator[int]:
-    server = servers.dynamodb(data / "dynamodb", servers.free_port())
+    server = server_processes.dynamodb(data / "dynamodb", server_processes.free_port())
     yield server.port
     server.stop()
 

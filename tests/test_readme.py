@@ -111,7 +111,7 @@ def test_every_endpoint_goes_through_the_gateway(service: str) -> None:
 
 
 def test_the_lines_to_paste_are_those_that_bin_dev_shows() -> None:
-    shown = dev.SCREEN.format(url="localhost:8080", mails="", data="")
+    shown = dev.BANNER.format(url="localhost:8080", mails="", data="")
     lines = [line for line in README.splitlines() if re.match(r"(\w+=\$\()?curl ", line)]
 
     assert len(lines) == 4

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx2
-import servers
+import server_processes
 
 from tests.polling import eventually
 
@@ -85,7 +85,7 @@ class Suite:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.ports = {name: servers.free_port() for name in self._names()}
+        self.ports = {name: server_processes.free_port() for name in self._names()}
         self.url = f"http://127.0.0.1:{self.ports['gateway']}"
         self.processes = {name: Process(name, launch) for name, launch in self._launches()}
 
@@ -119,7 +119,13 @@ class Suite:
         yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
 
     def _launches(self) -> Iterator[tuple[str, Callable[[], "subprocess.Popen[bytes]"]]]:
-        for store in (servers.postgres, servers.redis, servers.beanstalkd, servers.dynamodb, servers.mail):
+        for store in (
+            server_processes.postgres,
+            server_processes.redis,
+            server_processes.beanstalkd,
+            server_processes.dynamodb,
+            server_processes.mail,
+        ):
             yield store.__name__, self._store(store)
         yield "registry", self._process("registry", ["-m", "registry_service.app"])
         for service in SERVICES:
@@ -129,7 +135,9 @@ class Suite:
         for worker, arguments in WORKERS.items():
             yield worker, self._process(worker, arguments)
 
-    def _store(self, start: Callable[[Path, int], servers.Server]) -> Callable[[], "subprocess.Popen[bytes]"]:
+    def _store(
+        self, start: Callable[[Path, int], server_processes.Server]
+    ) -> Callable[[], "subprocess.Popen[bytes]"]:
         name = start.__name__
         return lambda: start(self.data / "stores" / name, self.ports[name])._process
 

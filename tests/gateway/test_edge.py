@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import servers
+import server_processes
 import uvicorn
 from fastapi import FastAPI
 
@@ -32,7 +32,7 @@ Connect = Callable[[], socket.socket]
 @pytest.fixture
 def port(app: FastAPI) -> Iterator[int]:
     """Where the gateway listens, as it does when it is started by people."""
-    settings = GatewaySettings(_env_file=None, registry_url=None, port=servers.free_port())
+    settings = GatewaySettings(_env_file=None, registry_url=None, port=server_processes.free_port())
     server = uvicorn.Server(uvicorn_config(app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()

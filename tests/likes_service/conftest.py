@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 import redis
-import servers
+import server_processes
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
 from fastapi.testclient import TestClient
@@ -188,7 +188,7 @@ def inbox() -> Inbox:
 
 @pytest.fixture
 def smtp_port(inbox: Inbox) -> Iterator[int]:
-    controller = Controller(inbox, hostname="127.0.0.1", port=servers.free_port())
+    controller = Controller(inbox, hostname="127.0.0.1", port=server_processes.free_port())
     controller.start()
     yield controller.port
     controller.stop()

@@ -6,7 +6,7 @@ import subprocess
 from email.utils import parsedate_to_datetime
 
 import pytest
-import servers
+import server_processes
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
@@ -72,7 +72,7 @@ def test_nothing_can_add_a_header(mail_server, inbox, place):
 
 def test_a_server_that_is_not_there_is_away():
     with pytest.raises(MailServerUnavailable):
-        send(MailServer("127.0.0.1", servers.free_port(), "microblog@localhost"))
+        send(MailServer("127.0.0.1", server_processes.free_port(), "microblog@localhost"))
 
 
 def test_a_server_that_hangs_is_away(monkeypatch):
@@ -114,7 +114,7 @@ def strict_server(inbox, certificate):
     controller = Controller(
         inbox,
         hostname="127.0.0.1",
-        port=servers.free_port(),
+        port=server_processes.free_port(),
         tls_context=tls,
         require_starttls=True,
         authenticator=authenticate,

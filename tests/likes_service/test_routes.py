@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import pytest
-import servers
+import server_processes
 from fastapi.testclient import TestClient
 
 from common.fields import new_id
@@ -230,7 +230,7 @@ def test_health_is_ok(client):
 
 @pytest.fixture
 def without_beanstalkd(redis_url):
-    app = create_app(settings(redis_url=redis_url, beanstalkd_port=servers.free_port()))
+    app = create_app(settings(redis_url=redis_url, beanstalkd_port=server_processes.free_port()))
     with TestClient(app) as client:
         yield client
 
@@ -251,7 +251,7 @@ def test_without_beanstalkd_health_is_degraded(without_beanstalkd):
 
 @pytest.fixture
 def without_redis(beanstalkd_port):
-    port = servers.free_port()
+    port = server_processes.free_port()
     app = create_app(settings(redis_url=f"redis://127.0.0.1:{port}/0", beanstalkd_port=beanstalkd_port))
     with TestClient(app) as client:
         yield client

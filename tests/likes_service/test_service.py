@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-import servers
+import server_processes
 
 from common.errors import Unavailable
 from common.jobs.queue import JobQueue, QueueUnavailable
@@ -414,7 +414,7 @@ def test_the_sweep_leaves_alone_what_is_not_overdue(store, queues, validation, v
 
 def test_the_sweep_takes_nothing_while_the_queue_is_away(store, timelines_client, post_id):
     store.like(post_id, "bob", AGES_AGO, AGES_AGO)
-    away = JobQueue.connect("127.0.0.1", servers.free_port(), "likes.test")
+    away = JobQueue.connect("127.0.0.1", server_processes.free_port(), "likes.test")
 
     with pytest.raises(QueueUnavailable):
         LikeValidator(store, timelines_client, away, away).sweep()
@@ -509,7 +509,7 @@ def test_a_mail_waits_for_the_users_service(notification, addresses, inbox, like
 
 
 def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inbox, like):
-    away = MailServer("127.0.0.1", servers.free_port(), "microblog@localhost")
+    away = MailServer("127.0.0.1", server_processes.free_port(), "microblog@localhost")
     with pytest.raises(MailServerUnavailable):
         Notifier(store, users_client, away).notify(like)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import redis
-import servers
+import server_processes
 
 from common.errors import BadRequest
 from common.fields import new_id
@@ -414,7 +414,7 @@ def test_a_full_redis_is_an_outage(store, configure, post_id):
 
 
 def test_a_replica_is_an_outage(store, raw_redis, post_id):
-    raw_redis.replicaof("127.0.0.1", str(servers.free_port()))
+    raw_redis.replicaof("127.0.0.1", str(server_processes.free_port()))
     try:
         with pytest.raises(store.outages):
             like(store, post_id, "bob")
@@ -432,7 +432,7 @@ def test_a_script_changes_everything_or_nothing_when_redis_is_full(store, raw_re
 
 
 def test_a_redis_that_is_away_is_an_outage():
-    store = LikesStore.connect(f"redis://127.0.0.1:{servers.free_port()}/0")
+    store = LikesStore.connect(f"redis://127.0.0.1:{server_processes.free_port()}/0")
 
     with pytest.raises(store.outages):
         store.ping()

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 
 from common.discovery.models import Snapshot
 from common.jobs.queue import JobQueue
@@ -148,11 +148,11 @@ def post(suite, post_id) -> UUID:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., servers.Server]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., server_processes.Server]]:
     """Starts servers that are this test's alone."""
     with ExitStack() as stack:
 
-        def start(kind: Callable[[Path, int], servers.Server], port: int) -> servers.Server:
+        def start(kind: Callable[[Path, int], server_processes.Server], port: int) -> server_processes.Server:
             server = kind(tmp_path, port)
             stack.callback(server.stop)
             return server
@@ -182,10 +182,10 @@ def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
 ):
     monkeypatch.setattr(service, "OVERDUE_AFTER", timedelta(0))
     monkeypatch.setattr(workers, "SWEEP_BUDGET_SECONDS", 0.1)
-    given = given.model_copy(update={"beanstalkd_port": servers.free_port()})
+    given = given.model_copy(update={"beanstalkd_port": server_processes.free_port()})
     with at_work(given), liking(given) as likes:
         likes.like(post, "bob")
-        start(servers.beanstalkd, given.beanstalkd_port)
+        start(server_processes.beanstalkd, given.beanstalkd_port)
         mails = eventually(lambda: inbox.mails)
 
     assert [mail["To"] for mail in mails] == ["alice@example.com"]
@@ -194,15 +194,15 @@ def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
 def test_a_like_whose_job_comes_while_redis_is_away_ends_in_a_mail_when_it_is_back(
     given, tubes, inbox, post, start, caplog
 ):
-    port = servers.free_port()
+    port = server_processes.free_port()
     given = given.model_copy(update={"redis_url": f"redis://127.0.0.1:{port}/0"})
-    redis = start(servers.redis, port)
+    redis = start(server_processes.redis, port)
     with liking(given) as likes:
         likes.like(post, "bob")
     redis.stop()
     with at_work(given):
         eventually(lambda: "again in" in caplog.text)
-        start(servers.redis, port)
+        start(server_processes.redis, port)
         mails = eventually(lambda: inbox.mails)
 
     assert [mail["To"] for mail in mails] == ["alice@example.com"]
@@ -373,7 +373,7 @@ def test_junk_is_buried_with_its_reason_and_stops_no_worker(raw_tubes, worker, l
 
 @pytest.mark.parametrize("arguments", [[], ["validation"], ["notification"]])
 def test_a_worker_starts_before_all_that_it_needs_and_stops_when_told(arguments):
-    nowhere = str(servers.free_port())
+    nowhere = str(server_processes.free_port())
     environment = os.environ | {
         "REDIS_URL": f"redis://127.0.0.1:{nowhere}/0",
         "REGISTRY_URL": f"http://127.0.0.1:{nowhere}",

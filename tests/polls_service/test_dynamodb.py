@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import servers
+import server_processes
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ConnectionClosedError
 
@@ -304,7 +304,7 @@ def test_a_mistake_of_ours_is_no_outage(table: DynamoTable, interfere: Interfere
 
 def test_a_server_that_is_away_is_an_outage(connect: Connect) -> None:
     with pytest.raises(DynamoTable.outages):
-        connect(place=f"http://127.0.0.1:{servers.free_port()}").status()
+        connect(place=f"http://127.0.0.1:{server_processes.free_port()}").status()
 
 
 def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Connect) -> None:
@@ -317,7 +317,7 @@ def test_a_crowd_waits_less_than_two_seconds_for_a_server_that_hangs(connect: Co
 def test_a_proxy_is_not_on_the_way_to_a_server_that_is_named(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{servers.free_port()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server_processes.free_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
 
     with pytest.raises(TableMissing):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
+import server_processes
 from botocore.awsrequest import AWSResponse
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -229,7 +229,7 @@ CALLS = [
 
 
 def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Headers) -> None:
-    with TestClient(_away(servers.free_port())) as client:
+    with TestClient(_away(server_processes.free_port())) as client:
         answers = [
             client.request(method, path, json=body, headers=as_user("bob")) for method, path, body in CALLS
         ]
@@ -244,10 +244,10 @@ def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Heade
 
 
 def test_dynamodb_may_come_later_and_come_back_empty(data: Path, as_user: Headers) -> None:
-    port = servers.free_port()
+    port = server_processes.free_port()
     with TestClient(_away(port)) as client:
         for start in ("first", "empty"):
-            server = servers.dynamodb(data / f"{start}-dynamodb", port)
+            server = server_processes.dynamodb(data / f"{start}-dynamodb", port)
             try:
                 eventually(lambda: client.get("/health").status_code == 200)
                 created = client.post("/polls", json=CALLS[0][2], headers=as_user("bob"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import psycopg2
 import pytest
-import servers
+import server_processes
 
 from common.tokens import Tokens
 from tests.polling import eventually
@@ -100,20 +100,20 @@ def database_user(postgres: int) -> str:
 
 def _free_offset() -> int:
     """Each line of the Procfile adds ten times this to its port, as it does for further instances."""
-    return next(n for n in range(20, 99) if all(servers.is_free(port + 10 * n) for port in PORTS))
+    return next(n for n in range(20, 99) if all(server_processes.is_free(port + 10 * n) for port in PORTS))
 
 
 @pytest.fixture(scope="session")
-def mails(data: Path) -> Iterator[servers.Server]:
-    server = servers.mail(data / "mail", servers.free_port())
+def mails(data: Path) -> Iterator[server_processes.Server]:
+    server = server_processes.mail(data / "mail", server_processes.free_port())
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def own_beanstalkd(data: Path) -> Iterator[servers.Server]:
+def own_beanstalkd(data: Path) -> Iterator[server_processes.Server]:
     """Not the one of other tests: the suite's workers would take their jobs."""
-    server = servers.beanstalkd(data / "suite-beanstalkd", servers.free_port())
+    server = server_processes.beanstalkd(data / "suite-beanstalkd", server_processes.free_port())
     yield server
     server.stop()
 
@@ -124,9 +124,9 @@ def suite(
     postgres: int,
     database_user: str,
     redis_port: int,
-    own_beanstalkd: servers.Server,
+    own_beanstalkd: server_processes.Server,
     dynamodb_port: int,
-    mails: servers.Server,
+    mails: server_processes.Server,
 ) -> Iterator[Suite]:
     offset = _free_offset()
     tokens = Tokens(SECRETS["JWT_SECRET"], "HS256", timedelta(minutes=5))

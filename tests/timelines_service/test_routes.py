@@ -8,7 +8,7 @@ from typing import Any
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -103,7 +103,7 @@ def test_a_queued_post_is_a_job_with_all_that_the_worker_needs(
 def test_without_beanstalkd_only_queued_posts_are_refused(
     settings: TimelinesSettings, store, as_user: Headers
 ) -> None:
-    away = settings.model_copy(update={"beanstalkd_port": servers.free_port()})
+    away = settings.model_copy(update={"beanstalkd_port": server_processes.free_port()})
     with TestClient(create_app(away)) as client:
         client.app.state.store.prepare()
         started = monotonic()
@@ -117,7 +117,7 @@ def test_without_beanstalkd_only_queued_posts_are_refused(
 
 
 def test_without_postgres_it_is_503(settings: TimelinesSettings, as_user: Headers) -> None:
-    away = settings.model_copy(update={"db_port": servers.free_port()})
+    away = settings.model_copy(update={"db_port": server_processes.free_port()})
     with TestClient(create_app(away)) as client:
         for path in ("/posts", f"/posts/id/{UNKNOWN}", "/posts/alice"):
             assert client.get(path).json()["code"] == "postgres_unavailable"

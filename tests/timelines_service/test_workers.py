@@ -11,7 +11,7 @@ from pathlib import Path
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 from sqlalchemy import text
 
 from common.fields import new_id
@@ -195,10 +195,10 @@ def _is_empty(tube: greenstalk.Client[bytes]) -> bool:
 def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
     start: Callable[..., Process], data: Path, tmp_path: Path
 ) -> None:
-    db_port, queue_port = servers.free_port(), servers.free_port()
+    db_port, queue_port = server_processes.free_port(), server_processes.free_port()
     start(db_port=db_port, beanstalkd_port=queue_port)
-    beanstalkd = servers.beanstalkd(tmp_path / "beanstalkd", queue_port)
-    postgres = servers.postgres(data / "later-postgres", db_port, durable=False)
+    beanstalkd = server_processes.beanstalkd(tmp_path / "beanstalkd", queue_port)
+    postgres = server_processes.postgres(data / "later-postgres", db_port, durable=False)
     settings = TimelinesSettings(_env_file=None, db_port=db_port, timelines_db_name="test_timelines")
     store = TimelinesStore.connect(settings.database)
     store.prepare()
@@ -219,8 +219,8 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
     settings: TimelinesSettings,
     tube: greenstalk.Client[bytes],
 ) -> None:
-    port = servers.free_port()
-    postgres = servers.postgres(data / "lost-postgres", port, durable=False)
+    port = server_processes.free_port()
+    postgres = server_processes.postgres(data / "lost-postgres", port, durable=False)
     store = TimelinesStore.connect(settings.model_copy(update={"db_port": port}).database)
     store.prepare()
     start(db_port=port)
@@ -231,7 +231,7 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
     lost = _post()
     tube.put(_job(lost))
     eventually(lambda: tube.stats_tube(TUBE)["current-jobs-delayed"] == 1)
-    postgres = servers.postgres(data / "lost-postgres", port, durable=False)
+    postgres = server_processes.postgres(data / "lost-postgres", port, durable=False)
     try:
         assert eventually(lambda: store.newest(2, None)[0] == lost)
     finally:

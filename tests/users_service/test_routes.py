@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
+import server_processes
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from passlib.hash import argon2, pbkdf2_sha256
@@ -477,19 +477,19 @@ def _assert_away(client: TestClient, headers: dict[str, str]) -> None:
 
 
 def test_postgres_may_come_late_go_away_and_come_back(data: Path, as_user: Headers) -> None:
-    port = servers.free_port()
+    port = server_processes.free_port()
     settings = UsersSettings(_env_file=None, registry_url=None, db_port=port)
     with TestClient(create_app(settings)) as client:
         _assert_away(client, as_user("alice"))
 
-        server = servers.postgres(data / "late-postgres", port, durable=False)
+        server = server_processes.postgres(data / "late-postgres", port, durable=False)
         eventually(lambda: client.get("/health").status_code == 200)
         assert client.post("/register", json=ALICE).status_code == 201
 
         server.stop()
         _assert_away(client, as_user("alice"))
 
-        server = servers.postgres(data / "late-postgres", port, durable=False)
+        server = server_processes.postgres(data / "late-postgres", port, durable=False)
         try:
             eventually(lambda: client.get("/health").status_code == 200)
             assert client.post("/login", json=ALICE).status_code == 200

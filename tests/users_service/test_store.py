@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
-import servers
+import server_processes
 from sqlalchemy import text
 
 from common.errors import BadRequest, Conflict, NotFound, Unauthorized
@@ -207,7 +207,7 @@ def test_two_processes_prepare_one_missing_database_at_once(postgres: int) -> No
 
 
 def test_a_server_that_is_away_is_an_outage() -> None:
-    settings = UsersSettings(_env_file=None, db_port=servers.free_port())
+    settings = UsersSettings(_env_file=None, db_port=server_processes.free_port())
 
     with pytest.raises(UsersStore.outages):
         UsersStore.connect(settings.database).ping()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-import servers
+import server_processes
 
 from common.discovery import client as module
 from common.discovery.client import ServiceClient
@@ -101,7 +101,7 @@ def ask(tokens) -> Iterator[Callable[..., ServiceClient]]:
 
 
 def refused() -> int:
-    return servers.free_port()
+    return server_processes.free_port()
 
 
 def test_the_answer_comes_back(serve, ask):

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx2
 import pytest
-import servers
+import server_processes
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -108,7 +108,7 @@ class Registry:
     """A registry in a process of its own."""
 
     def __init__(self, start: Start) -> None:
-        self._port = servers.free_port()
+        self._port = server_processes.free_port()
         self._start = start
         self.url = f"http://127.0.0.1:{self._port}"
 
@@ -166,9 +166,9 @@ def test_a_directory_learns_of_every_change(url: str, directory: Directory) -> N
 def test_a_service_registers_follows_its_health_and_leaves(
     start: Start, url: str, directory: Directory
 ) -> None:
-    port = servers.free_port()
+    port = server_processes.free_port()
     service = start(
-        "users_service.app", port=port, registry_url=url, db_port=servers.free_port()
+        "users_service.app", port=port, registry_url=url, db_port=server_processes.free_port()
     )  # without its PostgreSQL
     eventually(lambda: [one.status for one in directory.instances("users")] == [Status.DEGRADED], seconds=20)
     service.send_signal(signal.SIGTERM)
@@ -214,7 +214,7 @@ class Service:
     """What Registration needs of a service: that it is reached where it says, and how it is."""
 
     def __init__(self, registry_url: str) -> None:
-        port = servers.free_port()
+        port = server_processes.free_port()
         app = FastAPI(lifespan=self._life)
         app.include_router(live_router)
         self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
@@ -302,7 +302,7 @@ def test_who_was_never_registered_does_not_register_to_say_goodbye(url: str) -> 
 
     async def come_and_go() -> None:
         async with Registration(
-            url, "", "things", ("127.0.0.1", servers.free_port()), is_healthy
+            url, "", "things", ("127.0.0.1", server_processes.free_port()), is_healthy
         ) as registration:
             await registration.drain()
 

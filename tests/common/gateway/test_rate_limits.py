@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-import servers
+import server_processes
 from throttled.rate_limiter import per_min
 
 from common.errors import TooManyRequests
@@ -120,14 +120,14 @@ def test_gateways_that_share_a_redis_count_together(limiting, redis_url: str, ru
 
 
 def test_a_redis_that_is_away_is_done_without(limiting, run, caplog: pytest.LogCaptureFixture) -> None:
-    limiter = limiting(f"redis://127.0.0.1:{servers.free_port()}/0")
+    limiter = limiting(f"redis://127.0.0.1:{server_processes.free_port()}/0")
 
     assert run(_admitted(limiter, *[ANYBODY] * 10)) == 3
     assert len(caplog.records) == 1
 
 
 def test_a_redis_that_hangs_is_not_waited_for(limiting, run, tmp_path: Path) -> None:
-    server = servers.redis(tmp_path / "hung", servers.free_port())
+    server = server_processes.redis(tmp_path / "hung", server_processes.free_port())
     limiter = limiting(f"redis://127.0.0.1:{server.port}/0")
     server._process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
@@ -140,7 +140,7 @@ def test_a_redis_that_hangs_is_not_waited_for(limiting, run, tmp_path: Path) -> 
 
 
 def test_a_redis_that_stops_answering_doubles_nothing(limiting, run, tmp_path: Path) -> None:
-    server = servers.redis(tmp_path / "slow", servers.free_port())
+    server = server_processes.redis(tmp_path / "slow", server_processes.free_port())
     limiter = limiting(f"redis://127.0.0.1:{server.port}/0")
     before = run(_admitted(limiter, *[ANYBODY] * 2))
     server._process.send_signal(signal.SIGSTOP)

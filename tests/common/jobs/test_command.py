@@ -9,7 +9,7 @@ from pathlib import Path
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 
 from common.jobs.__main__ import BuriedJobs
 from common.jobs.queue import Envelope
@@ -21,14 +21,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def beanstalkd(tmp_path: Path) -> Iterator[servers.Server]:
-    server = servers.beanstalkd(tmp_path / "jobs", servers.free_port())
+def beanstalkd(tmp_path: Path) -> Iterator[server_processes.Server]:
+    server = server_processes.beanstalkd(tmp_path / "jobs", server_processes.free_port())
     yield server
     server.stop()
 
 
 @pytest.fixture
-def client(beanstalkd: servers.Server) -> Iterator[greenstalk.Client[bytes]]:
+def client(beanstalkd: server_processes.Server) -> Iterator[greenstalk.Client[bytes]]:
     with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None) as client:
         yield client
 
@@ -51,7 +51,7 @@ def bury(client: greenstalk.Client[bytes]) -> Bury:
 
 
 @pytest.fixture
-def run(beanstalkd: servers.Server) -> Run:
+def run(beanstalkd: server_processes.Server) -> Run:
     def run(*arguments: object, port: int = beanstalkd.port) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "common.jobs", *map(str, arguments)]
         environment = os.environ | {"BEANSTALKD_PORT": str(port)}
@@ -122,7 +122,7 @@ def test_what_was_buried_before_a_restart_is_listed(
     bury()
     beanstalkd._process.send_signal(signal.SIGKILL)
     beanstalkd._process.wait()
-    again = servers.beanstalkd(tmp_path / "jobs", servers.free_port())
+    again = server_processes.beanstalkd(tmp_path / "jobs", server_processes.free_port())
 
     lines = run("list", port=again.port).stdout.splitlines()
     again.stop()
@@ -194,7 +194,7 @@ def test_that_there_is_none_is_said(run: Run, arguments: list[str]) -> None:
 
 
 def test_a_beanstalkd_that_is_away_is_said_in_one_line(run: Run) -> None:
-    away = run("list", port=servers.free_port())
+    away = run("list", port=server_processes.free_port())
 
     assert away.returncode == 1
     assert away.stderr.count("\n") == 1

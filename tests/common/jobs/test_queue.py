@@ -12,7 +12,7 @@ from pathlib import Path
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 from pydantic import BaseModel, ValidationError
 
 from common.jobs.queue import Envelope, Job, JobQueue, QueueUnavailable
@@ -52,11 +52,11 @@ class Beanstalkd:
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self.port = servers.free_port()
+        self.port = server_processes.free_port()
         self.start()
 
     def start(self) -> None:
-        self._server = servers.beanstalkd(self._data, self.port)
+        self._server = server_processes.beanstalkd(self._data, self.port)
 
     def signal(self, number: signal.Signals) -> None:
         self._server._process.send_signal(number)
@@ -278,7 +278,7 @@ def test_building_a_queue_touches_no_network() -> None:
 
 
 def test_a_put_without_a_server_fails_at_once() -> None:
-    queue = JobQueue.connect("127.0.0.1", servers.free_port(), "test")
+    queue = JobQueue.connect("127.0.0.1", server_processes.free_port(), "test")
 
     assert seconds_of(lambda: queue.put(Note(text="hello"))) < 1.4
 
@@ -287,7 +287,7 @@ def test_a_ping_tells_whether_the_server_is_there(queue: JobQueue) -> None:
     queue.ping()
 
     with pytest.raises(QueueUnavailable):
-        JobQueue.connect("127.0.0.1", servers.free_port(), "test").ping()
+        JobQueue.connect("127.0.0.1", server_processes.free_port(), "test").ping()
 
 
 @pytest.mark.parametrize("is_connected", [False, True])

@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 import greenstalk
 import pytest
-import servers
+import server_processes
 from pydantic import BaseModel
 
 from common.jobs import worker
@@ -275,8 +275,8 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(queue: JobQue
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_is_back_within_five_seconds_of_its_queue(tmp_path: Path, how: signal.Signals) -> None:
-    port = servers.free_port()
-    server = servers.beanstalkd(tmp_path / "jobs", port)
+    port = server_processes.free_port()
+    server = server_processes.beanstalkd(tmp_path / "jobs", port)
     putting, working = (JobQueue.connect("127.0.0.1", port, TUBE) for _ in range(2))
     handled: list[int] = []
     stop = Event()
@@ -287,7 +287,7 @@ def test_a_worker_is_back_within_five_seconds_of_its_queue(tmp_path: Path, how: 
     putting.close()
     server._process.send_signal(how)
     server._process.wait()
-    server = servers.beanstalkd(tmp_path / "jobs", port)
+    server = server_processes.beanstalkd(tmp_path / "jobs", port)
     putting.put(Number(number=2))
 
     eventually(lambda: handled == [1, 2], seconds=5)

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import servers
+import server_processes
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError
@@ -207,7 +207,7 @@ def test_a_database_of_a_newer_version_is_waited_at(database: Database, migratio
 
 
 def test_without_a_server_preparing_meets_an_outage(url: URL, connect, migrations: Path) -> None:
-    database = connect(url.set(port=servers.free_port()))
+    database = connect(url.set(port=server_processes.free_port()))
 
     with pytest.raises(Database.outages):
         database.prepare(migrations)

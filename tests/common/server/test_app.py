@@ -17,7 +17,7 @@ from threading import Event, Thread
 
 import httpx2
 import pytest
-import servers
+import server_processes
 
 from tests.polling import eventually
 
@@ -110,7 +110,7 @@ def registry() -> Iterator[Registry]:
 
 @contextmanager
 def _running(tmp_path: Path, **variables: str) -> Iterator[Process]:
-    port = servers.free_port()
+    port = server_processes.free_port()
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path)],
         cwd=ROOT,
@@ -118,7 +118,7 @@ def _running(tmp_path: Path, **variables: str) -> Iterator[Process]:
         stdout=subprocess.DEVNULL,
     ) as process:
         try:
-            eventually(lambda: not servers.is_free(port))
+            eventually(lambda: not server_processes.is_free(port))
             yield Process(process, port)
         finally:
             process.kill()
@@ -169,7 +169,7 @@ def test_who_is_told_to_end_says_so_serves_on_finishes_and_deregisters(
         registered.process.terminate()
         eventually(lambda: "POST /heartbeat/1 draining" in registry.told)
         while_draining = httpx2.get(f"{registered.url}/livez")
-        eventually(lambda: servers.is_free(int(registered.url.rpartition(":")[2])))
+        eventually(lambda: server_processes.is_free(int(registered.url.rpartition(":")[2])))
         told_before = registry.told[:]
         (tmp_path / "released").touch()
 

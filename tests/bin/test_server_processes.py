@@ -9,16 +9,16 @@ import greenstalk
 import psycopg2
 import pytest
 import redis
-import servers
+import server_processes
 
 from tests.conftest import pytest_configure
 from tests.polling import eventually
 
 
 def test_postgres_keeps_its_data_over_a_restart(data: Path) -> None:
-    port = servers.free_port()
+    port = server_processes.free_port()
     for statement in ("CREATE TABLE kept AS SELECT 1", "SELECT * FROM kept"):
-        server = servers.postgres(data / "kept-postgres", port)
+        server = server_processes.postgres(data / "kept-postgres", port)
         try:
             with psycopg2.connect(
                 host="127.0.0.1", port=port, user="postgres", password="postgres"
@@ -35,13 +35,13 @@ def test_postgres_asks_for_the_password(postgres: int) -> None:
 
 
 def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
-    port = servers.free_port()
-    server = servers.redis(tmp_path / "redis", port)
+    port = server_processes.free_port()
+    server = server_processes.redis(tmp_path / "redis", port)
     with redis.Redis(port=port) as client:
         client.set("kept", "yes")
     server.stop()
 
-    server = servers.redis(tmp_path / "redis", port)
+    server = server_processes.redis(tmp_path / "redis", port)
     with redis.Redis(port=port) as client:
         kept = client.get("kept")
     server.stop()
@@ -50,13 +50,13 @@ def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_beanstalkd_keeps_its_jobs_over_a_restart(tmp_path: Path) -> None:
-    port = servers.free_port()
-    server = servers.beanstalkd(tmp_path / "beanstalkd", port)
+    port = server_processes.free_port()
+    server = server_processes.beanstalkd(tmp_path / "beanstalkd", port)
     with greenstalk.Client(("127.0.0.1", port)) as client:
         client.put("kept")
     server.stop()
 
-    server = servers.beanstalkd(tmp_path / "beanstalkd", port)
+    server = server_processes.beanstalkd(tmp_path / "beanstalkd", port)
     with greenstalk.Client(("127.0.0.1", port)) as client:
         kept = client.reserve(timeout=1).body
     server.stop()
@@ -65,8 +65,8 @@ def test_beanstalkd_keeps_its_jobs_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_dynamodb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
-    port = servers.free_port()
-    server = servers.dynamodb(tmp_path / "dynamodb", port)
+    port = server_processes.free_port()
+    server = server_processes.dynamodb(tmp_path / "dynamodb", port)
     client = boto3.client(
         "dynamodb",
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -82,7 +82,7 @@ def test_dynamodb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
     )
     server.stop()
 
-    server = servers.dynamodb(tmp_path / "dynamodb", port)
+    server = server_processes.dynamodb(tmp_path / "dynamodb", port)
     tables = client.list_tables()["TableNames"]
     server.stop()
     client.close()
@@ -91,7 +91,7 @@ def test_dynamodb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_mail_becomes_a_file(tmp_path: Path) -> None:
-    server = servers.mail(tmp_path / "mail", servers.free_port())
+    server = server_processes.mail(tmp_path / "mail", server_processes.free_port())
     with smtplib.SMTP("127.0.0.1", server.port) as client:
         client.sendmail("a@example.com", ["b@example.com"], "Subject: hello\n\nworld")
 
@@ -102,16 +102,18 @@ def test_a_mail_becomes_a_file(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named(tmp_path: Path, redis_port: int) -> None:
-    with pytest.raises(servers.NotStarted, match=f"port {redis_port}, meant for beanstalkd, is taken"):
-        servers.beanstalkd(tmp_path / "beanstalkd", redis_port)
+    with pytest.raises(
+        server_processes.NotStarted, match=f"port {redis_port}, meant for beanstalkd, is taken"
+    ):
+        server_processes.beanstalkd(tmp_path / "beanstalkd", redis_port)
 
 
 def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonly.aof").write_text("junk")
 
-    with pytest.raises(servers.NotStarted, match=r"redis\.log"):
-        servers.redis(tmp_path / "redis", servers.free_port())
+    with pytest.raises(server_processes.NotStarted, match=r"redis\.log"):
+        server_processes.redis(tmp_path / "redis", server_processes.free_port())
 
 
 def test_the_proxy_of_a_shell_is_not_for_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,26 @@
 from pathlib import Path
 from urllib.error import HTTPError
 
+import backing_services
 import dev
 import pytest
-import servers
-import stores
+import server_processes
 
 
-def _expected(name: str, **variables: str) -> stores.Expected:
-    [found] = [one for one in stores.expected(variables) if one.name == name]
+def _expected(name: str, **variables: str) -> backing_services.Expected:
+    [found] = [one for one in backing_services.expected(variables) if one.name == name]
     return found
 
 
 def test_a_server_that_runs_already_is_used(redis_port: int) -> None:
-    with stores.Stores([_expected("redis", REDIS_URL=f"redis://127.0.0.1:{redis_port}/0")]) as used:
+    with backing_services.BackingServices(
+        [_expected("redis", REDIS_URL=f"redis://127.0.0.1:{redis_port}/0")]
+    ) as used:
         assert used.started == []
 
 
 def test_a_server_elsewhere_is_not_started() -> None:
-    with stores.Stores([_expected("postgres", DB_HOST="db.example.com")]) as used:
+    with backing_services.BackingServices([_expected("postgres", DB_HOST="db.example.com")]) as used:
         assert used.started == []
 
 
@@ -28,11 +30,11 @@ def test_a_server_that_is_missing_is_started_and_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    port = servers.free_port()
-    with stores.Stores([_expected("beanstalkd", BEANSTALKD_PORT=str(port))]) as used:
+    port = server_processes.free_port()
+    with backing_services.BackingServices([_expected("beanstalkd", BEANSTALKD_PORT=str(port))]) as used:
         assert [server.port for server in used.started] == [port]
 
-    assert servers.is_free(port)
+    assert server_processes.is_free(port)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,8 @@ def test_a_stranger_on_a_port_is_named_with_the_variable_that_moves_it(
     needed = _expected(name, **{variable: value.format(redis_port)})
 
     with (
-        pytest.raises(stores.Misplaced, match=f"(?s)Port {redis_port} is taken.*{variable}"),
-        stores.Stores([needed]),
+        pytest.raises(backing_services.WrongServer, match=f"(?s)Port {redis_port} is taken.*{variable}"),
+        backing_services.BackingServices([needed]),
     ):
         pass
 
@@ -58,54 +60,62 @@ def test_a_stranger_on_a_port_is_named_with_the_variable_that_moves_it(
 def test_a_postgres_that_refuses_the_password_is_named_too(postgres: int) -> None:
     needed = _expected("postgres", DB_PORT=str(postgres), DB_PASSWORD="wrong")
 
-    with pytest.raises(stores.Misplaced, match="password authentication failed"), stores.Stores([needed]):
+    with (
+        pytest.raises(backing_services.WrongServer, match="password authentication failed"),
+        backing_services.BackingServices([needed]),
+    ):
         pass
 
 
 def test_an_empty_dynamodb_url_and_a_mail_server_of_ones_own_start_nothing() -> None:
-    names = {one.name for one in stores.expected({"DYNAMODB_URL": "", "SMTP_HOST": "mail.example.com"})}
+    names = {
+        one.name for one in backing_services.expected({"DYNAMODB_URL": "", "SMTP_HOST": "mail.example.com"})
+    }
 
     assert names == {"postgres", "redis", "beanstalkd"}
 
 
 def test_databases_that_are_elsewhere_need_no_postgres_here() -> None:
-    urls = dict.fromkeys(stores.DATABASE_URLS, "postgresql://db.example.com/x")
+    urls = dict.fromkeys(backing_services.DATABASE_URLS, "postgresql://db.example.com/x")
 
-    assert "postgres" not in {one.name for one in stores.expected(urls)}
+    assert "postgres" not in {one.name for one in backing_services.expected(urls)}
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
 def test_what_is_no_port_is_said(port: str) -> None:
-    with pytest.raises(stores.Misplaced, match="DB_PORT"):
-        stores.expected({"DB_PORT": port})
+    with pytest.raises(backing_services.WrongServer, match="DB_PORT"):
+        backing_services.expected({"DB_PORT": port})
 
 
 @pytest.mark.parametrize("variable", ["REDIS_URL", "DYNAMODB_URL"])
 @pytest.mark.parametrize("url", ["redis://:s3cret@127.0.0.1:x/0", "s3cret:6379"])
 def test_a_url_that_leads_nowhere_is_said_but_not_repeated(variable: str, url: str) -> None:
-    with pytest.raises(stores.Misplaced, match=variable) as said:
-        stores.expected({variable: url})
+    with pytest.raises(backing_services.WrongServer, match=variable) as said:
+        backing_services.expected({variable: url})
 
     assert "s3cret" not in str(said.value)
 
 
 def test_an_empty_variable_is_none() -> None:
     assert _expected("postgres", DB_PORT="", DB_HOST="").port == 5432
-    assert _expected("mail", SMTP_HOST="").port == stores.MAIL_PORT
+    assert _expected("mail", SMTP_HOST="").port == backing_services.MAIL_PORT
 
 
 def test_an_empty_variable_is_none_for_the_processes_of_bin_dev_too() -> None:
     given = dev._for_processes({"SMTP_HOST": "", "SMTP_PORT": "", "LOG_FORMAT": ""})
 
-    assert (given["SMTP_HOST"], given["SMTP_PORT"]) == (servers.HOST, str(stores.MAIL_PORT))
+    assert (given["SMTP_HOST"], given["SMTP_PORT"]) == (
+        server_processes.HOST,
+        str(backing_services.MAIL_PORT),
+    )
     assert given["LOG_FORMAT"] == "text"
 
 
 def test_what_runs_here_is_asked_past_any_proxy(monkeypatch: pytest.MonkeyPatch, dynamodb_port: int) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{servers.free_port()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server_processes.free_port()}")
     url = f"http://127.0.0.1:{dynamodb_port}"
 
-    servers.list_tables(url)
+    server_processes.list_tables(url)
     with pytest.raises(HTTPError):  # it answers
         dev.DIRECTLY.open(f"{url}/health/none")
 
@@ -114,7 +124,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / ".env").write_text("DB_PORT=1\nDB_USER=file\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DB_PORT", "2")
-    variables = stores.environment()
+    variables = backing_services.environment()
 
     assert (variables["DB_PORT"], variables["DB_USER"]) == ("2", "file")
 
@@ -124,5 +134,5 @@ def test_a_taken_application_port_is_named_with_its_line(redis_port: int) -> Non
         f"users: PORT=$(({redis_port} + PORT % 100 * 10)) exec python -m users_service.app\nw: exec x\n"
     )
 
-    with pytest.raises(dev.Stopped, match=f"(?s)Port {redis_port} is taken.*`users:`"):
+    with pytest.raises(dev.StartupAborted, match=f"(?s)Port {redis_port} is taken.*`users:`"):
         dev._free_ports(procfile)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import greenstalk
 import psycopg2
 import redis
-import servers
+import server_processes
 from botocore.exceptions import BotoCoreError, ClientError
 from dotenv import dotenv_values
 
@@ -26,14 +26,14 @@ MAIL_PORT = 1025
 DATABASE_URLS = ("USERS_DATABASE_URL", "TIMELINES_DATABASE_URL")
 
 # What the drivers raise when something else, or nothing, answers.
-STRANGE = (
+PROBE_ERRORS = (
     OSError, AssertionError, greenstalk.Error, psycopg2.Error, redis.RedisError, BotoCoreError, ClientError,
 )  # fmt: skip
 
 Environment = Mapping[str, str]
 
 
-class Misplaced(Exception):
+class WrongServer(Exception):
     """A server is not where the variables say, or they do not say where."""
 
 
@@ -46,7 +46,7 @@ class Expected:
     port: int
     variable: str
     ask: Callable[[], object]
-    start: Callable[[Path, int], servers.Server]
+    start: Callable[[Path, int], server_processes.Server]
 
 
 def environment() -> dict[str, str]:
@@ -64,20 +64,24 @@ def expected(variables: Environment) -> list[Expected]:
     if url := variables.get("DYNAMODB_URL", "http://127.0.0.1:8000"):
         needed.append(_dynamodb(url))
     if not variables.get("SMTP_HOST"):
-        needed.append(Expected("mail", servers.HOST, MAIL_PORT, "SMTP_HOST", lambda: None, servers.mail))
+        needed.append(
+            Expected(
+                "mail", server_processes.HOST, MAIL_PORT, "SMTP_HOST", lambda: None, server_processes.mail
+            )
+        )
     return needed
 
 
 def _port(variables: Environment, name: str, default: int) -> int:
     value = variables.get(name) or str(default)
     if not (value.isdecimal() and 0 < int(value) < 65536):
-        raise Misplaced(f"{name} is no port: {value}")
+        raise WrongServer(f"{name} is no port: {value}")
     return int(value)
 
 
 def _place(name: str, url: str, default_port: int) -> tuple[str, int]:
     # The URL is not repeated: it may hold a password.
-    no_place = Misplaced(f"{name} is no URL of a server")
+    no_place = WrongServer(f"{name} is no URL of a server")
     parts = urlsplit(url)
     if not parts.hostname and parts.scheme != "unix":
         raise no_place
@@ -96,8 +100,8 @@ def _postgres(variables: Environment) -> Expected:
             host=host, port=port, user=user, password=password, dbname="postgres", connect_timeout=2
         ).close()
 
-    def start(data: Path, port: int) -> servers.Server:
-        return servers.postgres(data, port, user, password)
+    def start(data: Path, port: int) -> server_processes.Server:
+        return server_processes.postgres(data, port, user, password)
 
     return Expected("postgres", host, port, "DB_PORT", ask, start)
 
@@ -110,33 +114,33 @@ def _redis(variables: Environment) -> Expected:
         with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
             client.ping()
 
-    return Expected("redis", host, port, "REDIS_URL", ask, servers.redis)
+    return Expected("redis", host, port, "REDIS_URL", ask, server_processes.redis)
 
 
 def _beanstalkd(variables: Environment) -> Expected:
-    host = variables.get("BEANSTALKD_HOST") or servers.HOST
+    host = variables.get("BEANSTALKD_HOST") or server_processes.HOST
     port = _port(variables, "BEANSTALKD_PORT", 11300)
 
     def ask() -> None:
         with greenstalk.Client((host, port)) as client:
             client.stats()
 
-    return Expected("beanstalkd", host, port, "BEANSTALKD_PORT", ask, servers.beanstalkd)
+    return Expected("beanstalkd", host, port, "BEANSTALKD_PORT", ask, server_processes.beanstalkd)
 
 
 def _dynamodb(url: str) -> Expected:
     host, port = _place("DYNAMODB_URL", url, 80)
-    ask = partial(servers.list_tables, url)
-    return Expected("dynamodb", host, port, "DYNAMODB_URL", ask, servers.dynamodb)
+    ask = partial(server_processes.list_tables, url)
+    return Expected("dynamodb", host, port, "DYNAMODB_URL", ask, server_processes.dynamodb)
 
 
-class Stores:
+class BackingServices:
     """The servers started here. What runs elsewhere, or ran before, is used and left alone."""
 
     def __init__(self, needed: list[Expected]) -> None:
         self._needed = needed
         self._stack = contextlib.ExitStack()
-        self.started: list[servers.Server] = []
+        self.started: list[server_processes.Server] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -152,7 +156,7 @@ class Stores:
         where = f"{one.name:10} {one.host}:{one.port}"
         if one.host not in LOCAL:
             say(f"{where}  elsewhere")
-        elif servers.is_free(one.port):
+        elif server_processes.is_free(one.port):
             server = one.start(DATA.resolve() / one.name, one.port)
             stack.callback(server.stop)
             self.started.append(server)
@@ -164,9 +168,9 @@ class Stores:
     def _require(self, one: Expected) -> None:
         try:
             one.ask()
-        except STRANGE as exc:
+        except PROBE_ERRORS as exc:
             reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-            raise Misplaced(
+            raise WrongServer(
                 f"Port {one.port} is taken, and not by the {one.name} that is expected there ({reason}).\n"
                 f"Stop what runs there, or set {one.variable} to where {one.name} is or may be started."
             ) from exc
