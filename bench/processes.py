@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +16,9 @@ from typing import Self
 
 import psutil
 import server_processes
+import suite
 
-ROOT = Path(__file__).parent.parent
 SERVICES = ("users", "timelines", "likes", "polls")
-PROCFILE_LINE = re.compile(r"^(?P<name>\w+): .*exec python (?P<command>.+)$", re.MULTILINE)
-
 READY_SECONDS = 60
 STOP_SECONDS = 10
 
@@ -30,7 +26,7 @@ STOP_SECONDS = 10
 class Running:
     """A process of the suite, or of a baseline."""
 
-    def __init__(self, name: str, port: int, process: psutil.Popen) -> None:
+    def __init__(self, name: str, port: int, process: psutil.Process) -> None:
         self.name = name
         self.port = port
         self._process = process
@@ -74,17 +70,10 @@ class Processes:
 
     def python(self, name: str, *arguments: str, port: int = 0, **variables: str) -> Running:
         """Start a Python process, its output going nowhere that anybody waits for."""
-        log = self._stack.enter_context((self._data / f"{name}-{port}.log").open("wb"))
-        process = psutil.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=os.environ | self.environment | ({"PORT": str(port)} if port else {}) | variables,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        given = self.environment | ({"PORT": str(port)} if port else {}) | variables
+        return self._running(
+            name, port, suite.start([sys.executable, *arguments], self._log(name, port), given)
         )
-        self._stack.callback(_stop, process)
-        return Running(name, port, process)
 
     def service(self, name: str, *arguments: str, **variables: str) -> Running:
         """Start one of our processes that serve, and wait until it is well."""
@@ -102,27 +91,29 @@ class Processes:
 
     def stores(self) -> None:
         """Start the backing servers, and tell them to whatever is started from now on."""
-        self.environment |= {
-            "DB_PORT": str(self.store(server_processes.postgres)),
-            "REDIS_URL": f"redis://127.0.0.1:{self.store(server_processes.redis)}/0",
-            "BEANSTALKD_PORT": str(self.store(server_processes.beanstalkd)),
-            "DYNAMODB_URL": f"http://127.0.0.1:{self.store(server_processes.dynamodb)}",
-            "SMTP_PORT": str(self.store(server_processes.mail)),
-        }
+        ports = {start.__name__: self.store(start) for start in server_processes.STARTERS}
+        self.environment |= suite.locations(ports)
 
     def suite(self, instances: int = 1) -> list[Running]:
         """Start every line of the Procfile, those of the four services that often, and wait for them."""
         registry = server_processes.free_port()
         self.environment["REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
         running: list[Running] = []
-        for line in PROCFILE_LINE.finditer((ROOT / "Procfile").read_text()):
-            name, command = line["name"], line["command"].split()
-            for _ in range(instances if name in SERVICES else 1):
-                port = registry if name == "registry" else server_processes.free_port()
-                running.append(self.python(name, *command, port=port))
+        for line in suite.procfile():
+            for _ in range(instances if line.name in SERVICES else 1):
+                port = registry if line.name == "registry" else server_processes.free_port()
+                process = line.start(self._log(line.name, port), self.environment, port)
+                running.append(self._running(line.name, port, process))
         gateway = next(one for one in running if one.name == "gateway")
         wait_until(partial(_is_whole, gateway.port, instances), "the suite")
         return running
+
+    def _log(self, name: str, port: int) -> Path:
+        return self._data / f"{name}-{port}.log"
+
+    def _running(self, name: str, port: int, process: subprocess.Popen[bytes]) -> Running:
+        self._stack.callback(suite.stop, [process], STOP_SECONDS)
+        return Running(name, port, psutil.Process(process.pid))
 
 
 def _is_whole(gateway: int, instances: int) -> bool:
@@ -133,15 +124,6 @@ def _is_whole(gateway: int, instances: int) -> bool:
     except OSError:
         return False
     return all(one["status"] == "up" and one["instances"] == instances for one in services)
-
-
-def _stop(process: psutil.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def wait_for(url: str, name: str) -> None:

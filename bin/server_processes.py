@@ -132,6 +132,9 @@ def mail(data: Path, port: int) -> Server:
     return _start("mail", port, command, data, lambda: socket.create_connection((HOST, port), 1).close())
 
 
+STARTERS = (postgres, redis, beanstalkd, dynamodb, mail)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))

@@ -183,7 +183,7 @@ class FaultRun:
     def __init__(self, data: Path, seed: int) -> None:
         self._seed = seed
         self._suite = Suite(data)
-        self._blows: list[FaultEvent] = []
+        self._events: list[FaultEvent] = []
 
     def run(self, faults: Iterable[Fault]) -> Report:
         """Start it all, let the faults happen one after the other, compare, end it all."""
@@ -191,11 +191,11 @@ class FaultRun:
             self._suite.start()
             with Load(self._suite.url, PEOPLE, self._seed) as load:
                 for fault in faults:
-                    self._blows.append(self._inject(fault, load.history))
+                    self._events.append(self._inject(fault, load.history))
             checker = self._survey(load.history)
         finally:
             self._suite.end()
-        return Report(self._seed, self._blows, load.history, checker, list(self._suite.logs()))
+        return Report(self._seed, self._events, load.history, checker, list(self._suite.logs()))
 
     def _inject(self, fault: Fault, history: History) -> FaultEvent:
         print(fault, flush=True)
@@ -227,7 +227,7 @@ class FaultRun:
         while time.monotonic() < deadline:
             if are_jobs_done(self._suite.ports["beanstalkd"]):
                 checker = look()
-                if checker.is_clean and len(checker.unnotified) <= in_hand(self._blows):
+                if checker.is_clean and len(checker.unnotified) <= in_hand(self._events):
                     return checker
             Event().wait(1)
         return look()
@@ -235,7 +235,7 @@ class FaultRun:
 
 def in_hand(events: Iterable[FaultEvent]) -> int:
     """How many mails may have been in hand when their worker died, or the server that they were handed to."""
-    mailing = {"notification_worker", "mail"}
+    mailing = {"likes_notification_worker", "mail"}
     return sum(
         event.fault.verb != "stop" and not mailing.isdisjoint(event.fault.processes) for event in events
     )

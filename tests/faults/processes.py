@@ -3,26 +3,20 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import server_processes
+import suite
 
 from tests.polling import eventually
 
-ROOT = Path(__file__).parents[2]
+LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
-WORKERS = {
-    "timelines_worker": ["-m", "timelines_service.workers"],
-    "validation_worker": ["-m", "likes_service.workers"],
-    "notification_worker": ["-m", "likes_service.workers", "notification"],
-}
+WORKERS = tuple(line.name for line in LINES if line.port is None)
 START_SECONDS = 60
-# foreman kills what takes longer.
-STOP_SECONDS = 5
 
 
 class Process:
@@ -50,7 +44,7 @@ class Process:
     def stop(self) -> None:
         """As an operator does. A process that does not end in time is a failure of its own."""
         self._running.send_signal(signal.SIGINT if self.name == "postgres" else signal.SIGTERM)
-        self._running.wait(STOP_SECONDS)
+        self._running.wait(suite.STOP_SECONDS)
 
     def end(self) -> None:
         """Whatever state it is in."""
@@ -58,7 +52,7 @@ class Process:
             self.resume()
             self._signal(signal.SIGTERM if self.name != "postgres" else signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(suite.STOP_SECONDS)
                 return
             self.kill()
 
@@ -115,25 +109,15 @@ class Suite:
 
     @staticmethod
     def _names() -> Iterator[str]:
-        yield from ("postgres", "redis", "beanstalkd", "dynamodb", "mail", "registry", "gateway")
+        yield from ("registry", "gateway", *(start.__name__ for start in server_processes.STARTERS))
         yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
 
     def _launches(self) -> Iterator[tuple[str, Callable[[], "subprocess.Popen[bytes]"]]]:
-        for store in (
-            server_processes.postgres,
-            server_processes.redis,
-            server_processes.beanstalkd,
-            server_processes.dynamodb,
-            server_processes.mail,
-        ):
+        for store in server_processes.STARTERS:
             yield store.__name__, self._store(store)
-        yield "registry", self._process("registry", ["-m", "registry_service.app"])
-        for service in SERVICES:
-            for name in (f"{service}.1", f"{service}.2"):
-                yield name, self._process(name, ["-m", f"{service}_service.app"])
-        yield "gateway", self._process("gateway", ["gateway.py"])
-        for worker, arguments in WORKERS.items():
-            yield worker, self._process(worker, arguments)
+        for line in LINES:
+            for name in (f"{line.name}.1", f"{line.name}.2") if line.name in SERVICES else (line.name,):
+                yield name, self._process(name, line)
 
     def _store(
         self, start: Callable[[Path, int], server_processes.Server]
@@ -141,29 +125,7 @@ class Suite:
         name = start.__name__
         return lambda: start(self.data / "stores" / name, self.ports[name])._process
 
-    def _process(self, name: str, arguments: list[str]) -> Callable[[], "subprocess.Popen[bytes]"]:
-        def launch() -> "subprocess.Popen[bytes]":
-            with (self.data / f"{name}.log").open("ab") as log:
-                return subprocess.Popen(
-                    [sys.executable, *arguments],
-                    cwd=ROOT,
-                    env=os.environ | self._variables(name),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
-
-        return launch
-
-    def _variables(self, name: str) -> dict[str, str]:
-        port = {"PORT": str(self.ports[name])} if name in self.ports else {}
-        return port | {
-            "REGISTRY_URL": f"http://127.0.0.1:{self.ports['registry']}",
-            "DB_PORT": str(self.ports["postgres"]),
-            "REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}/0",
-            "BEANSTALKD_PORT": str(self.ports["beanstalkd"]),
-            "DYNAMODB_URL": f"http://127.0.0.1:{self.ports['dynamodb']}",
-            "SMTP_PORT": str(self.ports["mail"]),
-            # The load is one machine's, and meant to be.
-            "RATE_LIMIT": "off",
-        }
+    def _process(self, name: str, line: suite.Line) -> Callable[[], "subprocess.Popen[bytes]"]:
+        # The load is one machine's, and meant to be.
+        variables = suite.locations(self.ports) | {"RATE_LIMIT": "off"}
+        return lambda: line.start(self.data / f"{name}.log", variables, self.ports.get(name))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.run import Fault, FaultRun, shuffled
+from tests.faults.fault_run import Fault, FaultRun, shuffled
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.faults.run import QUICK, ROLLING_RESTART, Fault, FaultRun, Report
 
+from tests.faults.fault_run import QUICK, ROLLING_RESTART, Fault, FaultRun, Report
 from tests.faults.history import Answer, Model
 
 SEED = 20

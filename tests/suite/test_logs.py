@@ -31,9 +31,9 @@ def test_a_refusal_repeats_no_password(suite: Suite, path: str, body: Any) -> No
     assert PASSWORD not in answer.text
 
 
-@pytest.mark.parametrize("port", [8080, 8006, 5100, 5200, 8004, 8005])
-def test_a_token_in_the_wrong_place_is_no_error_and_not_logged(suite: Suite, port: int) -> None:
-    token, url = suite.tokens.issue("log_alice"), f"http://127.0.0.1:{suite.ports[port]}"
+@pytest.mark.parametrize("service", ["gateway", "registry", "users", "timelines", "likes", "polls"])
+def test_a_token_in_the_wrong_place_is_no_error_and_not_logged(suite: Suite, service: str) -> None:
+    token, url = suite.tokens.issue("log_alice"), f"http://127.0.0.1:{suite.ports[service]}"
     asked = [
         httpx2.get(f"{url}/posts", params={"access_token": token}),
         httpx2.get(f"{url}/posts", headers={"Cookie": f"token={token}"}),
@@ -48,9 +48,9 @@ def test_a_token_in_the_wrong_place_is_no_error_and_not_logged(suite: Suite, por
 @pytest.mark.parametrize("secret", [*SECRETS.values(), PASSWORD, "eyJhbGciOiJI", "a@example.com"])
 def test_a_log_with_something_private_in_it_is_noticed(secret: str) -> None:
     with pytest.raises(AssertionError):
-        check_log(f'12:00:00 users.1 | {{"message": "{secret}"}}')
+        check_log(f'{{"message": "{secret}"}}')
 
 
 def test_an_event_of_two_lines_is_noticed() -> None:
     with pytest.raises(ValueError, match="Expecting value"):
-        check_log('12:00:00 users.1 | {"message": "one"}\n12:00:00 users.1 | two')
+        check_log('{"message": "one"}\ntwo')
