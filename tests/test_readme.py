@@ -6,29 +6,15 @@ from pathlib import Path
 
 import dev
 import pytest
-from pydantic_settings import BaseSettings
 
 import gateway
+from tests.settings_classes import SETTINGS, VARIABLES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
-SETTINGS = {
-    "gateway": "gateway:GatewaySettings",
-    "registry": "registry_service.settings:RegistrySettings",
-    "users": "users_service.settings:UsersSettings",
-    "timelines": "timelines_service.settings:TimelinesSettings",
-    "likes": "likes_service.settings:LikesSettings",
-    "polls": "polls_service.settings:PollsSettings",
-}
 # Said in the section "Everywhere".
 EVERYWHERE = {"GET /livez", "GET /health", "GET /"}
-
-
-def _settings(service: str) -> type[BaseSettings]:
-    module, name = SETTINGS[service].split(":")
-    found: type[BaseSettings] = getattr(importlib.import_module(module), name)
-    return found
 
 
 def _section(title: str) -> str:
@@ -41,18 +27,14 @@ def _documented_variables() -> dict[str, str]:
     return {name: default.strip("` ") for name, default in rows}
 
 
-def _known_variables() -> set[str]:
-    return {name.upper() for service in SETTINGS for name in _settings(service).model_fields}
-
-
 def test_every_variable_is_documented() -> None:
-    assert _known_variables() == set(_documented_variables())
+    assert set(_documented_variables()) == VARIABLES
 
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_documented_defaults_are_the_real_ones(service: str) -> None:
     documented = _documented_variables()
-    for name, field in _settings(service).model_fields.items():
+    for name, field in SETTINGS[service].model_fields.items():
         if name not in {"port", "advertised_host"}:
             default = "" if field.default is None else str(field.default)
             assert documented[name.upper()] == (default.lower() if field.annotation is bool else default)
@@ -60,14 +42,14 @@ def test_documented_defaults_are_the_real_ones(service: str) -> None:
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_documented_ports_are_the_real_ones(service: str) -> None:
-    port = _settings(service).model_fields["port"].default
+    port = SETTINGS[service].model_fields["port"].default
 
     assert re.search(rf"\| \[{service}\]\(\S+\) \| {port} \|", README)
 
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_the_procfile_starts_each_service_on_its_port(service: str) -> None:
-    port = _settings(service).model_fields["port"].default
+    port = SETTINGS[service].model_fields["port"].default
 
     assert f"{service}: PORT=$(({port} + PORT % 100 * 10)) exec python" in (ROOT / "Procfile").read_text()
 
