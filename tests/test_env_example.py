@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.settings_classes import SETTINGS, VARIABLES
+from tests.tables import require_rows
 
 EXAMPLE = (Path(__file__).parent.parent / ".env.example").read_text()
 LINES = re.findall(r"^#([A-Z_]+=.*)", EXAMPLE, flags=re.MULTILINE)
@@ -14,11 +15,7 @@ LINES = re.findall(r"^#([A-Z_]+=.*)", EXAMPLE, flags=re.MULTILINE)
 def test_every_variable_has_a_line() -> None:
     names = {line.partition("=")[0] for line in LINES}
 
-    missing, unknown = VARIABLES - names, names - VARIABLES
-    assert not missing, f"add to .env.example, commented out, in its group: {sorted(missing)}"
-    assert not unknown, (
-        f"no settings class has this variable, take its line out of .env.example: {sorted(unknown)}"
-    )
+    require_rows("the groups of .env.example, commented out", names, VARIABLES)
 
 
 def test_nothing_is_set_as_it_is() -> None:

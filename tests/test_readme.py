@@ -9,9 +9,11 @@ import pytest
 
 import gateway
 from tests.settings_classes import SETTINGS, VARIABLES
+from tests.tables import require_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PROCFILE = (ROOT / "Procfile").read_text()
 
 # Said in the section "Everywhere".
 EVERYWHERE = {"GET /livez", "GET /health", "GET /"}
@@ -28,7 +30,7 @@ def _documented_variables() -> dict[str, str]:
 
 
 def test_every_variable_is_documented() -> None:
-    assert set(_documented_variables()) == VARIABLES
+    require_rows("README's table of variables (Environment)", _documented_variables(), VARIABLES)
 
 
 @pytest.mark.parametrize("service", SETTINGS)
@@ -37,37 +39,34 @@ def test_documented_defaults_are_the_real_ones(service: str) -> None:
     for name, field in SETTINGS[service].model_fields.items():
         if name not in {"port", "advertised_host"}:
             default = "" if field.default is None else str(field.default)
-            assert documented[name.upper()] == (default.lower() if field.annotation is bool else default)
+            default = default.lower() if field.annotation is bool else default
+            hint = f"the default of {name.upper()} in README's table of variables should be: {default!r}"
+            assert documented[name.upper()] == default, hint
 
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_documented_ports_are_the_real_ones(service: str) -> None:
     port = SETTINGS[service].model_fields["port"].default
+    row = rf"\| \[{service}\]\(\S+\) \| {port} \|"
 
-    assert re.search(rf"\| \[{service}\]\(\S+\) \| {port} \|", README)
+    assert re.search(row, README), f"the row of {service} in README's first table should have the port {port}"
 
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_the_procfile_starts_each_service_on_its_port(service: str) -> None:
     port = SETTINGS[service].model_fields["port"].default
+    line = f"{service}: PORT=$(({port} + PORT % 100 * 10)) exec python"
 
-    assert f"{service}: PORT=$(({port} + PORT % 100 * 10)) exec python" in (ROOT / "Procfile").read_text()
+    assert line in PROCFILE, f"a line of Procfile should begin: {line}"
 
 
 def test_the_procfile_has_the_nine_lines() -> None:
-    names = [line.partition(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()]
+    names = [line.partition(":")[0] for line in PROCFILE.splitlines()]
 
     assert names == [
-        "registry",
-        "users",
-        "timelines",
-        "likes",
-        "polls",
-        "gateway",
-        "timelines_worker",
-        "likes_validation_worker",
-        "likes_notification_worker",
-    ]
+        *("registry", "users", "timelines", "likes", "polls", "gateway"),
+        *("timelines_worker", "likes_validation_worker", "likes_notification_worker"),
+    ], "a new process: add it to this list, and count again in README and docs (six apps, three workers)"
 
 
 def _calls(service: str) -> set[str]:
@@ -78,18 +77,17 @@ def _calls(service: str) -> set[str]:
 
 @pytest.mark.parametrize("service", ["registry", "users", "timelines", "likes", "polls"])
 def test_every_endpoint_is_documented(service: str) -> None:
-    documented = set(
-        re.findall(r"^\| `((?:GET|POST|DELETE) \S+)`", _section(service.title()), flags=re.MULTILINE)
-    )
+    rows = re.findall(r"^\| `([A-Z]+ /\S*)`", _section(service.title()), flags=re.MULTILINE)
 
-    assert _calls(service) - EVERYWHERE == documented
+    require_rows(f"README's table of {service}", rows, _calls(service) - EVERYWHERE)
 
 
 @pytest.mark.parametrize("service", ["users", "timelines", "likes", "polls"])
 def test_every_endpoint_goes_through_the_gateway(service: str) -> None:
     paths = {call.partition(" ")[2] for call in _calls(service) - EVERYWHERE}
 
-    assert paths == {path for path, name in gateway.ROUTES.items() if name == service}
+    routed = {path for path, name in gateway.ROUTES.items() if name == service}
+    require_rows(f"ROUTES in gateway.py, for {service}", routed, paths)
 
 
 def test_the_lines_to_paste_are_those_that_bin_dev_shows() -> None:

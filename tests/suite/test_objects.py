@@ -12,6 +12,9 @@ import pytest
 from common.fields import new_id
 from common.tokens import Tokens
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
+from tests.tables import require_rows
+
+HERE = "tests/suite/test_objects.py"
 
 # What is named in the path is the owner's; `nobody` has no token.
 ASKERS = ("owner", "other", "nobody", "expired", "service")
@@ -20,7 +23,7 @@ FOR_ALL = (200, 200, 200, 200, 200)
 FOR_USERS = (200, 200, 401, 401, 403)
 MAKING = (201, 201, 401, 401, 403)
 
-# A new route needs a row here: what each of them gets.
+# What each of them gets.
 STATUSES = {
     "POST /register": (201, 201, 201, 201, 201),
     "POST /login": FOR_ALL,
@@ -119,17 +122,19 @@ def world(suite: Suite, headers: dict[str, dict[str, str]]) -> World:
 
 
 def test_every_route_is_asked_by_everybody() -> None:
-    assert DOCUMENTED.keys() == STATUSES.keys()
+    require_rows(f"STATUSES in {HERE}, with the status that each of {ASKERS} gets", STATUSES, DOCUMENTED)
 
 
 def test_every_write_is_known_to_say_whose_it_is_or_not_to() -> None:
     writes = {call for call, operation in DOCUMENTED.items() if "GET" not in call and "security" in operation}
 
-    assert writes == DOERS.keys() | SILENT
+    place = f"DOERS in {HERE}, with the field that names the user (or to SILENT, and write a test of its own)"
+    require_rows(place, DOERS.keys() | SILENT, writes)
 
 
 def test_every_body_is_known() -> None:
-    assert {call for call, operation in DOCUMENTED.items() if "requestBody" in operation} == BODIES.keys()
+    calls = [call for call, operation in DOCUMENTED.items() if "requestBody" in operation]
+    require_rows(f"BODIES in {HERE}, with a body that is accepted", BODIES, calls)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_each_gets_what_is_theirs(world: World, call: str, asker: str, status: i
     answer = world.ask(call, asker)
 
     assert answer.status_code == status, answer.text
-    assert str(status) in DOCUMENTED[call]["responses"]
+    assert str(status) in DOCUMENTED[call]["responses"], f"add {status} to the route's responses=problems(…)"
     assert ("WWW-Authenticate" in answer.headers) is (status == 401)
 
 
