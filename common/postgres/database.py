@@ -1,5 +1,6 @@
 """PostgreSQL through SQLAlchemy: one pool per process, one transaction per change."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.postgres.deadline import CONNECT_SECONDS, ServerTimeout, deadline_in, wait
 from common.postgres.schema import MIGRATION_LOCK, SchemaNotReady, create_database, is_up_to_date, transaction
 from common.settings import THREADS, PostgresSettings
+
+logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS = 1.3
 # A server that hangs cannot keep the limit above, so there is one on this side too, for all that a read or
@@ -106,6 +109,7 @@ class Database:
         self._is_prepared = True
 
     def _migrate(self, migrations: Path) -> None:
+        applied: list[str] = []
         # Named after the service, so that two of them can live in one database.
         version_table = f"{migrations.parent.name}_version"
         with self._engine.connect() as connection, transaction(connection):
@@ -115,7 +119,9 @@ class Database:
                 # Only here: Alembic takes a third of a second to load, and memory for good.
                 from common.postgres.migrations import upgrade  # noqa: PLC0415
 
-                upgrade(connection, migrations, version_table)
+                applied = upgrade(connection, migrations, version_table)
+        for revision in applied:
+            logger.info("applied migration %s of %s", revision, migrations.parent.name)
 
     def _create_if_missing(self) -> None:
         try:

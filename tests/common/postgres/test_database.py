@@ -1,5 +1,6 @@
 """A database that makes itself, and what becomes of it on bad days, on a real PostgreSQL."""
 
+import logging
 import os
 import signal
 import socket
@@ -143,6 +144,16 @@ def test_a_migration_that_fails_changes_nothing(database: Database, migrations: 
         database.prepare(migrations)
 
     assert names(database) == ["one"]
+
+
+def test_a_migration_that_is_applied_is_logged_once(
+    connect: Callable[..., Database], migrations: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "common.postgres")
+    for _ in range(2):
+        connect().prepare(migrations)
+
+    assert caplog.messages == ["applied migration 0001 of things_service"]
 
 
 def test_several_processes_may_prepare_at_once(url: URL, connect, migrations: Path) -> None:
