@@ -21,9 +21,7 @@ NAME: BindParameter[str] = bindparam("name")
 FOLLOWER: BindParameter[str] = bindparam("by")
 FOLLOWEE: BindParameter[str] = bindparam("of")
 
-PROFILE = select(users.c.username, users.c.email, users.c.bio, users.c.created_at).where(
-    users.c.username == NAME
-)
+PROFILE = select(*(users.c[field] for field in OwnProfile.model_fields)).where(users.c.username == NAME)
 PASSWORD_HASH = select(users.c.password_hash).where(users.c.username == NAME)
 REHASH = (
     update(users)
@@ -79,9 +77,7 @@ class UsersStore:
 
     def register(self, user: NewUser, password_hash: str) -> OwnProfile:
         """Raises Conflict if the name or the address is somebody else's already."""
-        profile = OwnProfile(
-            username=user.username, email=user.email, bio=user.bio, created_at=datetime.now(UTC)
-        )
+        profile = OwnProfile(**user.model_dump(exclude={"password"}), created_at=datetime.now(UTC))
         try:
             with self._database.transaction() as connection:
                 connection.execute(insert(users).values(**profile.model_dump(), password_hash=password_hash))
