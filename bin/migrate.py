@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import servers
+import server_processes
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations.ops import MigrationScript
@@ -99,10 +99,17 @@ def _without_comments(code: str) -> str:
 def _server() -> Iterator[URL]:
     with tempfile.TemporaryDirectory(prefix="microblog-migrate-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL's user, which is not root, has to reach it
-        server = servers.postgres(Path(folder) / "postgres", servers.free_port(), durable=False)
+        server = server_processes.postgres(
+            Path(folder) / "postgres", server_processes.free_port(), durable=False
+        )
         try:
             yield URL.create(
-                "postgresql+psycopg2", "postgres", "postgres", servers.HOST, server.port, "microblog_migrate"
+                "postgresql+psycopg2",
+                "postgres",
+                "postgres",
+                server_processes.HOST,
+                server.port,
+                "microblog_migrate",
             )
         finally:
             server.stop()
