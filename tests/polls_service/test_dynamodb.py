@@ -89,7 +89,7 @@ def test_a_missing_table_is_made_and_one_that_is_there_kept(own: DynamoTable) ->
 def test_a_table_is_paid_for_by_the_request(own: DynamoTable) -> None:
     own.prepare()
 
-    described = own._dynamodb.describe_table(TableName=own.name)["DynamoTable"]
+    described = own._dynamodb.describe_table(TableName=own.name)["Table"]
     assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
 
 
@@ -115,7 +115,7 @@ def test_who_loses_the_race_to_make_it_uses_the_winners(
 def test_a_table_that_is_being_made_is_waited_for(
     table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
-    being_made = [response('{"DynamoTable": {"TableStatus": "CREATING"}}') for _ in range(3)]
+    being_made = [response('{"Table": {"TableStatus": "CREATING"}}') for _ in range(3)]
     interfere("DescribeTable", being_made)
 
     table.prepare()
@@ -128,7 +128,7 @@ def test_a_table_that_is_not_made_in_time_is_an_outage(
     table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
     interfere(
-        "DescribeTable", [response('{"DynamoTable": {"TableStatus": "CREATING"}}') for _ in range(1000)]
+        "DescribeTable", [response('{"Table": {"TableStatus": "CREATING"}}') for _ in range(1000)]
     )
 
     with pytest.raises(Throttled, match="Polls is CREATING"):
@@ -138,7 +138,7 @@ def test_a_table_that_is_not_made_in_time_is_an_outage(
 def test_a_table_that_is_being_changed_can_be_used(
     table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
-    changing = [response('{"DynamoTable": {"TableStatus": "UPDATING"}}') for _ in range(2)]
+    changing = [response('{"Table": {"TableStatus": "UPDATING"}}') for _ in range(2)]
     interfere("DescribeTable", changing)
 
     table.prepare()
