@@ -3,6 +3,8 @@
 import logging
 import socket
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -21,7 +23,13 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from common.telemetry.logging import configure_logging
 
@@ -36,6 +44,11 @@ EXIT_MISCONFIGURED = 3
 # Threads for a service's endpoints, and connections in its pool: three instances of each of two services,
 # and what is left over, fit into PostgreSQL's default of 100.
 THREADS = 8
+
+# Of difflib's ratio: DB_PASSWROD and DB_PASSWORD have 0.91, DATABASE_URL and USERS_DATABASE_URL 0.8.
+NEAR = 0.85
+# HOSTS and PORTS are other programs' words.
+SHORTEST_COMPARED = 6
 
 
 def is_loopback(host: str) -> bool:
@@ -126,10 +139,26 @@ class Settings(BaseSettings):
         return []
 
     def configure_logging(self) -> None:
-        """Log as these settings want, first of all what they lack."""
+        """Log as these settings want, first of all what they lack and what seems misspelled."""
         configure_logging(self.log_level, self.log_format)
         if self.insecure_settings:
             logger.warning("SAFE ON THIS MACHINE ONLY! Beyond it: %s", "; ".join(self.insecure_settings))
+        sources = (EnvSettingsSource(type(self)), DotEnvSettingsSource(type(self)))
+        given = {name for source in sources for name in source.env_vars}
+        for name, meant in misspelled(given, type(self).model_fields):
+            logger.warning("nothing reads %s: is %s meant?", name, meant)
+
+
+def misspelled(given: Iterable[str], fields: Iterable[str]) -> list[tuple[str, str]]:
+    """The variables that no setting has the name of, and the settings that they nearly are.
+
+    A process knows its own settings alone. So near must they be that no two
+    services' settings are taken for one another, nor what other programs read.
+    """
+    known = {field.upper() for field in fields}
+    unknown = sorted({name.upper() for name in given} - known)
+    compared = [name for name in unknown if len(name) >= SHORTEST_COMPARED]
+    return [(name, meant) for name in compared for meant in get_close_matches(name, known, 1, NEAR)]
 
 
 def _format_errors(exc: ValidationError | SettingsError) -> str:
@@ -153,6 +182,11 @@ class ServiceSettings(Settings):
     advertised_host: Host | None = None
     # It travels in a header.
     registry_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
+    log_access: bool = True
+
+    def configure_logging(self) -> None:
+        super().configure_logging()
+        logging.getLogger("access").disabled = not self.log_access
 
     @field_validator("port")
     @classmethod

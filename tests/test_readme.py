@@ -8,6 +8,7 @@ import dev
 import pytest
 
 import gateway
+from common.settings import misspelled
 from tests.settings_classes import SETTINGS, VARIABLES
 from tests.tables import require_rows
 
@@ -96,3 +97,8 @@ def test_the_lines_to_paste_are_those_that_bin_dev_shows() -> None:
 
     assert len(lines) == 4
     assert all(line in shown.splitlines() for line in lines)
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_no_variable_is_taken_for_another_misspelled(service: str) -> None:
+    assert misspelled(VARIABLES, SETTINGS[service].model_fields) == []

@@ -1,13 +1,15 @@
 """Settings: where they come from, and which ones are refused."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import Field, ValidationError
 
-from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings, Settings
+from common.server.middleware import access_log
+from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings, Settings, misspelled
 from likes_service.settings import LikesSettings
 from polls_service.settings import PollsSettings
 from timelines_service.settings import TimelinesSettings
@@ -128,6 +130,52 @@ def test_what_is_safe_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None
     _settings(**SAFE).configure_logging()
 
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("root_logger")
+def test_a_misspelled_variable_is_said_with_the_right_name_and_without_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("DB_PASSWROD=s3cret\n")
+    monkeypatch.chdir(tmp_path)
+    Stored(port=1, **SAFE).configure_logging()
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["message"] == "nothing reads DB_PASSWROD: is DB_PASSWORD meant?"
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("DB_PASSWROD", "DB_PASSWORD"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("db_usr", "DB_USER"),
+        ("JWT_SECERT", "JWT_SECRET"),
+    ],
+)
+def test_what_is_nearly_a_setting_is_taken_for_it(given: str, meant: str) -> None:
+    assert misspelled([given], Stored.model_fields) == [(given.upper(), meant)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["DB_PASSWORD", "db_password", "DB_NAME", "DATABASE_URL", "DB_USERNAME", "HOSTNAME", "HOSTS", "PORTS"],
+)
+def test_what_is_a_setting_or_another_programs_is_not_taken_for_one(given: str) -> None:
+    assert misspelled([given], Stored.model_fields) == []
+
+
+@pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize(("value", "is_logged"), [("", True), ("on", True), ("off", False)])
+def test_the_access_log_can_be_turned_off(
+    value: str, is_logged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_ACCESS", value)
+    monkeypatch.setattr(access_log, "disabled", False)
+    Stored(_env_file=None, port=1, **SAFE).configure_logging()
+
+    assert access_log.isEnabledFor(logging.INFO) is is_logged
 
 
 JUNK = "s3cret\tjunk"
