@@ -153,14 +153,14 @@ class BackingServices:
         self._stack.close()
 
     def _use_or_start(self, one: Expected, stack: contextlib.ExitStack) -> None:
-        where = f"{one.name:10} {one.host}:{one.port}"
+        where = f"{one.name:10} {f'{one.host}:{one.port}':15}"
         if one.host not in LOCAL:
             say(f"{where}  elsewhere")
         elif server_processes.is_free(one.port):
             server = one.start(DATA.resolve() / one.name, one.port)
             stack.callback(server.stop)
             self.started.append(server)
-            say(f"{where}  started, data in {server.data}")
+            say(f"{where}  started, data in {_short(server.data)}")
         else:
             self._require(one)
             say(f"{where}  running already")
@@ -174,6 +174,10 @@ class BackingServices:
                 f"Port {one.port} is taken, and not by the {one.name} that is expected there ({reason}).\n"
                 f"Stop what runs there, or set {one.variable} to where {one.name} is or may be started."
             ) from exc
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def until_stopped() -> Event:
