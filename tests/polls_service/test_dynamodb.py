@@ -127,9 +127,7 @@ def test_a_table_that_is_being_made_is_waited_for(
 def test_a_table_that_is_not_made_in_time_is_an_outage(
     table: DynamoTable, interfere: Interfere, response: Answer
 ) -> None:
-    interfere(
-        "DescribeTable", [response('{"Table": {"TableStatus": "CREATING"}}') for _ in range(1000)]
-    )
+    interfere("DescribeTable", [response('{"Table": {"TableStatus": "CREATING"}}') for _ in range(1000)])
 
     with pytest.raises(Throttled, match="Polls is CREATING"):
         table.prepare()
