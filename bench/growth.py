@@ -184,7 +184,7 @@ def polls(processes: Processes) -> Iterator[Point]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--plot")
     options = parser.parse_args()

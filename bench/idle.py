@@ -15,7 +15,7 @@ SETTLE_SECONDS = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=30)
     options = parser.parse_args()
     with Processes() as processes:

@@ -160,7 +160,7 @@ def _cpu(suite: Sequence[Running]) -> Counter[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rates", type=float, nargs="+", default=[50, 100, 150, 200, 250, 300])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--instances", type=int, nargs="+", default=INSTANCES)

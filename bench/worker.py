@@ -89,7 +89,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=3000)
     parser.add_argument("--backlog", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -68,10 +68,12 @@ def url(*schemes: str) -> AfterValidator:
         try:
             parts = urlsplit(value)
             is_place = parts.port != 0 and bool(parts.hostname or parts.scheme == "unix")
+            is_valid = not value or (is_place and parts.scheme in schemes)
         except ValueError:
-            is_place = False
-        if value and not (is_place and parts.scheme in schemes):
-            raise PydanticCustomError("malformed_url", f"must be a URL like {schemes[0]}://host:port")
+            is_valid = False
+        if not is_valid:
+            example = {"scheme": schemes[0]}
+            raise PydanticCustomError("malformed_url", "must be a URL like {scheme}://host:port", example)
         return value
 
     return AfterValidator(check)
@@ -111,7 +113,7 @@ class Settings(BaseSettings):
         DEFAULT_JWT_SECRET
     )
     jwt_alg: Literal["HS256", "HS384", "HS512"] = "HS256"
-    jwt_expires_minutes: int = Field(60, gt=0, le=60 * 24 * 366)
+    jwt_expires_minutes: Annotated[int, Field(gt=0, le=60 * 24 * 366)] = 60
 
     @field_validator("*", mode="before")
     @classmethod
