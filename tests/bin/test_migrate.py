@@ -5,7 +5,7 @@ from pathlib import Path
 
 import migrate
 import pytest
-from sqlalchemy import URL, Column, Index, MetaData, Table, Text
+from sqlalchemy import URL, Column, Index, Integer, MetaData, Table
 
 
 def url(port: int, name: str) -> URL:
@@ -37,15 +37,15 @@ def changed() -> MetaData:
     for table in migrate.metadata("users").tables.values():
         table.to_metadata(tables)
     users: Table = tables.tables["users"]
-    users.append_column(Column("location", Text, nullable=False, server_default=""))
-    Index("users_location", users.c.location)
+    users.append_column(Column("shoe_size", Integer, nullable=False, server_default="0"))
+    Index("users_shoe_size", users.c.shoe_size)
     return tables
 
 
 @pytest.fixture
 def written(postgres: int, migrations: Path, changed: MetaData) -> Path:
     return migrate.write(
-        migrate.compare(url(postgres, "to_migrate"), migrations, changed), migrations, "add location"
+        migrate.compare(url(postgres, "to_migrate"), migrations, changed), migrations, "add shoe size"
     )
 
 
@@ -54,8 +54,8 @@ def test_a_migration_is_named_by_the_next_number_and_its_title(written: Path) ->
         :4
     ]
 
-    assert written.name == f"{int(previous) + 1:04}_add_location.py"
-    assert written.read_text().startswith('"""Add location."""\n')
+    assert written.name == f"{int(previous) + 1:04}_add_shoe_size.py"
+    assert written.read_text().startswith('"""Add shoe size."""\n')
     assert f'down_revision = "{previous}"' in written.read_text()
 
 
