@@ -92,7 +92,7 @@ async def register(user: NewUser, response: Response, accounts: Service) -> OwnP
 async def login(
     credentials: Annotated[Credentials, Depends(read_credentials)], response: Response, accounts: Service
 ) -> AccessToken:
-    """ForwardedRequest name and password, as JSON or as a form, for an access token."""
+    """Exchange name and password, as JSON or as a form, for an access token."""
     response.headers["Cache-Control"] = "no-store"
     return await accounts.sign_in(credentials)
 
@@ -113,7 +113,7 @@ def profile(username: Username, store: Store, subject: OptionalSubject) -> Profi
 
 @routes.post("/users/follow/{username}", responses=problems(400, 401, 403, 404, 409, 422, 503))
 def follow(username: Username, follower: CurrentUser, store: Store) -> FollowState:
-    """Follow a user. FollowState twice changes nothing."""
+    """Follow a user. Following twice changes nothing."""
     changed = store.follow(follower, username)
     return FollowState(follower=follower, followee=username, following=True, changed=changed)
 

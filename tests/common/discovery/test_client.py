@@ -1,4 +1,4 @@
-"""Caller another service, over real connections to instances that do all that instances do."""
+"""Calling another service, over real connections to instances that do all that instances do."""
 
 import socket
 import struct
