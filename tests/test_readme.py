@@ -42,7 +42,7 @@ def test_documented_defaults_are_the_real_ones(service: str) -> None:
             default = "" if field.default is None else str(field.default)
             default = default.lower() if field.annotation is bool else default
             hint = f"the default of {name.upper()} in README's table of variables should be: {default!r}"
-            assert documented[name.upper()] == default, hint
+            assert documented.get(name.upper()) == default, hint
 
 
 @pytest.mark.parametrize("service", SETTINGS)
