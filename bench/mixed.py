@@ -118,7 +118,7 @@ def _seed(port: int) -> None:
 
 
 def measure(load: Load, instances: int, options: argparse.Namespace) -> Iterator[Step]:
-    """Periodic offered load in turn, until one is far too much."""
+    """Every offered load in turn, until one is far too much."""
     with Processes() as processes:
         progress(0, len(options.rates), "starting and seeding")
         processes.environment |= {"RATE_LIMIT": "off", "LOG_LEVEL": "info"}

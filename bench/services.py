@@ -125,7 +125,7 @@ def _polls(processes: Processes, services: dict[str, Running]) -> Iterator[Case]
 
 
 def _votes(polls: Running) -> Iterator[tuple[str, int]]:
-    """Periodic user on one poll, then on the next."""
+    """Every user on one poll, then on the next."""
     for _ in itertools.count():
         poll = _new_poll(polls)
         yield from ((poll, number) for number in range(USERS))

@@ -53,7 +53,7 @@ def popular(
 def like(
     post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, Depends(get_likes)]
 ) -> LikeState:
-    """Like a post. LikeState it twice counts once; if it does not exist, the like is taken back soon."""
+    """Like a post. Liking it twice counts once; if it does not exist, the like is taken back soon."""
     liking = likes.like(post_id, username)
     if not liking.changed:
         response.status_code = 200

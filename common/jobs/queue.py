@@ -16,7 +16,7 @@ from common.telemetry import context
 
 logger = logging.getLogger(__name__)
 
-# Periodic verb fails within this, whatever the server does; a reserve may wait its own time longer.
+# Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
 TIMEOUT_SECONDS = 1.5
 # While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
 FAIL_FAST_SECONDS = 0.02
