@@ -133,6 +133,13 @@ class GatewayTimeout(Problem):
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
+class CredentialsRejected(Exception):
+    """A server rejects the user or password of our settings, until an operator corrects one of the two.
+
+    The text is for the log: it names the server, the user and the variable.
+    """
+
+
 class FieldError(BaseModel):
     """What is wrong with one part of a request."""
 

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
-from common.errors import BadRequest
+from common.errors import BadRequest, CredentialsRejected
 from likes_service import scripts
 from likes_service.models import LikedPost, LikeState, Notification, OutboxEntry, PostLikes, ValidateLike
 
@@ -33,6 +34,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Redis answers, but cannot do its work now: full, failing over, writing nothing to its disk, or busy.
 BUSY_REPLY = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
 
+# Of NOAUTH, Redis says to a command of more than ten arguments only this.
+UNAUTHENTICATED = "unauthenticated multibulk"
+
 
 class RedisNotReady(Exception):
     """Redis is there, but cannot do this now."""
@@ -50,16 +54,28 @@ class _Client(redis.Redis):
         except redis.TimeoutError:
             self._breaker.trip()
             raise
+        except (redis.AuthenticationError, NoPermissionError) as exc:
+            raise self._rejection(exc) from exc
         except redis.ResponseError as exc:
             if BUSY_REPLY.search(f"{exc.status_code} {exc}"):
                 raise RedisNotReady(str(exc)) from exc
+            if UNAUTHENTICATED in str(exc):
+                raise self._rejection(exc) from exc
             raise
+
+    def _rejection(self, exc: Exception) -> CredentialsRejected:
+        url = self.get_connection_kwargs()
+        place = url.get("path") or f"{url.get('host')}:{url.get('port')}"
+        user = url.get("username") or "default"
+        return CredentialsRejected(f"Redis at {place} rejects user {user}: correct REDIS_URL ({exc})")
 
 
 class LikesStore:
     """Every verb is one command or one script, so its views never disagree. Threads may share it."""
 
-    outages = (redis.ConnectionError, redis.TimeoutError, RedisNotReady, CircuitOpen)
+    outages = (
+        redis.ConnectionError, redis.TimeoutError, RedisNotReady, CredentialsRejected, CircuitOpen,
+    )  # fmt: skip
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client

@@ -19,6 +19,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
+from common.errors import CredentialsRejected
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -61,7 +62,7 @@ class TableExists(Exception):
     """The table is there already, or being made."""
 
 
-class AccessDenied(Exception):
+class AccessDenied(CredentialsRejected):
     """DynamoDB does not know us, or does not let us."""
 
 

@@ -12,6 +12,7 @@ from threading import Event, Thread
 from pydantic import ValidationError
 
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +48,12 @@ def stop_on_signal() -> Event:
 
 def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:
     """Call `ready` until it meets no outage."""
+    warn = RepeatedWarning(logger)
     while not stop.is_set():
         try:
             ready()
         except outages as exc:
-            logger.warning("waiting for what this worker needs: %s", exc)
+            warn(f"waiting for what this worker needs: {exc}")
             stop.wait(random.uniform(*RECONNECT_SECONDS))
         else:
             return

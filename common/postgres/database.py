@@ -1,6 +1,7 @@
 """PostgreSQL through SQLAlchemy: one pool per process, one transaction per change."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    ExceptionContext,
     NullPool,
     create_engine,
+    event,
     make_url,
     text,
 )  # fmt: skip
@@ -20,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
+from common.errors import CredentialsRejected
 from common.postgres.deadline import CONNECT_SECONDS, ServerTimeout, deadline_in, wait
 from common.postgres.schema import MIGRATION_LOCK, SchemaNotReady, create_database, is_up_to_date, transaction
 from common.settings import THREADS, PostgresSettings
@@ -30,16 +34,26 @@ STATEMENT_SECONDS = 1.3
 # A server that hangs cannot keep the limit above, so there is one on this side too, for all that a read or
 # a transaction waits for: who asks learns within two seconds that there is no answer.
 DEADLINE_SECONDS = 1.6
+# What the server says of a connection with SQLSTATE 28P01 or 28000, and libpq of one without a password.
+# psycopg2 passes on no SQLSTATE before there is a connection, so an English text has to do: in another
+# language, the database is only unavailable.
+REJECTED = re.compile(
+    r"authentication failed for user|no password supplied|role .* does not exist|no pg_hba\.conf entry"
+    r"|pg_hba\.conf rejects connection|not permitted to log in"
+)
 
 
 class Database:
     """A database that creates itself and brings its schema up to date."""
 
-    outages = (OperationalError, InterfaceError, PoolTimeout, SchemaNotReady, CircuitOpen)
+    outages = (
+        OperationalError, InterfaceError, PoolTimeout, SchemaNotReady, CredentialsRejected, CircuitOpen,
+    )  # fmt: skip
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._is_prepared = False
+        event.listen(engine, "handle_error", _credentials_rejected, retval=True)
+        self._obstacle: Exception | None = SchemaNotReady("the database has not been prepared yet")
         self._breaker = CircuitBreaker("PostgreSQL")
 
     @classmethod
@@ -71,7 +85,8 @@ class Database:
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """A connection for single statements: each is a transaction by itself, two round trips shorter."""
-        self._require_prepared()
+        if self._obstacle:
+            raise self._obstacle.with_traceback(None)
         with self._with_deadline(), self._engine.connect() as connection:
             yield connection
 
@@ -87,10 +102,6 @@ class Database:
                 self._breaker.trip()
             raise
 
-    def _require_prepared(self) -> None:
-        if not self._is_prepared:
-            raise SchemaNotReady("the database has not been prepared yet")
-
     def ping(self) -> None:
         with self._with_deadline(), self._engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -103,10 +114,13 @@ class Database:
         try:
             self._create_if_missing()
             self._migrate(migrations)
+        except CredentialsRejected as exc:
+            self._obstacle = exc
+            raise
         except DBAPIError as exc:
             # Also when it is forbidden: an operator can change that while we wait.
             raise SchemaNotReady(f"cannot prepare the database: {exc}") from exc
-        self._is_prepared = True
+        self._obstacle = None
 
     def _migrate(self, migrations: Path) -> None:
         applied: list[str] = []
@@ -132,6 +146,18 @@ class Database:
             server = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
             with server.connect() as connection:
                 create_database(connection, str(self._engine.url.database))
+
+
+def _credentials_rejected(context: ExceptionContext) -> CredentialsRejected | None:
+    """What SQLAlchemy raises instead when a connection fails for its user or password."""
+    reason = str(context.original_exception).strip()
+    if context.connection is not None or context.engine is None or not REJECTED.search(reason):
+        return None
+    url = context.engine.url
+    return CredentialsRejected(
+        f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432} rejects user {url.username}: "
+        f"correct DB_USER and DB_PASSWORD, or *_DATABASE_URL where it is set ({reason})"
+    )
 
 
 def database_url(settings: PostgresSettings, override: str | None, name: str) -> URL:

@@ -12,7 +12,8 @@ import anyio
 from fastapi import FastAPI, Request, Response
 
 from common.api.problems import render
-from common.errors import Unavailable
+from common.errors import CredentialsRejected, Unavailable
+from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Dependency:
         self._is_prepared = prepare is None
         self._recheck = asyncio.Event()
         self._ping: Future[None] | None = None
+        self._warn_of_settings = RepeatedWarning(logger)
 
     async def __aenter__(self) -> Self:
         # It belongs to an event loop, and a test's app may live in several, one after the other.
@@ -65,7 +67,7 @@ class Dependency:
             try:
                 await asyncio.wrap_future(_in_daemon_thread(self._prepare))
             except self._store.outages as exc:
-                logger.warning("waiting for %s: %s", self.name, exc)
+                self._report(exc)
             except Exception:  # a missing privilege, say, until an operator has granted it
                 logger.exception("%s cannot be prepared", self.name)
             else:
@@ -79,6 +81,8 @@ class Dependency:
                 await asyncio.wrap_future(self._ping_once())
         except Exception as exc:  # a ping that fails has failed, whatever the reason
             logger.debug("%s does not answer: %r", self.name, exc)
+            if isinstance(exc, CredentialsRejected):
+                self._report(exc)
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
             return False
@@ -96,9 +100,19 @@ class Dependency:
             app.add_exception_handler(outage, self._respond_503)
 
     async def _respond_503(self, request: Request, exc: Exception) -> Response:
-        logger.warning("%s is unavailable: %s", self.name, exc)
+        self._report(exc)
         self._recheck.set()
-        return render(Unavailable(f"{self.name}_unavailable", f"{self.name} is unavailable; try again soon."))
+        detail = f"{self.name} is unavailable; try again soon."
+        if isinstance(exc, CredentialsRejected):
+            detail = f"This service is misconfigured: {self.name} rejects its credentials."
+        return render(Unavailable(f"{self.name}_unavailable", detail))
+
+    def _report(self, exc: Exception) -> None:
+        if isinstance(exc, CredentialsRejected):
+            # It lasts until an operator acts, and every ping and request meets it.
+            self._warn_of_settings(str(exc))
+        else:
+            logger.warning("%s is unavailable: %s", self.name, exc)
 
 
 def _in_daemon_thread(work: Callable[[], None]) -> Future[None]:

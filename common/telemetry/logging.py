@@ -2,12 +2,17 @@
 
 import json
 import logging
+import math
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from common.telemetry.context import request_id, traceparent
 
 logger = logging.getLogger(__name__)
+
+REPEAT_SECONDS = 60
 
 
 class TextFormatter(logging.Formatter):
@@ -36,6 +41,23 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+class RepeatedWarning:
+    """Logs the same warning at most once a minute."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._text = ""
+        self._again_at = -math.inf
+
+    def __call__(self, text: str) -> None:
+        now = self._clock()
+        if text == self._text and now < self._again_at:
+            return
+        self._text, self._again_at = text, now + REPEAT_SECONDS
+        self._logger.warning(text)
 
 
 def configure_logging(level: str, log_format: str | None) -> None:

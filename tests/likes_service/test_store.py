@@ -11,7 +11,7 @@ import pytest
 import redis
 import server_processes
 
-from common.errors import BadRequest
+from common.errors import BadRequest, CredentialsRejected
 from common.fields import new_id
 from common.server.app import THREADS
 from likes_service.models import Liked as LikedNotice
@@ -436,6 +436,20 @@ def test_a_redis_that_is_away_is_an_outage():
 
     with pytest.raises(store.outages):
         store.ping()
+
+
+@pytest.mark.parametrize("account", ["", ":wrong@", "nobody:wrong@"])
+def test_wrong_credentials_are_told_apart_from_an_outage(redis_url, configure, post_id, account):
+    configure("requirepass", "right")
+    place = redis_url.removeprefix("redis://").removesuffix("/0")
+    user = account.partition(":")[0] or "default"
+    store = LikesStore.connect(f"redis://{account}{place}/0")
+
+    for call in (store.ping, lambda: like(store, post_id, "bob")):
+        with pytest.raises(
+            CredentialsRejected, match=f"Redis at {place} rejects user {user}: correct REDIS_URL"
+        ):
+            call()
 
 
 def test_a_crowd_waits_less_than_two_seconds_for_a_redis_that_hangs(post_id):

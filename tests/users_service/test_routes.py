@@ -30,6 +30,21 @@ ALICE = {"username": "alice", "password": "correct horse"}
 JSON = {"Content-Type": "application/json"}
 
 
+def test_a_wrong_database_password_is_a_misconfiguration_and_logged_once(
+    postgres: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(UsersSettings(_env_file=None, registry_url=None, db_port=postgres, db_password="wrong"))
+    with TestClient(app) as client:
+        eventually(lambda: "misconfigured" in client.get("/users/alice").json()["detail"])
+        profile, health = client.get("/users/alice"), client.get("/health")
+
+    assert (profile.status_code, profile.json()["code"]) == (503, "postgres_unavailable")
+    assert (health.status_code, health.json()["checks"]) == (503, {"postgres": "unavailable"})
+    rejected = [line for line in caplog.messages if "rejects" in line]
+    assert len(rejected) == 1
+    assert f"localhost:{postgres} rejects user postgres: correct DB_USER and DB_PASSWORD" in rejected[0]
+
+
 def test_registering_answers_with_the_profile(client: TestClient) -> None:
     body = ALICE | {"email": "alice@example.com", "bio": " Reads. "}
     created = client.post("/register", json=body)

@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError
 
+from common.errors import CredentialsRejected
 from common.postgres import database as module
 from common.postgres.database import Database, database_url
 from common.postgres.schema import SchemaNotReady
@@ -222,6 +223,48 @@ def test_without_a_server_preparing_meets_an_outage(url: URL, connect, migration
 
     with pytest.raises(Database.outages):
         database.prepare(migrations)
+
+
+@pytest.mark.parametrize("account", [{"password": "wrong"}, {"username": "nobody"}])
+def test_wrong_credentials_are_told_apart_from_an_outage(
+    url: URL, connect, migrations: Path, account: dict[str, str]
+) -> None:
+    wrong = url.set(**account)
+    place = (
+        f"PostgreSQL at localhost:{url.port} rejects user {wrong.username}: correct DB_USER and DB_PASSWORD"
+    )
+
+    with pytest.raises(CredentialsRejected, match=place) as caught:
+        connect(wrong).prepare(migrations)
+
+    assert "wrong" not in str(caught.value)
+
+
+def test_a_database_that_could_not_be_prepared_for_its_credentials_says_so_to_each_call(
+    url: URL, connect, migrations: Path
+) -> None:
+    database = connect(url.set(password="wrong"))
+    with pytest.raises(CredentialsRejected):
+        database.prepare(migrations)
+
+    with pytest.raises(CredentialsRejected), database.autocommit():
+        pass
+
+
+def test_a_password_that_is_changed_later_is_told_apart_from_an_outage(
+    url: URL, connect, migrations: Path, database: Database
+) -> None:
+    role = f"role{os.getpid()}"
+    with database.transaction() as connection:
+        connection.execute(text(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'before'"))
+    as_role = connect(url.set(username=role, password="before"))
+    as_role.prepare(migrations)
+    with database.transaction() as connection:
+        connection.execute(text(f"ALTER ROLE {role} PASSWORD 'after'"))
+    as_role.close()
+
+    with pytest.raises(CredentialsRejected):
+        names(as_role)
 
 
 def test_a_transaction_happens_whole_or_not_at_all(database: Database) -> None:
