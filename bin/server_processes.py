@@ -5,6 +5,7 @@ import hashlib
 import mailbox
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -24,9 +25,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 HOST = "127.0.0.1"
 VENV = Path(sys.prefix)
-START_SECONDS = 30
+START_SECONDS = 60
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
+# In any order. Linux and macOS take higher ones for outgoing connections, so these stay free.
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
 
 
 class NotStarted(Exception):
@@ -92,20 +95,22 @@ def postgres(
     )
 
 
-def redis(data: Path, port: int) -> Server:
-    options = ["--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
-    durable = ["--appendonly", "yes", "--appendfsync", "always"]
+def redis(data: Path, port: int, durable: bool = True) -> Server:
+    command = [_binary("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
+    if durable:
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
 
     def answers() -> None:
         with redis_client.Redis(host=HOST, port=port, socket_timeout=1) as client:
             client.ping()
 
-    return _start("redis", port, [_binary("redis-server"), *options, *durable], data, answers)
+    return _start("redis", port, command, data, answers)
 
 
-def beanstalkd(data: Path, port: int) -> Server:
-    # -f 0: a job that was accepted is on the disk.
-    command = [_binary("beanstalkd"), "-l", HOST, "-p", str(port), "-b", str(data), "-f", "0"]
+def beanstalkd(data: Path, port: int, durable: bool = True) -> Server:
+    command = [_binary("beanstalkd"), "-l", HOST, "-p", str(port)]
+    if durable:
+        command += ["-b", str(data), "-f", "0"]  # a job that was accepted is on the disk
     return _start("beanstalkd", port, command, data, lambda: greenstalk.Client((HOST, port)).close())
 
 
@@ -136,10 +141,8 @@ STARTERS = (postgres, redis, beanstalkd, dynamodb, mail)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on which nothing listens, and which this process has not been given before."""
+    return next(port for port in _ports if is_free(port))
 
 
 def is_free(port: int) -> bool:
