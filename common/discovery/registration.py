@@ -65,6 +65,7 @@ class Registration:
         with suppress(TimeoutError):
             async with asyncio.timeout(DEREGISTER_TIMEOUT_SECONDS):
                 await self._stop()
+        await self._registry.aclose()
 
     async def drain(self) -> None:
         """Tell everybody, now, to send nothing more."""
@@ -77,7 +78,6 @@ class Registration:
         await self._stop_heartbeats()
         if self._instance_id:
             await self._call("DELETE", f"/deregister/{self._instance_id}", limit=SHUTDOWN_TIMEOUT)
-        await self._registry.aclose()
 
     async def _stop_heartbeats(self) -> None:
         self._is_stopping = True
