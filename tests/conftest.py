@@ -1,6 +1,7 @@
 """The world that tests live in: real servers of their own, clean settings, tokens."""
 
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import server_processes
 
+from common.discovery import balancer
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 
@@ -60,14 +62,14 @@ def postgres(data: Path) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def redis_port(data: Path) -> Iterator[int]:
-    server = server_processes.redis(data / "redis", server_processes.free_port())
+    server = server_processes.redis(data / "redis", server_processes.free_port(), durable=False)
     yield server.port
     server.stop()
 
 
 @pytest.fixture(scope="session")
 def beanstalkd_port(data: Path) -> Iterator[int]:
-    server = server_processes.beanstalkd(data / "beanstalkd", server_processes.free_port())
+    server = server_processes.beanstalkd(data / "beanstalkd", server_processes.free_port(), durable=False)
     yield server.port
     server.stop()
 
@@ -87,6 +89,13 @@ def root_logger() -> Iterator[logging.Logger]:
     yield root
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def ejected_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ejection of an instance ends while the test goes on, however long that takes."""
+    monkeypatch.setattr(balancer, "BASE_EJECTION_SECONDS", math.inf)
+    monkeypatch.setattr(balancer, "MAX_EJECTION_SECONDS", math.inf)
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
-"""A server that takes connections and never answers, and what it costs those who ask it."""
+"""A server that takes connections and never answers, and what it costs its callers."""
 
+import math
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from common import circuit_breaker
+from common.circuit_breaker import CircuitOpen
 from common.server.app import THREADS
 
 
@@ -18,14 +20,17 @@ def hung_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def seconds_of_a_crowd(ask: Callable[[], object], outages: tuple[type[Exception], ...]) -> float:
-    """Until the last of many has been refused, when they have as many threads as a service."""
+def count_waits(call: Callable[[], object], outages: tuple[type[Exception], ...]) -> int:
+    """How many of many calls wait in vain on the threads of a service; the others find the circuit open.
 
-    def refused(_: int) -> None:
-        with pytest.raises(outages):
-            ask()
+    It stays open, so that the count does not depend on how fast the machine is.
+    """
 
-    started = time.monotonic()
-    with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(refused, range(20 * THREADS)))
-    return time.monotonic() - started
+    def waits(_: int) -> bool:
+        with pytest.raises(outages) as refused:
+            call()
+        return not isinstance(refused.value, CircuitOpen)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(THREADS) as threads:
+        patch.setattr(circuit_breaker, "OPEN_SECONDS", math.inf)
+        return sum(threads.map(waits, range(20 * THREADS)))

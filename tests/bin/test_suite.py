@@ -64,8 +64,8 @@ def honcho() -> Iterator[int]:
     )
     yield 8006 + 10 * offset
     process.terminate()
-    process.wait(timeout=15)
+    process.wait()
 
 
 def test_the_procfile_runs_under_honcho_too(honcho: int) -> None:
-    eventually(lambda: not server_processes.is_free(honcho), seconds=30)
+    eventually(lambda: not server_processes.is_free(honcho))

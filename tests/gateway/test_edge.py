@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,7 +16,7 @@ from common.server import protocol
 from common.server.run import uvicorn_config
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
 HOST = b"Host: gateway\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -47,7 +46,7 @@ def connect(port: int) -> Iterator[Connect]:
     opened: list[socket.socket] = []
 
     def connect() -> socket.socket:
-        opened.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+        opened.append(socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS))
         return opened[-1]
 
     yield connect
@@ -271,7 +270,7 @@ def test_what_brings_no_body_is_bounded_behind_the_head_too(
 def test_an_end_of_line_keeps_no_connection_open(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 2)
     connection = connect()
     connection.sendall(GET + HOST + END)
     answer = b""
@@ -312,7 +311,7 @@ def test_a_headers_bytes_pass_unchanged(connect: Connect, timelines: Upstream) -
         ("BODY_TIMEOUT_SECONDS", POST + HOST + CHUNKED + b"\r\n1\r\n"),
     ],
 )
-def test_who_takes_too_long_to_ask_is_cut_off(
+def test_a_client_that_takes_too_long_to_ask_is_cut_off(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes
 ) -> None:
     monkeypatch.setattr(protocol, limit, 0.1)
@@ -334,7 +333,7 @@ def test_a_large_body_that_takes_too_long_is_408(
     assert _status(_rest(connection)) == 408
 
 
-def test_who_drips_headers_is_cut_off_all_the_same(
+def test_a_client_that_drips_headers_is_cut_off_all_the_same(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
@@ -344,7 +343,7 @@ def test_who_drips_headers_is_cut_off_all_the_same(
     assert eventually(lambda: _is_refused(connection, b"X-A: 1\r\n"))
 
 
-def test_who_does_not_read_the_answer_is_cut_off(
+def test_a_client_that_does_not_read_the_answer_is_cut_off(
     connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_SECONDS", 0.1)
@@ -359,7 +358,7 @@ def test_who_does_not_read_the_answer_is_cut_off(
     timelines.behaviour = reply
     connection = connect()
     connection.sendall(GET + HOST + END)
-    is_sent.wait(10)
+    assert is_sent.wait(PATIENCE_SECONDS)
 
     assert len(_rest(connection)) < len(body)
 
@@ -377,13 +376,14 @@ def test_too_many_connections_are_refused(
     assert _status(_rest(refused)) == 503
 
 
-def test_a_slow_client_keeps_nobody_else_waiting(connect: Connect, timelines: Upstream) -> None:
+def test_slow_clients_keep_no_other_waiting(
+    connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", PATIENCE_SECONDS)
     slow = [connect() for _ in range(200)]
     for one in slow:
         one.sendall(GET)
     quick = connect()
-    started = time.monotonic()
     quick.sendall(GET + HOST + CLOSE + END)
 
     assert _status(_rest(quick)) == 200
-    assert time.monotonic() - started < 5

@@ -201,10 +201,7 @@ ODD = [
         *(lambda response, odd=odd: response.reply(body=odd) for odd in ODD),
     ],
 )
-def test_a_service_that_has_no_document_now_keeps_nobody_from_the_others(
-    client: TestClient, documented, monkeypatch: pytest.MonkeyPatch, behaviour
-) -> None:
-    monkeypatch.setattr(openapi, "FETCH_TIMEOUT_SECONDS", 0.2)
+def test_a_service_that_has_no_document_now_hides_no_other(client: TestClient, documented, behaviour) -> None:
     documented["polls"].behaviour = behaviour
 
     paths = client.get("/openapi.json").json()["paths"]
@@ -233,9 +230,9 @@ def test_the_swagger_page_needs_nothing_from_elsewhere(client: TestClient) -> No
     assert client.get("/docs/assets/swagger-ui-bundle.js").status_code == 200
 
 
-def test_who_asks_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_calls_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> None:
     limited = gateway.create_app(
-        gateway.GatewaySettings(_env_file=None, registry_url=None, rate_limit="1/min burst 2")
+        gateway.GatewaySettings(_env_file=None, registry_url=None, rate_limit="1/hour burst 2")
     )
     upstream = start("timelines")
     limited.state.directory.update(
@@ -246,7 +243,7 @@ def test_who_asks_too_often_is_429(start, monkeypatch: pytest.MonkeyPatch) -> No
 
     assert [response.status_code for response in answers] == [200, 200, 429]
     assert answers[-1].json()["code"] == "too_many_requests"
-    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 3600
     assert len(upstream.requests) == 2
 
 
@@ -276,7 +273,7 @@ def test_a_token_makes_no_more_accounts_from_one_address(client: TestClient, sta
     assert statuses[-1] == 429
 
 
-def test_who_has_registered_is_not_kept_out_by_guesses_from_elsewhere(start) -> None:
+def test_a_registered_user_is_not_kept_out_by_guesses_from_elsewhere(start) -> None:
     behind_a_proxy = gateway.create_app(
         gateway.GatewaySettings(_env_file=None, registry_url=None, trusted_proxies="127.0.0.1")
     )

@@ -31,6 +31,7 @@ from likes_service.models import VALIDATE_TUBE
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 from tests.instances import instance
+from tests.polling import PATIENCE_SECONDS
 
 tube_numbers = itertools.count()
 
@@ -188,7 +189,9 @@ def inbox() -> Inbox:
 
 @pytest.fixture
 def smtp_port(inbox: Inbox) -> Iterator[int]:
-    controller = Controller(inbox, hostname="127.0.0.1", port=server_processes.free_port())
+    controller = Controller(
+        inbox, hostname="127.0.0.1", port=server_processes.free_port(), ready_timeout=PATIENCE_SECONDS
+    )
     controller.start()
     yield controller.port
     controller.stop()

@@ -28,7 +28,7 @@ from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 from tests.instances import instance
 from tests.likes_service.conftest import settings, take_all
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -277,9 +277,9 @@ def bobs_like(given, raw_tubes, worker, store, post_id) -> Callable[[str, str, s
         with liking(given) as likes:
             likes.like(post_id, "bob")
         with at_work(given, BOTH[:1] if name == "notification" else ()):
-            assert worker(name, step, moment).wait(timeout=20) == -signal.SIGKILL
+            assert worker(name, step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
         with at_work(given):
-            eventually(lambda: store.pending(post_id, "bob") is None and _is_empty(raw_tubes), seconds=20)
+            eventually(lambda: store.pending(post_id, "bob") is None and _is_empty(raw_tubes))
 
     return like
 
@@ -346,7 +346,7 @@ def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, 
     for liker in likers:  # and once more, as after a lost lease
         raw_tubes.use(VALIDATE_TUBE)
         raw_tubes.put(_job({"post_id": str(post), "username": liker}))
-    eventually(lambda: len(inbox.mails) >= 30 and _is_empty(raw_tubes), seconds=20)
+    eventually(lambda: len(inbox.mails) >= 30 and _is_empty(raw_tubes))
 
     assert sorted(mail["Subject"].split()[0] for mail in inbox.mails) == sorted(likers)
 
@@ -387,7 +387,7 @@ def test_a_worker_starts_before_all_that_it_needs_and_stops_when_told(arguments)
             assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
 
-        assert worker.wait(5) == 0
+        assert worker.wait(PATIENCE_SECONDS) == 0
 
 
 def test_there_is_no_other_worker():

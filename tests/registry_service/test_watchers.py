@@ -11,6 +11,7 @@ from common.errors import NotFound
 from registry_service.models import NewInstance
 from registry_service.store import RegistryStore
 from registry_service.watchers import SnapshotWatchers
+from tests.polling import PATIENCE_SECONDS
 from tests.registry_service.conftest import Clock
 
 WATCHERS = 5
@@ -62,7 +63,7 @@ async def _watched(
             await asyncio.sleep(0)
         store.register(NewInstance(service_name="end", host="127.0.0.1", port=1))
         history.append(store.snapshot())
-        return await asyncio.wait_for(asyncio.gather(*following), 5), history
+        return await asyncio.wait_for(asyncio.gather(*following), PATIENCE_SECONDS), history
 
 
 def _statuses(snapshot: Snapshot) -> dict[str, Status]:
@@ -70,7 +71,7 @@ def _statuses(snapshot: Snapshot) -> dict[str, Status]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whoever_watches_sees_true_tables_in_order_and_in_the_end_the_last(
+def test_every_watcher_sees_true_tables_in_order_and_in_the_end_the_last(
     store: RegistryStore, clock: Clock, seed: int
 ) -> None:
     watched, history = asyncio.run(_watched(store, clock, seed))

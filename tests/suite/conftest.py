@@ -16,7 +16,7 @@ import server_processes
 from suite import locations, procfile, stop
 
 from common.tokens import Tokens
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
 PASSWORD = "correct horse"
 # What the suite runs with, none of which belongs into an answer or a log.
@@ -91,7 +91,7 @@ def check_log(log: str) -> None:
 
 @pytest.fixture(scope="session")
 def database_user(postgres: int) -> str:
-    """Somebody whose password is not the default."""
+    """A user of the database whose password is not the default."""
     url = f"postgresql://postgres:postgres@127.0.0.1:{postgres}/postgres"
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE ROLE suite SUPERUSER LOGIN PASSWORD '{SECRETS['DB_PASSWORD']}'")
@@ -109,7 +109,9 @@ def mails(data: Path) -> Iterator[server_processes.Server]:
 @pytest.fixture(scope="session")
 def own_beanstalkd(data: Path) -> Iterator[server_processes.Server]:
     """Not the one of other tests: the suite's workers would take their jobs."""
-    server = server_processes.beanstalkd(data / "suite-beanstalkd", server_processes.free_port())
+    server = server_processes.beanstalkd(
+        data / "suite-beanstalkd", server_processes.free_port(), durable=False
+    )
     yield server
     server.stop()
 
@@ -142,12 +144,12 @@ def suite(
     try:
         url = f"http://127.0.0.1:{ports['gateway']}"
         hooks = {"response": [_answers_nothing_inside]}
-        with httpx2.Client(base_url=url, timeout=10, event_hooks=hooks) as gateway:
-            eventually(_is_ready(gateway), seconds=60)
+        with httpx2.Client(base_url=url, timeout=PATIENCE_SECONDS, event_hooks=hooks) as gateway:
+            eventually(_is_ready(gateway))
             yield Suite(gateway, data / "mail", ports, tokens)
     finally:
-        stop(processes)
-    assert [process.returncode for process in processes] == [0] * len(processes), "one did not stop in time"
+        stop(processes, PATIENCE_SECONDS)
+    assert [process.returncode for process in processes] == [0] * len(processes), "one did not stop"
     check_log("".join(log.read_text() for log in logs.values()))
 
 

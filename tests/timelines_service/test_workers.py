@@ -15,7 +15,7 @@ import server_processes
 from sqlalchemy import text
 
 from common.fields import new_id
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -77,7 +77,7 @@ def test_queued_posts_are_stored_once_however_often_they_come(
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_time_that_nobody_could_read_again_is_buried(
+def test_a_post_whose_time_could_not_be_read_again_is_buried(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], at: str
 ) -> None:
     job = json.loads(_job(_post()))
@@ -112,7 +112,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     posts = [_post() for _ in range(10)]
     for post in posts:
         tube.put(_job(post))
-    assert start(step, moment).wait(timeout=20) == -signal.SIGKILL
+    assert start(step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
 
     start()
     eventually(lambda: _is_empty(tube))
@@ -134,7 +134,7 @@ def test_two_workers_store_every_post_once(
     assert store.newest(1000, None) == posts[::-1]
 
 
-def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_in_time_and_keeps_no_job(
+def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_and_keeps_no_job(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:
     posts = [_post() for _ in range(100)]
@@ -146,11 +146,11 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_in_time_and_keep
         eventually(lambda: tube.stats_tube(TUBE)["current-jobs-reserved"] == 100)
         worker.send_signal(signal.SIGTERM)
 
-        assert worker.wait(timeout=5) == 0
+        assert worker.wait(PATIENCE_SECONDS) == 0
         assert tube.stats_tube(TUBE)["current-jobs-reserved"] == 0
 
     start()
-    eventually(lambda: _is_empty(tube), seconds=20)
+    eventually(lambda: _is_empty(tube))
     assert store.newest(1000, None) == posts[::-1]
 
 
@@ -239,7 +239,7 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
         postgres.stop()
 
 
-def test_a_worker_ends_in_time_on_a_signal(
+def test_a_worker_ends_on_a_signal(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:
     worker = start()
@@ -247,4 +247,4 @@ def test_a_worker_ends_in_time_on_a_signal(
     eventually(lambda: store.newest(1, None))
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(timeout=5) == 0
+    assert worker.wait(PATIENCE_SECONDS) == 0

@@ -6,7 +6,7 @@ import time
 import unicodedata
 from contextlib import AsyncExitStack
 from pathlib import Path
-from threading import Barrier, Lock, get_ident
+from threading import Barrier, Event, Lock, get_ident
 
 import anyio
 import anyio.lowlevel
@@ -14,6 +14,7 @@ import pytest
 from passlib.hash import argon2, pbkdf2_sha256
 
 from common.errors import Unavailable
+from tests.polling import PATIENCE_SECONDS
 from users_service import passwords as module
 from users_service.common_passwords import _common, is_common
 from users_service.passwords import DUMMY_HASH, Passwords
@@ -22,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def passwords() -> Passwords:
+def passwords(monkeypatch: pytest.MonkeyPatch) -> Passwords:
+    """Hashes, for which a caller waits as long as it takes."""
+    monkeypatch.setattr(module, "HASH_WAIT_SECONDS", PATIENCE_SECONDS)
     return Passwords()
 
 
@@ -108,24 +111,28 @@ def test_a_hash_is_argon2id_with_salt(passwords: Passwords) -> None:
     assert first != second
 
 
-def test_the_event_loop_goes_on_while_a_hash_is_made(passwords: Passwords) -> None:
-    turns = 0
+def test_the_event_loop_goes_on_while_a_hash_is_made(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_at_work, has_gone_on = Event(), Event()
 
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
+    def work(_: str) -> bool:
+        is_at_work.set()
+        return has_gone_on.wait(PATIENCE_SECONDS)
+
+    async def go_on() -> None:
+        while not is_at_work.is_set():
             await anyio.lowlevel.checkpoint()
+        has_gone_on.set()
 
-    async def check() -> None:
+    async def check() -> bool:
         async with anyio.create_task_group() as group:
-            group.start_soon(count)
-            await passwords.hash("correct horse")
-            group.cancel_scope.cancel()
+            group.start_soon(go_on)
+            return bool(await passwords.hash("correct horse"))
 
-    anyio.run(check)
+    monkeypatch.setattr(passwords._context, "hash", work)
 
-    assert turns > 10
+    assert anyio.run(check)
 
 
 def test_as_many_hashes_are_made_at_once_as_there_are_cores(
@@ -139,7 +146,7 @@ def test_as_many_hashes_are_made_at_once_as_there_are_cores(
         with lock:
             busy += 1
             busiest = max(busy, busiest)
-        full.wait(timeout=5)
+        full.wait(PATIENCE_SECONDS)
         with lock:
             busy -= 1
         return "hash"
@@ -172,7 +179,7 @@ def test_memory_is_kept_by_no_more_threads_than_there_are_cores(
     assert len(threads) <= module.CORES
 
 
-def test_nobodys_hash_costs_what_others_do(passwords: Passwords) -> None:
+def test_the_hash_for_unknown_names_costs_what_others_do(passwords: Passwords) -> None:
     assert not passwords.is_outdated(DUMMY_HASH)
 
 

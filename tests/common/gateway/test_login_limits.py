@@ -1,14 +1,11 @@
 """How often a password may be guessed at, counted in memory and in a real Redis."""
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import redis
 from throttled.rate_limiter import per_hour, per_min
 
 from common.errors import TooManyRequests
@@ -40,22 +37,12 @@ def attempt(account: str, address: str = "192.0.2.1") -> Request:
     return Request(address, buffered_body=json.dumps(body).encode())
 
 
-@pytest.fixture
-def run() -> Iterator[Callable[..., Any]]:
-    """Run a coroutine, all of them in one event loop."""
-    with asyncio.Runner() as runner:
-        yield runner.run
-
-
 @pytest.fixture(params=["memory", "redis"])
 def limiter(request: pytest.FixtureRequest, run) -> Iterator[LoginLimiter]:
     if request.param == "memory":
         yield LoginLimiter(LOGIN, ATTEMPTS)
         return
-    port = request.getfixturevalue("redis_port")
-    with redis.Redis(port=port, db=3) as client:
-        client.flushdb()
-    shared = SharedRedis(f"redis://127.0.0.1:{port}/3")
+    shared = SharedRedis(request.getfixturevalue("redis_url"))
     yield LoginLimiter(LOGIN, ATTEMPTS, shared)
     run(shared.close())
 
@@ -114,14 +101,14 @@ def test_what_a_form_holds_is_not_looked_for_in_json(admitted) -> None:
     assert admitted(*[both] * 30) == 20
 
 
-def test_guesses_from_elsewhere_keep_nobody_out_where_they_have_signed_in(admitted, sign_in) -> None:
+def test_guesses_from_elsewhere_keep_no_user_out_where_they_have_signed_in(admitted, sign_in) -> None:
     sign_in(attempt("alice", "192.0.2.1"))
     admitted(*[attempt("alice", "192.0.2.66")] * 100)
 
     assert admitted(attempt("alice", "192.0.2.1")) == 1
 
 
-def test_who_knows_the_password_is_never_refused(admitted, sign_in) -> None:
+def test_a_user_who_knows_the_password_is_never_refused(admitted, sign_in) -> None:
     for _ in range(50):
         sign_in(attempt("alice"))
 

@@ -3,11 +3,9 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -21,11 +19,12 @@ from sqlalchemy.exc import DataError
 
 from common.errors import CredentialsRejected
 from common.postgres import database as module
+from common.postgres import deadline
 from common.postgres.database import Database, database_url
 from common.postgres.schema import SchemaNotReady
 from common.settings import PostgresSettings
-from tests.hung_server import seconds_of_a_crowd
-from tests.polling import BUSY_SECONDS, eventually
+from tests.hung_server import count_waits, hung_server
+from tests.polling import PATIENCE_SECONDS, eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -173,7 +172,7 @@ def test_several_processes_may_prepare_at_once(url: URL, connect, migrations: Pa
     for process in processes:
         process.stdin.close()
 
-    assert [process.wait(timeout=30) for process in processes] == [0, 0, 0]
+    assert [process.wait(PATIENCE_SECONDS) for process in processes] == [0, 0, 0]
     database = connect()
     database.prepare(migrations)
     assert names(database) == []
@@ -318,33 +317,28 @@ def hung(database: Database) -> Iterator[Database]:
         os.kill(pid, signal.SIGCONT)
 
 
-def seconds_until_refused(database: Database) -> float:
-    started = time.monotonic()
-    with pytest.raises(Database.outages):
-        names(database)
-    return time.monotonic() - started
+def test_a_server_that_hangs_is_waited_for_until_the_deadline(hung: Database) -> None:
+    with pytest.raises(Database.outages, match="in time"):
+        names(hung)
 
 
-def test_a_server_that_hangs_is_waited_for_less_than_two_seconds(hung: Database) -> None:
-    assert module.DEADLINE_SECONDS < 2
-    assert seconds_until_refused(hung) < BUSY_SECONDS
+def test_a_caller_learns_within_two_seconds_that_there_is_no_answer() -> None:
+    assert module.DEADLINE_SECONDS + deadline.GRACE_SECONDS < 2
 
 
 def test_a_transaction_has_one_deadline_for_all_its_waiting(database: Database) -> None:
     def wait_twice() -> None:
         with database.transaction() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             for _ in range(2):
                 connection.execute(text("SELECT pg_sleep(1)"))
 
-    started = time.monotonic()
     with pytest.raises(Database.outages, match="in time"):
         wait_twice()
 
-    assert time.monotonic() - started < BUSY_SECONDS
 
-
-def test_a_crowd_waits_no_longer_for_a_server_that_hangs_than_one(hung: Database) -> None:
-    assert seconds_of_a_crowd(lambda: names(hung), Database.outages) < BUSY_SECONDS
+def test_while_postgres_hangs_each_thread_waits_once(hung: Database) -> None:
+    assert count_waits(lambda: names(hung), Database.outages) <= module.THREADS
 
 
 def test_an_answer_that_is_there_past_the_deadline_is_taken(
@@ -358,7 +352,8 @@ def test_an_answer_that_is_there_past_the_deadline_is_taken(
 def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
     pid = backend(database)
     os.kill(pid, signal.SIGSTOP)
-    seconds_until_refused(database)
+    with pytest.raises(Database.outages):
+        names(database)
     os.kill(pid, signal.SIGCONT)
 
     eventually(lambda: is_answering(database))
@@ -374,21 +369,19 @@ def is_answering(database: Database) -> bool:
 def test_a_server_that_does_not_even_greet_is_not_waited_for(
     url: URL, connect, migrations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        database = connect(url.set(host="127.0.0.1", port=listener.getsockname()[1]))
-        started = time.monotonic()
+    monkeypatch.setattr(deadline, "CONNECT_SECONDS", 0.2)
+    with hung_server() as port:
+        database = connect(url.set(host="127.0.0.1", port=port))
 
-        with pytest.raises(Database.outages):
+        with pytest.raises(Database.outages, match="in time"):
             database.prepare(migrations)
-
-    assert time.monotonic() - started < BUSY_SECONDS
 
 
 def test_a_statement_that_takes_too_long_is_ended(
     connect, migrations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.1)
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", PATIENCE_SECONDS)
     database = connect()
     database.prepare(migrations)
 
