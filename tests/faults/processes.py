@@ -11,12 +11,11 @@ import httpx2
 import server_processes
 import suite
 
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
 LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
 WORKERS = tuple(line.name for line in LINES if line.port is None)
-START_SECONDS = 60
 
 
 class Process:
@@ -42,9 +41,9 @@ class Process:
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """As an operator does. A process that does not end in time is a failure of its own."""
+        """As an operator does. A process that does not end is a failure of its own."""
         self._running.send_signal(signal.SIGINT if self.name == "postgres" else signal.SIGTERM)
-        self._running.wait(suite.STOP_SECONDS)
+        self._running.wait(PATIENCE_SECONDS)
 
     def end(self) -> None:
         """Whatever state it is in."""
@@ -86,7 +85,7 @@ class Suite:
     def start(self) -> None:
         for process in self.processes.values():
             process.start()
-        eventually(self.is_whole, START_SECONDS)
+        eventually(self.is_whole)
 
     def end(self) -> None:
         for process in reversed(self.processes.values()):
@@ -95,8 +94,10 @@ class Suite:
     def is_whole(self) -> bool:
         """Whether the gateway knows two instances of every service, all of them well."""
         try:
-            health = httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).json()
-            services = httpx2.get(f"{self.url}/", timeout=5, trust_env=False).json()["services"]
+            health = httpx2.get(f"{self.url}/health", timeout=PATIENCE_SECONDS, trust_env=False).json()
+            services = httpx2.get(f"{self.url}/", timeout=PATIENCE_SECONDS, trust_env=False).json()[
+                "services"
+            ]
         except httpx2.TransportError:
             return False
         return health["registry"] == "ok" and all(

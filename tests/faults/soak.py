@@ -25,7 +25,7 @@ def main() -> None:
     report = FaultRun(folder, given.seed).run(_for(given.minutes * 60, given.seed))
     problems = [
         *sorted(report.checker.lost), *sorted(report.checker.doubled), *report.wrong, *report.failures(),
-        *report.slow_refusals, *report.bugs, *report.unnotified,
+        *report.slow_refusals, *report.slow_recoveries, *report.bugs, *report.unnotified,
     ]  # fmt: skip
     print(*problems, sep="\n")
     print(report)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_run import QUICK, ROLLING_RESTART, Fault, FaultRun, Report
-from tests.faults.history import Answer, Model
+from tests.faults.fault_run import QUICK, ROLLING_RESTART, FaultRun, Report
 
 SEED = 20
 
@@ -57,8 +56,7 @@ def test_what_is_away_is_said_so_in_time(report: Report) -> None:
 
 
 def test_all_is_well_soon_after_the_return_of_what_was_away(report: Report) -> None:
-    # Within five seconds, and some for a machine on which all of it starts and is tested at once.
-    assert report.longest_recovery < 20
+    assert report.slow_recoveries == []
 
 
 def test_no_process_meets_what_it_does_not_expect(report: Report) -> None:
@@ -67,45 +65,3 @@ def test_no_process_meets_what_it_does_not_expect(report: Report) -> None:
 
 def test_everybody_is_told_of_the_likes_of_their_posts(report: Report) -> None:
     assert report.unnotified == []
-
-
-def _answer(kind: str, status: int) -> Answer:
-    return Answer(kind, started=0, ended=1, status=status)
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind", "status", "is_excused"),
-    [
-        (Fault("kill", ("redis",)), "like", 503, True),
-        (Fault("kill", ("redis",)), "like", 500, False),
-        (Fault("kill", ("redis",)), "post", 503, False),
-        (Fault("kill", ("postgres",)), "async", 503, False),
-        (Fault("kill", ("gateway",)), "like", 0, True),
-        (Fault("kill", ("likes.1",)), "like", 502, True),
-        (Fault("kill", ("likes.1",)), "like", 503, False),
-        (Fault("kill", ("likes.1",)), "unlike", 502, False),
-        (Fault("kill", ("likes.1", "likes.2")), "unlike", 503, True),
-        (Fault("stop", ("likes.1",)), "like", 502, False),
-        (Fault("kill", ("registry",)), "like", 503, False),
-    ],
-)
-def test_only_what_needs_the_missing_part_may_fail(
-    fault: Fault, kind: str, status: int, is_excused: bool
-) -> None:
-    assert fault.excuses(_answer(kind, status)) is is_excused
-
-
-def test_what_was_promised_last_must_be_found() -> None:
-    model = Model()
-    model.complete(("post", "alice"), True, _answer("like", 201))
-
-    assert model.missing(set()) == {("post", "alice")}
-    assert model.strange({("post", "alice"), ("post", "bob")}) == {("post", "bob")}
-
-
-def test_what_was_neither_promised_nor_refused_may_be_found_or_not() -> None:
-    model = Model()
-    model.complete(("post", "alice"), True, _answer("like", 504))
-    model.complete(("post", "alice"), False, _answer("unlike", 200))
-
-    assert model.missing(set()) == model.strange({("post", "alice")}) == set()
