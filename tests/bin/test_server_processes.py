@@ -15,6 +15,7 @@ from tests.conftest import pytest_configure
 from tests.polling import eventually
 
 
+@pytest.mark.kills
 def test_postgres_keeps_its_data_over_a_restart(data: Path) -> None:
     port = server_processes.free_port()
     for statement in ("CREATE TABLE kept AS SELECT 1", "SELECT * FROM kept"):
@@ -34,6 +35,7 @@ def test_postgres_asks_for_the_password(postgres: int) -> None:
         psycopg2.connect(host="127.0.0.1", port=postgres, user="postgres", password="wrong")
 
 
+@pytest.mark.kills
 def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
     port = server_processes.free_port()
     server = server_processes.redis(tmp_path / "redis", port)
@@ -49,6 +51,7 @@ def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
     assert kept == b"yes"
 
 
+@pytest.mark.kills
 def test_beanstalkd_keeps_its_jobs_over_a_restart(tmp_path: Path) -> None:
     port = server_processes.free_port()
     server = server_processes.beanstalkd(tmp_path / "beanstalkd", port)
@@ -64,6 +67,7 @@ def test_beanstalkd_keeps_its_jobs_over_a_restart(tmp_path: Path) -> None:
     assert kept == "kept"
 
 
+@pytest.mark.kills
 def test_dynamodb_keeps_its_tables_over_a_restart(tmp_path: Path) -> None:
     port = server_processes.free_port()
     server = server_processes.dynamodb(tmp_path / "dynamodb", port)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.faults.fault_run import QUICK, ROLLING_RESTART, FaultRun, Report
 
+pytestmark = pytest.mark.kills
+
 SEED = 20
 
 

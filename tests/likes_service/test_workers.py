@@ -177,6 +177,7 @@ def test_a_like_waits_for_a_timelines_service_that_fails(likes, store, suite, in
     assert store.count(post).count == 1
 
 
+@pytest.mark.kills
 def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
     given, inbox, post, start, monkeypatch
 ):
@@ -191,6 +192,7 @@ def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
     assert [mail["To"] for mail in mails] == ["alice@example.com"]
 
 
+@pytest.mark.kills
 def test_a_like_whose_job_comes_while_redis_is_away_ends_in_a_mail_when_it_is_back(
     given, tubes, inbox, post, start, caplog
 ):
@@ -284,6 +286,7 @@ def bobs_like(given, raw_tubes, worker, store, post_id) -> Callable[[str, str, s
     return like
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
@@ -301,6 +304,7 @@ def test_a_validation_worker_that_is_killed_leaves_one_like_and_one_mail(
     assert [mail["To"] for mail in inbox.mails] == ["alice@example.com"]
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
@@ -319,6 +323,7 @@ def test_a_validation_worker_that_is_killed_takes_a_like_back_once_and_mails_its
     assert [mail["To"] for mail in inbox.mails] == ["bob@example.com"]
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("step", "moment", "mails"),
     [

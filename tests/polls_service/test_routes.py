@@ -243,6 +243,7 @@ def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Heade
         assert client.get("/livez").status_code == 200
 
 
+@pytest.mark.kills
 def test_dynamodb_may_come_later_and_come_back_empty(data: Path, as_user: Headers) -> None:
     port = server_processes.free_port()
     with TestClient(_away(port)) as client:

@@ -20,6 +20,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.fuzzes
 @pytest.mark.parametrize("is_signed_in", [False, True], ids=["anonymous", "signed in"])
 def test_every_answer_is_a_documented_one(
     suite: Suite, request: pytest.FixtureRequest, tmp_path: Path, is_signed_in: bool

@@ -93,6 +93,7 @@ def test_a_post_whose_time_could_not_be_read_again_is_buried(
 QUEUE, STORE = "common.jobs.queue:JobQueue", "timelines_service.store:TimelinesStore"
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
@@ -134,6 +135,7 @@ def test_two_workers_store_every_post_once(
     assert store.newest(1000, None) == posts[::-1]
 
 
+@pytest.mark.kills
 def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_and_keeps_no_job(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:
@@ -192,6 +194,7 @@ def _is_empty(tube: greenstalk.Client[bytes]) -> bool:
     return sum(stats[name] for name in waiting) == 0
 
 
+@pytest.mark.kills
 def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
     start: Callable[..., Process], data: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
         beanstalkd.stop()
 
 
+@pytest.mark.kills
 def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
     start: Callable[..., Process],
     data: Path,

@@ -495,6 +495,7 @@ def _assert_away(client: TestClient, headers: dict[str, str]) -> None:
     assert client.get("/livez").status_code == 200
 
 
+@pytest.mark.kills
 def test_postgres_may_come_late_go_away_and_come_back(data: Path, as_user: Headers) -> None:
     port = server_processes.free_port()
     settings = UsersSettings(_env_file=None, registry_url=None, db_port=port)

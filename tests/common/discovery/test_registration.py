@@ -162,6 +162,7 @@ def test_a_directory_learns_of_every_change(url: str, directory: Directory) -> N
     eventually(lambda: _ports(directory) == [])
 
 
+@pytest.mark.kills
 def test_a_service_registers_follows_its_health_and_leaves(
     start: Start, url: str, directory: Directory
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_service_registers_follows_its_health_and_leaves(
     assert service.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.kills
 def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, directory: Directory) -> None:
     _register(registry.url, 5100)
     eventually(lambda: _ports(directory) == [5100])
@@ -186,6 +188,7 @@ def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, dire
     assert _ports(directory) == [5100]
 
 
+@pytest.mark.kills
 def test_a_directory_finds_a_restarted_registry_and_forgets_no_instance_at_once(
     registry: Registry, directory: Directory
 ) -> None:
@@ -199,6 +202,7 @@ def test_a_directory_finds_a_restarted_registry_and_forgets_no_instance_at_once(
     assert eventually(lambda: len(_ports(directory)) > 1 and _ports(directory)) == [5100, 5110]
 
 
+@pytest.mark.kills
 def test_a_client_that_waits_for_a_change_does_not_keep_the_registry_from_ending(
     registry: Registry, directory: Directory, tmp_path: Path
 ) -> None:
@@ -264,6 +268,7 @@ def test_a_service_that_is_not_well_yet_does_not_pass_for_well_even_for_a_moment
         assert httpx2.get(f"{registry.url}/services").json()["version"] == before + 1
 
 
+@pytest.mark.kills
 @pytest.mark.usefixtures("impatient")
 def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) -> None:
     with Service(registry.url):
@@ -316,6 +321,7 @@ def test_a_service_that_was_never_registered_does_not_register_to_deregister(url
     assert httpx2.get(f"{url}/services/things").status_code == 404
 
 
+@pytest.mark.kills
 def test_a_service_ends_while_the_registry_hangs(registry: Registry) -> None:
     with Service(registry.url):
         eventually(lambda: _statuses(registry.url))
@@ -358,6 +364,7 @@ def test_a_service_that_leaves_while_it_is_registered_is_taken_off_the_list(
     assert asked == ["/register", "/heartbeat/id", "/heartbeat/id", "/deregister/id"]
 
 
+@pytest.mark.kills
 def test_a_registry_that_is_gone_is_no_trouble_to_a_service_that_leaves(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -118,6 +118,7 @@ def own_redis(tmp_path: Path) -> Iterator[server_processes.Server]:
     server.stop()
 
 
+@pytest.mark.kills
 def test_a_redis_that_hangs_is_waited_for_once(
     limiting, run, own_redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_redis_that_hangs_is_waited_for_once(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.kills
 def test_a_redis_that_stops_answering_doubles_nothing(limiting, run, own_redis) -> None:
     limiter = limiting(f"redis://127.0.0.1:{own_redis.port}/0")
     before = run(_admitted(limiter, *[ANYBODY] * 2))

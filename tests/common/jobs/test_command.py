@@ -115,6 +115,7 @@ def test_listing_moves_nothing(run: Run, bury: Bury, client) -> None:
     assert client.stats()["current-jobs-ready"] == 0
 
 
+@pytest.mark.kills
 def test_what_was_buried_before_a_restart_is_listed(
     run: Run, bury: Bury, beanstalkd, client, tmp_path
 ) -> None:

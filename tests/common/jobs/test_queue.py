@@ -290,6 +290,7 @@ def test_a_ping_tells_whether_the_server_is_there(queue: JobQueue) -> None:
         JobQueue.connect("127.0.0.1", server_processes.free_port(), "test").ping()
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_a_put_to_a_server_that_hangs_fails_by_a_deadline(
     beanstalkd: Beanstalkd, own_queue: JobQueue, is_connected: bool
@@ -306,6 +307,7 @@ def test_a_caller_learns_within_two_seconds_that_there_is_no_answer() -> None:
     assert module.TIMEOUT_SECONDS < 2
 
 
+@pytest.mark.kills
 def test_threads_that_wait_for_a_server_that_hangs_wait_at_the_same_time(
     beanstalkd: Beanstalkd, own_queue: JobQueue
 ) -> None:
@@ -318,6 +320,7 @@ def test_threads_that_wait_for_a_server_that_hangs_wait_at_the_same_time(
     assert time.monotonic() - started < 20 * module.TIMEOUT_SECONDS / 3
 
 
+@pytest.mark.kills
 def test_one_thread_waits_for_a_server_that_is_known_to_hang(
     beanstalkd: Beanstalkd, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +337,7 @@ def test_one_thread_waits_for_a_server_that_is_known_to_hang(
     assert all(put.result() for put in puts)
 
 
+@pytest.mark.kills
 def test_a_server_that_goes_on_after_a_pause_is_used_again(
     beanstalkd: Beanstalkd, own_queue: JobQueue
 ) -> None:
@@ -348,6 +352,7 @@ def test_a_server_that_goes_on_after_a_pause_is_used_again(
     assert take(own_queue).open() == {"text": "hello"}
 
 
+@pytest.mark.kills
 def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
     own_queue.put(Note(text="first"))
     beanstalkd.kill()
@@ -386,6 +391,7 @@ def test_what_is_not_a_beanstalkd_counts_as_away(answer: bytes) -> None:
         server.join()
 
 
+@pytest.mark.kills
 def test_a_failed_connection_leaves_nothing_open(
     beanstalkd: Beanstalkd, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

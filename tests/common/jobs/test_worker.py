@@ -275,6 +275,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(queue: JobQue
     assert tube.stats_tube(TUBE)["current-jobs-ready"] == 3
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_is_back_soon_after_its_queue(tmp_path: Path, how: signal.Signals) -> None:
     port = server_processes.free_port()

@@ -285,6 +285,7 @@ def test_times_are_utc(database: Database) -> None:
     assert at.utcoffset().total_seconds() == 0
 
 
+@pytest.mark.kills
 def test_after_a_lost_connection_the_next_one_works(database: Database) -> None:
     def ask_until_it_is_lost() -> None:
         while True:
@@ -297,6 +298,7 @@ def test_after_a_lost_connection_the_next_one_works(database: Database) -> None:
     assert names(database) == []
 
 
+@pytest.mark.kills
 def test_a_server_that_goes_when_a_read_is_done_does_not_harm_it(database: Database) -> None:
     with database.autocommit() as connection:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
@@ -317,6 +319,7 @@ def hung(database: Database) -> Iterator[Database]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.kills
 def test_a_server_that_hangs_is_waited_for_until_the_deadline(hung: Database) -> None:
     with pytest.raises(Database.outages, match="in time"):
         names(hung)
@@ -337,6 +340,7 @@ def test_a_transaction_has_one_deadline_for_all_its_waiting(database: Database) 
         wait_twice()
 
 
+@pytest.mark.kills
 def test_while_postgres_hangs_each_thread_waits_once(hung: Database) -> None:
     assert count_waits(lambda: names(hung), Database.outages) <= module.THREADS
 
@@ -349,6 +353,7 @@ def test_an_answer_that_is_there_past_the_deadline_is_taken(
     assert names(database) == []
 
 
+@pytest.mark.kills
 def test_after_a_moment_a_server_that_hung_is_asked_again(database: Database) -> None:
     pid = backend(database)
     os.kill(pid, signal.SIGSTOP)
