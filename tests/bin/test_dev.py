@@ -18,7 +18,6 @@ from suite import ROOT, procfile
 
 from tests.polling import eventually
 
-START_SECONDS = 90
 STOP_SECONDS = 30
 NAMES = ("registry", "polls", "gateway")
 CLOCK = re.compile(r"\d\d:\d\d:\d\d")
@@ -109,7 +108,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> 
     (project / ".env").write_text("DB_PASSWROD=secret\nLOG_LEVL=debug\n")
     dev = Dev(project, **variables)
     try:
-        eventually(lambda: "Microblog is up" in dev.output, START_SECONDS)
+        eventually(lambda: "Microblog is up" in dev.output)
         yield dev
     finally:
         dev.close()
@@ -173,7 +172,7 @@ def _some_of_it(project: Path, variables: dict[str, str], *arguments: str) -> It
     """bin/dev with three of the processes."""
     dev = Dev(project, *arguments, lines="registry polls gateway", **variables)
     try:
-        eventually(lambda: _is_registered(dev, "polls"), START_SECONDS)
+        eventually(lambda: _is_registered(dev, "polls"))
         yield dev
     finally:
         dev.close()
@@ -182,7 +181,7 @@ def _some_of_it(project: Path, variables: dict[str, str], *arguments: str) -> It
 @pytest.fixture(scope="module")
 def reloading(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> Iterator[Dev]:
     with _some_of_it(tmp_path_factory.mktemp("reloading"), variables, "--reload") as dev:
-        eventually(lambda: all(_starts(dev, name) for name in NAMES), START_SECONDS)
+        eventually(lambda: all(_starts(dev, name) for name in NAMES))
         yield dev
 
 
@@ -244,16 +243,16 @@ def test_changed_code_restarts_the_processes_that_run_it(
     before = {name: _starts(reloading, name) for name in NAMES}
     _change(reloading.project / file, '"""', '"""Changed. ')
 
-    eventually(lambda: all(_starts(reloading, name) > before[name] for name in restarted), START_SECONDS)
+    eventually(lambda: all(_starts(reloading, name) > before[name] for name in restarted))
     assert {name for name in NAMES if _starts(reloading, name) > before[name]} == restarted
 
 
 def test_a_syntax_error_waits_for_the_next_change(reloading: Dev) -> None:
     models = reloading.project / "polls_service" / "models.py"
     _change(models, '"""', 'def """')
-    eventually(lambda: "polls has stopped by itself" in reloading.output, START_SECONDS)
+    eventually(lambda: "polls has stopped by itself" in reloading.output)
     assert "SyntaxError" in reloading.output
 
     before = _starts(reloading, "polls")
     _change(models, 'def """', '"""')
-    eventually(lambda: _starts(reloading, "polls") > before, START_SECONDS)
+    eventually(lambda: _starts(reloading, "polls") > before)
