@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import server_processes
 from common.discovery import balancer
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
+from tests.own_server import Kind, Own, OwnServer
 
 SETTINGS = (
     "AWS_",
@@ -29,6 +32,9 @@ SETTINGS = (
     "REGISTRY_",
     "SMTP_",
 )
+
+
+numbers = count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +85,19 @@ def dynamodb_port(data: Path) -> Iterator[int]:
     server = server_processes.dynamodb(data / "dynamodb", server_processes.free_port())
     yield server.port
     server.stop()
+
+
+@pytest.fixture
+def own(data: Path) -> Iterator[Own]:
+    """Make a backing server that is this test's alone; the test starts it."""
+    with ExitStack() as stack:
+
+        def own(kind: Kind) -> OwnServer:
+            server = OwnServer(kind, data / "own" / str(next(numbers)) / "data")
+            stack.callback(server.stop)
+            return server
+
+        yield own
 
 
 @pytest.fixture

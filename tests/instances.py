@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from common.discovery.models import Instance, Status
+from common.discovery.directory import Directory
+from common.discovery.models import Instance, Snapshot, Status
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,3 +21,18 @@ def instance(
         registered_at=NOW,
         last_heartbeat=NOW,
     )
+
+
+def snapshot_of(*instances: Instance) -> Snapshot:
+    """A registry's table with these in it, and no others."""
+    services: dict[str, tuple[Instance, ...]] = {}
+    for one in instances:
+        services[one.service_name] = (*services.get(one.service_name, ()), one)
+    return Snapshot(epoch="", version=1, services=services)
+
+
+def directory_of(*instances: Instance) -> Directory:
+    """A directory that knows these, and no others."""
+    directory = Directory(None)
+    directory.update(snapshot_of(*instances), now=0)
+    return directory

@@ -19,6 +19,8 @@ from suite import ROOT, procfile
 from tests.polling import eventually
 
 STOP_SECONDS = 30
+pytestmark = pytest.mark.kills
+
 NAMES = ("registry", "polls", "gateway")
 CLOCK = re.compile(r"\d\d:\d\d:\d\d")
 

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import gateway
-from common.discovery.models import Instance, Snapshot, Status
-from tests.instances import instance
+from common.discovery.models import Instance, Status
+from tests.instances import instance, snapshot_of
 
 Behaviour = Callable[["Answer"], None]
 
@@ -123,10 +123,7 @@ def listed(app: FastAPI) -> Callable[..., None]:
     """Tell the gateway of these instances, and of no others."""
 
     def tell(*instances: Instance) -> None:
-        services: dict[str, list[Instance]] = {}
-        for one in instances:
-            services.setdefault(one.service_name, []).append(one)
-        app.state.directory.update(Snapshot(epoch="", version=1, services=services), now=0)
+        app.state.directory.update(snapshot_of(*instances), now=0)
 
     return tell
 

@@ -8,11 +8,12 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import validate
 
 import gateway
-from common.discovery.models import Snapshot, Status
+from common.discovery.models import Status
 from common.gateway import openapi
 from common.gateway.openapi import UNAVAILABLE_NOTE
 from common.gateway.routes import matcher
 from tests.gateway.conftest import Answer
+from tests.instances import snapshot_of
 
 
 @pytest.mark.parametrize(
@@ -235,9 +236,7 @@ def test_a_client_that_calls_too_often_is_429(start, monkeypatch: pytest.MonkeyP
         gateway.GatewaySettings(_env_file=None, registry_url=None, rate_limit="1/hour burst 2")
     )
     upstream = start("timelines")
-    limited.state.directory.update(
-        Snapshot(epoch="", version=1, services={"timelines": (upstream.as_instance(),)}), now=0
-    )
+    limited.state.directory.update(snapshot_of(upstream.as_instance()), now=0)
     with TestClient(limited) as client:
         answers = [client.get("/posts") for _ in range(3)]
 
@@ -278,8 +277,7 @@ def test_a_registered_user_is_not_kept_out_by_guesses_from_elsewhere(start) -> N
         gateway.GatewaySettings(_env_file=None, registry_url=None, trusted_proxies="127.0.0.1")
     )
     users = start("users")
-    table = Snapshot(epoch="", version=1, services={"users": (users.as_instance(),)})
-    behind_a_proxy.state.directory.update(table, now=0)
+    behind_a_proxy.state.directory.update(snapshot_of(users.as_instance()), now=0)
     alice = {"username": "alice", "password": "right"}
     owner, other = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
     with TestClient(behind_a_proxy, client=("127.0.0.1", 1)) as client:

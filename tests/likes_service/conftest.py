@@ -2,7 +2,6 @@
 
 import email
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -19,8 +18,6 @@ from aiosmtpd.smtp import Envelope
 from fastapi.testclient import TestClient
 
 from common.discovery.client import ServiceClient
-from common.discovery.directory import Directory
-from common.discovery.models import Snapshot
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.tokens import Tokens
@@ -30,7 +27,7 @@ from likes_service.mailer import MailServer
 from likes_service.models import VALIDATE_TUBE
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
-from tests.instances import instance
+from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS
 
 tube_numbers = itertools.count()
@@ -131,9 +128,7 @@ def problem(status: int, code: str) -> httpx.Response:
 
 
 def ask(neighbour: Neighbour, service: str, tokens: Tokens) -> ServiceClient:
-    directory = Directory(None)
-    table = Snapshot(epoch="e", version=1, services={service: (instance(1, service),)})
-    directory.update(table, time.monotonic())
+    directory = directory_of(instance(1, service))
     return ServiceClient(service, directory, tokens, "likes", httpx.MockTransport(neighbour))
 
 

@@ -83,7 +83,7 @@ def taking():
     def take(*given):
         likes = Likes(*given)
         yield likes
-        likes.stop()
+        likes.close()
 
     return take
 

@@ -19,16 +19,16 @@ import greenstalk
 import pytest
 import server_processes
 
-from common.discovery.models import Snapshot
 from common.jobs.queue import JobQueue
 from likes_service import service, workers
 from likes_service.models import NOTIFY_TUBE, VALIDATE_TUBE
 from likes_service.service import Likes
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
-from tests.instances import instance
+from tests.instances import instance, snapshot_of
 from tests.likes_service.conftest import settings, take_all
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.tubes import is_empty, job
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +43,7 @@ class Suite(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.is_over = Event()
         self.asked: list[str] = []
-        services = {name: (instance(self.server_port, name),) for name in ("timelines", "users")}
-        table = Snapshot(epoch="e", version=1, services=services)
+        table = snapshot_of(*(instance(self.server_port, name) for name in ("timelines", "users")))
         self.answers = {"/services": table.model_dump(mode="json")}
 
     def handle_error(self, *about: object) -> None:
@@ -121,7 +120,7 @@ def liking(given: LikesSettings) -> Iterator[Likes]:
     with closing(store), closing(queue):
         likes = Likes(store, queue)
         yield likes
-        likes.stop()
+        likes.close()
 
 
 @pytest.fixture
@@ -147,19 +146,6 @@ def post(suite, post_id) -> UUID:
     return post_id
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., server_processes.Server]]:
-    """Starts servers that are this test's alone."""
-    with ExitStack() as stack:
-
-        def start(kind: Callable[[Path, int], server_processes.Server], port: int) -> server_processes.Server:
-            server = kind(tmp_path, port)
-            stack.callback(server.stop)
-            return server
-
-        yield start
-
-
 def test_a_like_ends_in_a_mail_to_the_author(likes, inbox, post):
     likes.like(post, "bob")
 
@@ -179,14 +165,15 @@ def test_a_like_waits_for_a_timelines_service_that_fails(likes, store, suite, in
 
 @pytest.mark.kills
 def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
-    given, inbox, post, start, monkeypatch
+    given, inbox, post, own, monkeypatch
 ):
     monkeypatch.setattr(service, "OVERDUE_AFTER", timedelta(0))
-    monkeypatch.setattr(workers, "SWEEP_BUDGET_SECONDS", 0.1)
-    given = given.model_copy(update={"beanstalkd_port": server_processes.free_port()})
+    monkeypatch.setattr(workers, "SWEEP_INTERVAL_SECONDS", 0.1)
+    beanstalkd = own(server_processes.beanstalkd)
+    given = given.model_copy(update={"beanstalkd_port": beanstalkd.port})
     with at_work(given), liking(given) as likes:
         likes.like(post, "bob")
-        start(server_processes.beanstalkd, given.beanstalkd_port)
+        beanstalkd.start()
         mails = eventually(lambda: inbox.mails)
 
     assert [mail["To"] for mail in mails] == ["alice@example.com"]
@@ -194,17 +181,17 @@ def test_a_like_made_while_beanstalkd_is_away_ends_in_a_mail_when_it_is_back(
 
 @pytest.mark.kills
 def test_a_like_whose_job_comes_while_redis_is_away_ends_in_a_mail_when_it_is_back(
-    given, tubes, inbox, post, start, caplog
+    given, tubes, inbox, post, own, caplog
 ):
-    port = server_processes.free_port()
-    given = given.model_copy(update={"redis_url": f"redis://127.0.0.1:{port}/0"})
-    redis = start(server_processes.redis, port)
+    redis = own(server_processes.redis)
+    redis.start()
+    given = given.model_copy(update={"redis_url": f"redis://127.0.0.1:{redis.port}/0"})
     with liking(given) as likes:
         likes.like(post, "bob")
     redis.stop()
     with at_work(given):
         eventually(lambda: "again in" in caplog.text)
-        start(server_processes.redis, port)
+        redis.start()
         mails = eventually(lambda: inbox.mails)
 
     assert [mail["To"] for mail in mails] == ["alice@example.com"]
@@ -261,12 +248,6 @@ def raw_tubes(beanstalkd_port: int, tubes) -> Iterator[greenstalk.Client[bytes]]
         yield client
 
 
-def _is_empty(client: greenstalk.Client[bytes]) -> bool:
-    states = ("ready", "reserved", "delayed")
-    stats = [client.stats_tube(tube) for tube in (VALIDATE_TUBE, NOTIFY_TUBE)]
-    return not any(one[f"current-jobs-{state}"] for one in stats for state in states)
-
-
 QUEUE, STORE = "common.jobs.queue:JobQueue", "likes_service.store:LikesStore"
 SENDING = "likes_service.mailer:SmtpSession.send"
 
@@ -281,7 +262,11 @@ def bobs_like(given, raw_tubes, worker, store, post_id) -> Callable[[str, str, s
         with at_work(given, BOTH[:1] if name == "notification" else ()):
             assert worker(name, step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
         with at_work(given):
-            eventually(lambda: store.pending(post_id, "bob") is None and _is_empty(raw_tubes))
+            eventually(
+                lambda: (
+                    store.pending(post_id, "bob") is None and is_empty(raw_tubes, VALIDATE_TUBE, NOTIFY_TUBE)
+                )
+            )
 
     return like
 
@@ -350,17 +335,13 @@ def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, 
             likes.like(post, liker)
     for liker in likers:  # and once more, as after a lost lease
         raw_tubes.use(VALIDATE_TUBE)
-        raw_tubes.put(_job({"post_id": str(post), "username": liker}))
-    eventually(lambda: len(inbox.mails) >= 30 and _is_empty(raw_tubes))
+        raw_tubes.put(job({"post_id": str(post), "username": liker}))
+    eventually(lambda: len(inbox.mails) >= 30 and is_empty(raw_tubes, VALIDATE_TUBE, NOTIFY_TUBE))
 
     assert sorted(mail["Subject"].split()[0] for mail in inbox.mails) == sorted(likers)
 
 
-def _job(payload: object) -> bytes:
-    return json.dumps({"version": 1, "request_id": "r", "traceparent": "", "payload": payload}).encode()
-
-
-JUNK = [b"", b"[]", b"\xff\xfe", b"x" * 65535, b"[" * 60000, _job({"post_id": "1"}), _job({"kind": "liked"})]
+JUNK = [b"", b"[]", b"\xff\xfe", b"x" * 65535, b"[" * 60000, job({"post_id": "1"}), job({"kind": "liked"})]
 
 
 @pytest.mark.parametrize(("name", "tube"), [("validation", VALIDATE_TUBE), ("notification", NOTIFY_TUBE)])

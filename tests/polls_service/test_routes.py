@@ -1,7 +1,6 @@
 """What the polls service answers."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from common.api.routing import MAX_BODY_BYTES
 from polls_service import dynamodb
 from polls_service.app import create_app
 from polls_service.settings import PollsSettings
+from tests.own_server import Own
 from tests.polling import eventually
 
 Headers = Callable[[str], dict[str, str]]
@@ -244,14 +244,12 @@ def test_without_dynamodb_every_call_is_503_and_the_process_lives(as_user: Heade
 
 
 @pytest.mark.kills
-def test_dynamodb_may_come_later_and_come_back_empty(data: Path, as_user: Headers) -> None:
-    port = server_processes.free_port()
-    with TestClient(_away(port)) as client:
-        for start in ("first", "empty"):
-            server = server_processes.dynamodb(data / f"{start}-dynamodb", port)
-            try:
-                eventually(lambda: client.get("/health").status_code == 200)
-                created = client.post("/polls", json=CALLS[0][2], headers=as_user("bob"))
-                assert client.get(created.headers["Location"]).status_code == 200
-            finally:
-                server.stop()
+def test_dynamodb_may_come_later_and_come_back_empty(own: Own, as_user: Headers) -> None:
+    server = own(server_processes.dynamodb)
+    with TestClient(_away(server.port)) as client:
+        for end in (server.kill, server.stop):  # the stand-in keeps nothing over a kill
+            server.start()
+            eventually(lambda: client.get("/health").status_code == 200)
+            created = client.post("/polls", json=CALLS[0][2], headers=as_user("bob"))
+            assert client.get(created.headers["Location"]).status_code == 200
+            end()

@@ -11,10 +11,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from common.discovery.client import ServiceClient
-from common.discovery.directory import Directory
-from common.discovery.models import Instance, Snapshot
 from common.tokens import Tokens
-from tests.instances import instance
+from tests import tubes
+from tests.instances import directory_of, instance
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE
@@ -63,11 +62,7 @@ def settings(postgres: int, beanstalkd_port: int) -> TimelinesSettings:
 def tube(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
     """A client of its own, on the tube of posts, which is empty at first."""
     with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, use=TUBE, watch=TUBE) as client:
-        while True:
-            try:
-                client.delete(client.reserve(timeout=0))
-            except greenstalk.TimedOutError:
-                break
+        tubes.clear(client)
         yield client
 
 
@@ -84,13 +79,6 @@ def store(settings: TimelinesSettings) -> Iterator[TimelinesStore]:
 @pytest.fixture
 def users() -> Users:
     return Users()
-
-
-def directory_of(users: Instance) -> Directory:
-    """A directory that knows this instance only."""
-    directory = Directory(None)
-    directory.update(Snapshot(epoch="e", version=1, services={"users": (users,)}), now=0)
-    return directory
 
 
 @pytest.fixture

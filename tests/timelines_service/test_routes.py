@@ -15,9 +15,9 @@ from common.discovery import client as discovery
 from common.discovery.client import ServiceClient
 from common.tokens import Tokens
 from tests.hung_server import hung_server
-from tests.instances import instance
+from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS, eventually
-from tests.timelines_service.conftest import Users, directory_of
+from tests.timelines_service.conftest import Users
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
 from timelines_service.settings import TimelinesSettings

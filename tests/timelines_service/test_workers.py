@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import greenstalk
@@ -15,13 +17,17 @@ import server_processes
 from sqlalchemy import text
 
 from common.fields import new_id
+from tests import tubes
+from tests.own_server import Own
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.tubes import is_empty
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
 ROOT = Path(__file__).parents[2]
 Process = subprocess.Popen[bytes]
+POSTGRES = partial(server_processes.postgres, durable=False)
 
 
 @pytest.fixture
@@ -55,8 +61,7 @@ def start(settings: TimelinesSettings, log: Path) -> Iterator[Callable[..., Proc
 
 
 def _job(post: Post) -> bytes:
-    envelope = {"version": 1, "request_id": "r", "traceparent": "", "payload": post.model_dump(mode="json")}
-    return json.dumps(envelope).encode()
+    return tubes.job(post.model_dump(mode="json"))
 
 
 def _post() -> Post:
@@ -71,7 +76,7 @@ def test_queued_posts_are_stored_once_however_often_they_come(
         tube.put(_job(post))
     start()
 
-    eventually(lambda: len(store.newest(1000, None)) == 150 and _is_empty(tube))
+    eventually(lambda: len(store.newest(1000, None)) == 150 and is_empty(tube, TUBE))
 
     assert store.newest(1000, None) == posts[::-1]
 
@@ -116,7 +121,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     assert start(step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
 
     start()
-    eventually(lambda: _is_empty(tube))
+    eventually(lambda: is_empty(tube, TUBE))
 
     assert store.newest(100, None) == posts[::-1]
 
@@ -130,7 +135,7 @@ def test_two_workers_store_every_post_once(
     for post in posts + posts:
         tube.put(_job(post))
 
-    eventually(lambda: len(store.newest(1000, None)) == 400 and _is_empty(tube))
+    eventually(lambda: len(store.newest(1000, None)) == 400 and is_empty(tube, TUBE))
 
     assert store.newest(1000, None) == posts[::-1]
 
@@ -152,7 +157,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_and_keeps_no_job
         assert tube.stats_tube(TUBE)["current-jobs-reserved"] == 0
 
     start()
-    eventually(lambda: _is_empty(tube))
+    eventually(lambda: is_empty(tube, TUBE))
     assert store.newest(1000, None) == posts[::-1]
 
 
@@ -177,7 +182,7 @@ def test_junk_is_buried_with_its_reason_and_the_rest_of_its_batch_stored(
     tube.put(_job(_post()))
     start()
 
-    eventually(lambda: len(store.newest(9, None)) == 2 and _is_empty(tube))
+    eventually(lambda: len(store.newest(9, None)) == 2 and is_empty(tube, TUBE))
 
     buried = {}
     for _ in junk:
@@ -188,59 +193,47 @@ def test_junk_is_buried_with_its_reason_and_the_rest_of_its_batch_stored(
     assert all(f"job {number} buried: it cannot be read" in log.read_text() for number in junk)
 
 
-def _is_empty(tube: greenstalk.Client[bytes]) -> bool:
-    stats = tube.stats_tube(TUBE)
-    waiting = ("current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed")
-    return sum(stats[name] for name in waiting) == 0
-
-
 @pytest.mark.kills
 def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
-    start: Callable[..., Process], data: Path, tmp_path: Path
+    start: Callable[..., Process], own: Own
 ) -> None:
-    db_port, queue_port = server_processes.free_port(), server_processes.free_port()
-    start(db_port=db_port, beanstalkd_port=queue_port)
-    beanstalkd = server_processes.beanstalkd(tmp_path / "beanstalkd", queue_port)
-    postgres = server_processes.postgres(data / "later-postgres", db_port, durable=False)
-    settings = TimelinesSettings(_env_file=None, db_port=db_port, timelines_db_name="test_timelines")
-    store = TimelinesStore.connect(settings.database)
-    store.prepare()
-    try:
-        with greenstalk.Client(("127.0.0.1", queue_port), encoding=None, use=TUBE) as client:
+    postgres, beanstalkd = own(POSTGRES), own(server_processes.beanstalkd)
+    start(db_port=postgres.port, beanstalkd_port=beanstalkd.port)
+    beanstalkd.start()
+    postgres.start()
+    settings = TimelinesSettings(_env_file=None, db_port=postgres.port, timelines_db_name="test_timelines")
+    with closing(TimelinesStore.connect(settings.database)) as store:
+        store.prepare()
+        with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None, use=TUBE) as client:
             client.put(_job(_post()))
 
         eventually(lambda: store.newest(1, None))
-    finally:
-        store.close()
-        postgres.stop()
-        beanstalkd.stop()
 
 
 @pytest.mark.kills
 def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
     start: Callable[..., Process],
-    data: Path,
+    own: Own,
     settings: TimelinesSettings,
     tube: greenstalk.Client[bytes],
 ) -> None:
-    port = server_processes.free_port()
-    postgres = server_processes.postgres(data / "lost-postgres", port, durable=False)
-    store = TimelinesStore.connect(settings.model_copy(update={"db_port": port}).database)
-    store.prepare()
-    start(db_port=port)
-    tube.put(_job(_post()))
-    eventually(lambda: store.newest(1, None))
-    store.close()
-    postgres.stop()
-    lost = _post()
-    tube.put(_job(lost))
-    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-delayed"] == 1)
-    postgres = server_processes.postgres(data / "lost-postgres", port, durable=False)
-    try:
-        assert eventually(lambda: store.newest(2, None)[0] == lost)
-    finally:
+    postgres = own(POSTGRES)
+    postgres.start()
+    start(db_port=postgres.port)
+    with closing(
+        TimelinesStore.connect(settings.model_copy(update={"db_port": postgres.port}).database)
+    ) as store:
+        store.prepare()
+        tube.put(_job(_post()))
+        eventually(lambda: store.newest(1, None))
         store.close()
         postgres.stop()
+        lost = _post()
+        tube.put(_job(lost))
+        eventually(lambda: tube.stats_tube(TUBE)["current-jobs-delayed"] == 1)
+        postgres.start()
+
+        assert eventually(lambda: store.newest(2, None)[0] == lost)
 
 
 def test_a_worker_ends_on_a_signal(

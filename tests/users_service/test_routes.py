@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from sqlalchemy import text
 from common.api.routing import MAX_BODY_BYTES
 from common.fields import RESERVED_NAMES
 from common.tokens import Tokens
+from tests.own_server import Own
 from tests.polling import eventually
 from users_service.app import create_app
 from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile, Profile
@@ -496,22 +497,19 @@ def _assert_away(client: TestClient, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.kills
-def test_postgres_may_come_late_go_away_and_come_back(data: Path, as_user: Headers) -> None:
-    port = server_processes.free_port()
-    settings = UsersSettings(_env_file=None, registry_url=None, db_port=port)
+def test_postgres_may_come_late_go_away_and_come_back(own: Own, as_user: Headers) -> None:
+    postgres = own(partial(server_processes.postgres, durable=False))
+    settings = UsersSettings(_env_file=None, registry_url=None, db_port=postgres.port)
     with TestClient(create_app(settings)) as client:
         _assert_away(client, as_user("alice"))
 
-        server = server_processes.postgres(data / "late-postgres", port, durable=False)
+        postgres.start()
         eventually(lambda: client.get("/health").status_code == 200)
         assert client.post("/register", json=ALICE).status_code == 201
 
-        server.stop()
+        postgres.stop()
         _assert_away(client, as_user("alice"))
 
-        server = server_processes.postgres(data / "late-postgres", port, durable=False)
-        try:
-            eventually(lambda: client.get("/health").status_code == 200)
-            assert client.post("/login", json=ALICE).status_code == 200
-        finally:
-            server.stop()
+        postgres.start()
+        eventually(lambda: client.get("/health").status_code == 200)
+        assert client.post("/login", json=ALICE).status_code == 200

@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -13,12 +12,10 @@ import server_processes
 
 from common.discovery import client as module
 from common.discovery.client import ServiceClient
-from common.discovery.directory import Directory
-from common.discovery.models import Snapshot
 from common.errors import Unavailable
 from common.server.app import THREADS
 from common.telemetry import context
-from tests.instances import instance
+from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS, eventually
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
@@ -93,9 +90,7 @@ def ask(tokens) -> Iterator[Callable[..., ServiceClient]]:
     with ExitStack() as stack:
 
         def make(*ports: int) -> ServiceClient:
-            directory = Directory(None)
-            instances = tuple(instance(port, "things") for port in ports)
-            directory.update(Snapshot(epoch="e", version=1, services={"things": instances}), time.monotonic())
+            directory = directory_of(*(instance(port, "things") for port in ports))
             client = ServiceClient("things", directory, tokens, "askers")
             stack.callback(client.close)
             return client

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
@@ -85,15 +85,15 @@ def test_a_registry_may_restart_twice_in_a_row() -> None:
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@contextmanager
+def _starting(folder: Path) -> Iterator[Start]:
     """Start a process of the project with these variables; what it says is in a file of its module's name."""
     processes = []
 
     def start(module: str, **variables: Any) -> "subprocess.Popen[bytes]":
         environment = os.environ | {name.upper(): str(value) for name, value in variables.items()}
         command = [sys.executable, "-m", module]
-        with (tmp_path / f"{module}.log").open("ab") as log:
+        with (folder / f"{module}.log").open("ab") as log:
             processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
         return processes[-1]
 
@@ -101,6 +101,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with _starting(tmp_path) as start:
+        yield start
 
 
 class Registry:
@@ -122,14 +128,19 @@ class Registry:
 
 @pytest.fixture
 def registry(start: Start) -> Registry:
+    """One that the test may kill."""
     registry = Registry(start)
     registry.start()
     return registry
 
 
-@pytest.fixture
-def url(registry: Registry) -> str:
-    return registry.url
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a registry is that is everybody's: whatever a test registers there, it takes off again."""
+    with _starting(tmp_path_factory.mktemp("registry")) as start:
+        registry = Registry(start)
+        registry.start()
+        yield registry.url
 
 
 def _is_live(url: str) -> bool:
@@ -139,11 +150,20 @@ def _is_live(url: str) -> bool:
         return False
 
 
+Follow = Callable[[str], Directory]
+
+
 @pytest.fixture
-def directory(url: str) -> Iterator[Directory]:
-    with Directory(url) as directory:
-        eventually(lambda: directory.is_current)
-        yield directory
+def follow() -> Iterator[Follow]:
+    """Make a directory that follows the registry there."""
+    with ExitStack() as stack:
+
+        def follow(url: str) -> Directory:
+            directory = stack.enter_context(Directory(url))
+            eventually(lambda: directory.is_current)
+            return directory
+
+        yield follow
 
 
 def _register(url: str, port: int) -> str:
@@ -152,7 +172,8 @@ def _register(url: str, port: int) -> str:
     return instance_id
 
 
-def test_a_directory_learns_of_every_change(url: str, directory: Directory) -> None:
+def test_a_directory_learns_of_every_change(url: str, follow: Follow) -> None:
+    directory = follow(url)
     instance_id = _register(url, 5100)
     eventually(lambda: _ports(directory) == [5100])
     httpx2.post(f"{url}/heartbeat/{instance_id}", json={"status": "draining"})
@@ -163,9 +184,8 @@ def test_a_directory_learns_of_every_change(url: str, directory: Directory) -> N
 
 
 @pytest.mark.kills
-def test_a_service_registers_follows_its_health_and_leaves(
-    start: Start, url: str, directory: Directory
-) -> None:
+def test_a_service_registers_follows_its_health_and_leaves(start: Start, url: str, follow: Follow) -> None:
+    directory = follow(url)
     port = server_processes.free_port()
     service = start(
         "users_service.app", port=port, registry_url=url, db_port=server_processes.free_port()
@@ -179,7 +199,8 @@ def test_a_service_registers_follows_its_health_and_leaves(
 
 
 @pytest.mark.kills
-def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, directory: Directory) -> None:
+def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, follow: Follow) -> None:
+    directory = follow(registry.url)
     _register(registry.url, 5100)
     eventually(lambda: _ports(directory) == [5100])
     registry.kill()
@@ -190,8 +211,9 @@ def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, dire
 
 @pytest.mark.kills
 def test_a_directory_finds_a_restarted_registry_and_forgets_no_instance_at_once(
-    registry: Registry, directory: Directory
+    registry: Registry, follow: Follow
 ) -> None:
+    directory = follow(registry.url)
     _register(registry.url, 5100)
     eventually(lambda: _ports(directory) == [5100])
     registry.kill()
@@ -204,8 +226,9 @@ def test_a_directory_finds_a_restarted_registry_and_forgets_no_instance_at_once(
 
 @pytest.mark.kills
 def test_a_client_that_waits_for_a_change_does_not_keep_the_registry_from_ending(
-    registry: Registry, directory: Directory, tmp_path: Path
+    registry: Registry, follow: Follow, tmp_path: Path
 ) -> None:
+    directory = follow(registry.url)
     _register(registry.url, 5100)
     eventually(lambda: _ports(directory) == [5100])
     registry.process.send_signal(signal.SIGTERM)
@@ -258,14 +281,14 @@ def _statuses(url: str) -> list[str]:
     return [one["status"] for one in found.get("things", [])]
 
 
-def test_a_service_that_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(registry: Registry) -> None:
-    before = httpx2.get(f"{registry.url}/services").json()["version"]
-    service = Service(registry.url)
+def test_a_service_that_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(url: str) -> None:
+    before = httpx2.get(f"{url}/services").json()["version"]
+    service = Service(url)
     service.is_healthy = False
     with service:
-        assert eventually(lambda: _statuses(registry.url)) == ["degraded"]
+        assert eventually(lambda: _statuses(url)) == ["degraded"]
 
-        assert httpx2.get(f"{registry.url}/services").json()["version"] == before + 1
+        assert httpx2.get(f"{url}/services").json()["version"] == before + 1
 
 
 @pytest.mark.kills
@@ -316,9 +339,10 @@ def test_a_service_that_was_never_registered_does_not_register_to_deregister(url
         ) as registration:
             await registration.drain()
 
+    before = httpx2.get(f"{url}/services").json()
     asyncio.run(come_and_go())
 
-    assert httpx2.get(f"{url}/services/things").status_code == 404
+    assert httpx2.get(f"{url}/services").json() == before
 
 
 @pytest.mark.kills

@@ -1,8 +1,6 @@
 """Who is let in how often, counted in memory and in a real Redis."""
 
-import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import server_processes
@@ -12,6 +10,7 @@ from common.errors import TooManyRequests
 from common.gateway import rate_limits
 from common.gateway.rate_limits import Caller, Limiter, Policy, SharedRedis
 from common.tokens import Tokens
+from tests.own_server import Own, OwnServer
 
 # No token comes back while a test goes on.
 ORDINARY = Policy("ordinary", per_hour(1, burst=3))
@@ -110,12 +109,11 @@ def test_a_redis_that_is_away_is_done_without(limiting, run, caplog: pytest.LogC
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[server_processes.Server]:
+def own_redis(own: Own) -> OwnServer:
     """A Redis that the test may hang."""
-    server = server_processes.redis(tmp_path / "redis", server_processes.free_port())
-    yield server
-    server._process.send_signal(signal.SIGCONT)
-    server.stop()
+    server = own(server_processes.redis)
+    server.start()
+    return server
 
 
 @pytest.mark.kills
@@ -124,7 +122,7 @@ def test_a_redis_that_hangs_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 3600)
     limiter = limiting(f"redis://127.0.0.1:{own_redis.port}/0")
-    own_redis._process.send_signal(signal.SIGSTOP)
+    own_redis.hang()
 
     assert run(_admitted(limiter, *[ANYBODY] * 100)) == 3
     assert len(caplog.records) == 1
@@ -134,6 +132,6 @@ def test_a_redis_that_hangs_is_waited_for_once(
 def test_a_redis_that_stops_answering_doubles_nothing(limiting, run, own_redis) -> None:
     limiter = limiting(f"redis://127.0.0.1:{own_redis.port}/0")
     before = run(_admitted(limiter, *[ANYBODY] * 2))
-    own_redis._process.send_signal(signal.SIGSTOP)
+    own_redis.hang()
 
     assert before + run(_admitted(limiter, *[ANYBODY] * 10)) == 3

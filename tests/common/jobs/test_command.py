@@ -1,7 +1,6 @@
 """The command for buried jobs, on a real beanstalkd of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import server_processes
 
 from common.jobs.__main__ import BuriedJobs
 from common.jobs.queue import Envelope
+from tests.own_server import Own, OwnServer
 
 ROOT = Path(__file__).parents[3]
 READABLE = Envelope(request_id="r", traceparent="", payload={"text": "zażółć"}).model_dump_json().encode()
@@ -21,14 +21,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def beanstalkd(tmp_path: Path) -> Iterator[server_processes.Server]:
-    server = server_processes.beanstalkd(tmp_path / "jobs", server_processes.free_port())
-    yield server
-    server.stop()
+def beanstalkd(own: Own) -> OwnServer:
+    server = own(server_processes.beanstalkd)
+    server.start()
+    return server
 
 
 @pytest.fixture
-def client(beanstalkd: server_processes.Server) -> Iterator[greenstalk.Client[bytes]]:
+def client(beanstalkd: OwnServer) -> Iterator[greenstalk.Client[bytes]]:
     with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None) as client:
         yield client
 
@@ -51,7 +51,7 @@ def bury(client: greenstalk.Client[bytes]) -> Bury:
 
 
 @pytest.fixture
-def run(beanstalkd: server_processes.Server) -> Run:
+def run(beanstalkd: OwnServer) -> Run:
     def run(*arguments: object, port: int = beanstalkd.port) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "common.jobs", *map(str, arguments)]
         environment = os.environ | {"BEANSTALKD_PORT": str(port)}
@@ -117,16 +117,14 @@ def test_listing_moves_nothing(run: Run, bury: Bury, client) -> None:
 
 @pytest.mark.kills
 def test_what_was_buried_before_a_restart_is_listed(
-    run: Run, bury: Bury, beanstalkd, client, tmp_path
+    run: Run, bury: Bury, beanstalkd: OwnServer, client
 ) -> None:
     number = bury()
     bury()
-    beanstalkd._process.send_signal(signal.SIGKILL)
-    beanstalkd._process.wait()
-    again = server_processes.beanstalkd(tmp_path / "jobs", server_processes.free_port())
+    beanstalkd.kill()
+    beanstalkd.start()
 
-    lines = run("list", port=again.port).stdout.splitlines()
-    again.stop()
+    lines = run("list").stdout.splitlines()
 
     assert len(lines) == 2
     assert lines[0].startswith(f"one {number} ")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from common.jobs import queue as module
 from common.jobs.queue import Envelope, Job, JobQueue, QueueUnavailable
 from common.telemetry import context
+from tests.own_server import Own, OwnServer
 from tests.polling import PATIENCE_SECONDS, eventually
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -48,38 +49,16 @@ def raw(beanstalkd_port: int, tube: str) -> Iterator[greenstalk.Client[bytes]]:
         yield client
 
 
-class Beanstalkd:
-    """One of a test's own, to be killed, hung and started again."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self.port = server_processes.free_port()
-        self.start()
-
-    def start(self) -> None:
-        self._server = server_processes.beanstalkd(self._data, self.port)
-
-    def signal(self, number: signal.Signals) -> None:
-        self._server._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._server._process.kill()
-        self._server._process.wait()
-
-    def stop(self) -> None:
-        self.signal(signal.SIGCONT)
-        self._server.stop()
+@pytest.fixture
+def beanstalkd(own: Own) -> OwnServer:
+    """One to be killed, hung and started again."""
+    server = own(server_processes.beanstalkd)
+    server.start()
+    return server
 
 
 @pytest.fixture
-def beanstalkd(tmp_path: Path) -> Iterator[Beanstalkd]:
-    server = Beanstalkd(tmp_path / "jobs")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_queue(beanstalkd: Beanstalkd) -> Iterator[JobQueue]:
+def own_queue(beanstalkd: OwnServer) -> Iterator[JobQueue]:
     """A queue on the beanstalkd that the test owns."""
     queue = JobQueue.connect("127.0.0.1", beanstalkd.port, "test")
     yield queue
@@ -293,11 +272,11 @@ def test_a_ping_tells_whether_the_server_is_there(queue: JobQueue) -> None:
 @pytest.mark.kills
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_a_put_to_a_server_that_hangs_fails_by_a_deadline(
-    beanstalkd: Beanstalkd, own_queue: JobQueue, is_connected: bool
+    beanstalkd: OwnServer, own_queue: JobQueue, is_connected: bool
 ) -> None:
     if is_connected:
         own_queue.ping()
-    beanstalkd.signal(signal.SIGSTOP)
+    beanstalkd.hang()
 
     with pytest.raises(QueueUnavailable, match="timed out"):
         own_queue.put(Note(text="hello"))
@@ -309,10 +288,10 @@ def test_a_caller_learns_within_two_seconds_that_there_is_no_answer() -> None:
 
 @pytest.mark.kills
 def test_threads_that_wait_for_a_server_that_hangs_wait_at_the_same_time(
-    beanstalkd: Beanstalkd, own_queue: JobQueue
+    beanstalkd: OwnServer, own_queue: JobQueue
 ) -> None:
     own_queue.ping()
-    beanstalkd.signal(signal.SIGSTOP)
+    beanstalkd.hang()
     started = time.monotonic()
     with ThreadPoolExecutor(20) as threads:
         list(threads.map(fails, [lambda: own_queue.put(Note(text="hello"))] * 20))
@@ -322,10 +301,10 @@ def test_threads_that_wait_for_a_server_that_hangs_wait_at_the_same_time(
 
 @pytest.mark.kills
 def test_one_thread_waits_for_a_server_that_is_known_to_hang(
-    beanstalkd: Beanstalkd, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    beanstalkd: OwnServer, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_queue.ping()
-    beanstalkd.signal(signal.SIGSTOP)
+    beanstalkd.hang()
     with pytest.raises(QueueUnavailable):
         own_queue.ping()
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 2 * PATIENCE_SECONDS)
@@ -339,13 +318,13 @@ def test_one_thread_waits_for_a_server_that_is_known_to_hang(
 
 @pytest.mark.kills
 def test_a_server_that_goes_on_after_a_pause_is_used_again(
-    beanstalkd: Beanstalkd, own_queue: JobQueue
+    beanstalkd: OwnServer, own_queue: JobQueue
 ) -> None:
     own_queue.ping()
-    beanstalkd.signal(signal.SIGSTOP)
+    beanstalkd.hang()
     with pytest.raises(QueueUnavailable):
         own_queue.reserve(timeout=0)
-    beanstalkd.signal(signal.SIGCONT)
+    beanstalkd.resume()
 
     own_queue.put(Note(text="hello"))
 
@@ -353,7 +332,7 @@ def test_a_server_that_goes_on_after_a_pause_is_used_again(
 
 
 @pytest.mark.kills
-def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
+def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: OwnServer, own_queue: JobQueue) -> None:
     own_queue.put(Note(text="first"))
     beanstalkd.kill()
     with pytest.raises(QueueUnavailable):
@@ -363,7 +342,7 @@ def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: Beanstalkd, o
     assert take(own_queue).open() == {"text": "first"}
 
 
-def test_a_server_that_drains_takes_no_job(beanstalkd: Beanstalkd, own_queue: JobQueue) -> None:
+def test_a_server_that_drains_takes_no_job(beanstalkd: OwnServer, own_queue: JobQueue) -> None:
     own_queue.ping()
     beanstalkd.signal(signal.SIGUSR1)
 
@@ -393,10 +372,10 @@ def test_what_is_not_a_beanstalkd_counts_as_away(answer: bytes) -> None:
 
 @pytest.mark.kills
 def test_a_failed_connection_leaves_nothing_open(
-    beanstalkd: Beanstalkd, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    beanstalkd: OwnServer, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.05)
-    beanstalkd.signal(signal.SIGSTOP)
+    beanstalkd.hang()
     before = len(list(Path("/dev/fd").iterdir()))
 
     for _ in range(5):

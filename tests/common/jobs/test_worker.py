@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from common.jobs import worker
 from common.jobs.queue import Job, JobQueue
 from common.jobs.worker import Periodic, work
+from tests import tubes
+from tests.own_server import Own
 from tests.polling import PATIENCE_SECONDS, eventually
 
 TUBE = "test.worker"
@@ -36,11 +38,7 @@ def tube(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
     with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, use=TUBE, watch=TUBE) as client:
         yield client
         client.kick(1000)
-        while True:
-            try:
-                client.delete(client.reserve(timeout=0))
-            except greenstalk.TimedOutError:
-                break
+        tubes.clear(client)
 
 
 @pytest.fixture
@@ -71,9 +69,7 @@ def running(queue: JobQueue) -> Iterator[Callable[..., None]]:
 
 
 def _is_empty(tube: greenstalk.Client[bytes]) -> bool:
-    stats = tube.stats_tube(TUBE)
-    names = ("current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed", "current-jobs-buried")
-    return sum(stats[name] for name in names) == 0
+    return tubes.is_empty(tube, TUBE, states=(*tubes.UNFINISHED, "buried"))
 
 
 def _number(job: Job) -> int:
@@ -277,10 +273,10 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(queue: JobQue
 
 @pytest.mark.kills
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_is_back_soon_after_its_queue(tmp_path: Path, how: signal.Signals) -> None:
-    port = server_processes.free_port()
-    server = server_processes.beanstalkd(tmp_path / "jobs", port)
-    putting, working = (JobQueue.connect("127.0.0.1", port, TUBE) for _ in range(2))
+def test_a_worker_is_back_soon_after_its_queue(own: Own, how: signal.Signals) -> None:
+    beanstalkd = own(server_processes.beanstalkd)
+    beanstalkd.start()
+    putting, working = (JobQueue.connect("127.0.0.1", beanstalkd.port, TUBE) for _ in range(2))
     handled: list[int] = []
     stop = Event()
     thread = Thread(target=work, args=(working, lambda jobs: handled.append(_number(jobs[0])), (Away,), stop))
@@ -288,9 +284,8 @@ def test_a_worker_is_back_soon_after_its_queue(tmp_path: Path, how: signal.Signa
     putting.put(Number(number=1))
     eventually(lambda: handled == [1])
     putting.close()
-    server._process.send_signal(how)
-    server._process.wait()
-    server = server_processes.beanstalkd(tmp_path / "jobs", port)
+    beanstalkd.end_by(how)
+    beanstalkd.start()
     putting.put(Number(number=2))
 
     eventually(lambda: handled == [1, 2])
@@ -299,7 +294,6 @@ def test_a_worker_is_back_soon_after_its_queue(tmp_path: Path, how: signal.Signa
     thread.join()
     putting.close()
     working.close()
-    server.stop()
 
 
 SLOW = """
