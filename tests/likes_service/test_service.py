@@ -332,7 +332,7 @@ def mailed(inbox, notification, notifications):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["owed", "post", "put", "settle"])
+@pytest.mark.parametrize("step", ["pending", "post", "put", "complete"])
 def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
     store, timelines_client, validations, notifications, notification, addresses, inbox, post, step, moment
 ):
@@ -354,7 +354,7 @@ def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["owed", "post", "undo", "put", "settle"])
+@pytest.mark.parametrize("step", ["pending", "post", "undo", "put", "complete"])
 def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one_mail(
     store, timelines_client, validations, notifications, notification, addresses, inbox, post_id, step, moment
 ):
