@@ -16,9 +16,8 @@ import pytest
 import server_processes
 from suite import ROOT, procfile
 
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
-STOP_SECONDS = 30
 pytestmark = pytest.mark.kills
 
 NAMES = ("registry", "polls", "gateway")
@@ -58,7 +57,7 @@ class Dev:
     def interrupt(self) -> int:
         """End it as Ctrl-C does; its exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(STOP_SECONDS)
+        return self.process.wait(PATIENCE_SECONDS)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -216,7 +215,7 @@ def test_a_process_that_ends_by_itself_ends_the_suite(tmp_path: Path, variables:
         [pid] = re.findall(r"Started server process \[(\d+)\]", dev.log("polls"))
         os.kill(int(pid), signal.SIGKILL)
 
-        assert dev.process.wait(STOP_SECONDS) == 1
+        assert dev.process.wait(PATIENCE_SECONDS) == 1
         assert "polls has stopped by itself" in dev.output
 
 

@@ -324,10 +324,10 @@ def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
     assert store.pending(post_id, "bob").liked_at == LATER
 
 
-def mailed(inbox, notification, notifications):
+def mailed(inbox, notifier, notifications):
     """Who gets mails by all these notices, and about what."""
     for notification in take_all(notifications):
-        notification.notify(NOTIFICATION.validate_python(notification))
+        notifier.notify(NOTIFICATION.validate_python(notification))
     return [(mail["To"], mail["Subject"]) for mail in inbox.mails]
 
 
