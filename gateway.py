@@ -19,6 +19,7 @@ from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
 from common.gateway.transport import AiohttpTransport
+from common.server import protocol
 from common.server.app import create_service
 from common.server.health import unavailable
 from common.server.run import serve
@@ -152,7 +153,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.directory = directory
     paths = {path: route.service_name for path, route in ROUTES.items()}
-    app.state.api_document = ApiDocument(paths, "/login", directory, transport)
+    refusals = [protocol.bad_request(), protocol.url_too_long(), protocol.headers_too_large()]
+    app.state.api_document = ApiDocument(paths, "/login", directory, transport, refusals)
     middleware.install(app, settings)
     # Nearly every request ends here.
     match = matcher(ROUTES, settings.default_policy)

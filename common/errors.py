@@ -1,15 +1,15 @@
-"""Errors are words of the domain with a status: raised anywhere, rendered in one place (rendering.py)."""
+"""Errors of the domain, each with a status: raised anywhere, rendered in one place (api/problems.py)."""
 
 from http import HTTPStatus
 
 from pydantic import BaseModel, Field
 
-# What is away is mostly back so soon.
+# Most outages are over by then.
 RETRY_SECONDS = 2
 
 
 class Problem(Exception):
-    """An answer that says what is wrong, as RFC 9457 problem details.
+    """An error response, as RFC 9457 problem details.
 
     `code` is one machine-readable word, `detail` a sentence for people.
     """
@@ -25,13 +25,13 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
-    """Well-formed, but a rule forbids it."""
+    """The request is well-formed, but a rule forbids it."""
 
     status = HTTPStatus.BAD_REQUEST
 
 
 class Unauthorized(Problem):
-    """No token, or one that is expired or not ours."""
+    """The request has no token, or one that is invalid or expired."""
 
     status = HTTPStatus.UNAUTHORIZED
 
@@ -40,31 +40,31 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """Somebody else's."""
+    """The token's user has no right to this."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class NotFound(Problem):
-    """What was named does not exist."""
+    """What the request names does not exist."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class MethodNotAllowed(Problem):
-    """Not with this method."""
+    """The path exists, but does not support this method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
 class Conflict(Problem):
-    """Already so."""
+    """The present state forbids it: a username is taken, a vote is cast."""
 
     status = HTTPStatus.CONFLICT
 
 
 class RequestTimedOut(Problem):
-    """The request itself is too long on its way; the rest of it is not waited for."""
+    """The client takes too long to send the request. The connection closes, since the rest may still come."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
 
@@ -73,31 +73,31 @@ class RequestTimedOut(Problem):
 
 
 class TooLarge(Problem):
-    """The body is larger than anything this API takes."""
+    """The body is larger than any that this API accepts."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class UrlTooLong(Problem):
-    """The URL is longer than any of this API's."""
+    """The URL is longer than any of this API."""
 
     status = HTTPStatus.REQUEST_URI_TOO_LONG
 
 
 class HeadersTooLarge(Problem):
-    """More headers, or larger ones, than anything here needs."""
+    """The request has more headers, or larger ones, than this API accepts."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class UnsupportedMediaType(Problem):
-    """A body of another media type than the route reads."""
+    """The body is of another media type than the route reads."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class Unprocessable(Problem):
-    """Malformed: what is wrong, part by part."""
+    """The request is malformed; `errors` says which fields, and why."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -107,19 +107,19 @@ class Unprocessable(Problem):
 
 
 class TooManyRequests(Problem):
-    """More than one client may ask for in this time."""
+    """The client has sent more requests than it may in this time."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class BadGateway(Problem):
-    """The instance asked broke off before it answered."""
+    """The instance broke off before it responded."""
 
     status = HTTPStatus.BAD_GATEWAY
 
 
 class Unavailable(Problem):
-    """Something that this needs is not there now."""
+    """A store or a service that the request needs is unavailable now."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -128,9 +128,13 @@ class Unavailable(Problem):
 
 
 class GatewayTimeout(Problem):
-    """The instance asked did not answer in time."""
+    """The instance did not respond in time."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+def store_unavailable(name: str) -> Unavailable:
+    return Unavailable(f"{name}_unavailable", f"{name} is unavailable; try again soon.")
 
 
 class CredentialsRejected(Exception):
@@ -146,16 +150,16 @@ class FieldError(BaseModel):
     location: str = Field(examples=["body"])
     pointer: str = Field(description="A JSON pointer (RFC 6901) in a URI fragment.", examples=["#/text"])
     code: str = Field(examples=["string_too_long"])
-    detail: str
+    detail: str = Field(examples=["String should have at most 280 characters"])
 
 
 class ProblemDetails(BaseModel):
     """Problem details (RFC 9457)."""
 
     type: str = "about:blank"
-    title: str = Field(examples=["Not Found"])
-    status: int = Field(examples=[404])
-    detail: str = Field(examples=["There is no such post."])
-    code: str = Field(description="One machine-readable word.", examples=["post_not_found"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="One machine-readable word.")
     request_id: str
     errors: list[FieldError] | None = Field(None, description="With 422 only.")

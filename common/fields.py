@@ -1,4 +1,4 @@
-"""The types of fields that more than one service reads: names, ids, texts."""
+"""The types of fields that several services share: usernames, ids, texts."""
 
 import re
 import threading
@@ -7,8 +7,10 @@ from secrets import randbits
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+
+EXAMPLE_ID = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 
 RESERVED_NAMES = {"id", "home", "follow", "unfollow", "popular", "async", "me", "admin"}
 
@@ -17,7 +19,7 @@ CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 
 
 class RequestBody(BaseModel):
-    """A body that says nothing but what is asked for."""
+    """A request body; one with unknown fields is refused."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -36,26 +38,30 @@ def printable(text: str) -> str:
 
 def _canonical(value: object) -> object:
     if isinstance(value, str) and not CANONICAL_UUID.fullmatch(value):
-        raise PydanticCustomError("malformed_id", "An id looks like 019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e")
+        raise PydanticCustomError("malformed_id", f"An id looks like {EXAMPLE_ID}")
     return value
 
 
+# In responses, where nothing is left to check.
+KnownUsername = Annotated[str, Field(examples=["alice"])]
+KnownId = Annotated[UUID, Field(examples=[EXAMPLE_ID])]
+
 # Alice and alice are one account, everywhere: lower-cased here and nowhere else.
 Username = Annotated[
-    str,
+    KnownUsername,
     StringConstraints(to_lower=True, min_length=3, max_length=30, pattern=r"^[A-Za-z0-9_]+$"),
     AfterValidator(_not_reserved),
 ]
 
-# pydantic alone also takes 32 bare digits, braces and urn:uuid:.
-Id = Annotated[UUID, BeforeValidator(_canonical)]
+# pydantic alone also accepts 32 bare digits, braces and urn:uuid:.
+Id = Annotated[KnownId, BeforeValidator(_canonical)]
 
-# For any text that people write: after what bounds its length, so that a refusal speaks of characters.
+# For any text that users write: after the bounds of its length, so that their error counts characters.
 PRINTABLE = AfterValidator(printable)
 
 
 class _Clock:
-    """The last moment that an id was made of, so that ids of one process never go back."""
+    """The time in the latest id, so that the ids of one process always increase."""
 
     lock = threading.Lock()
     last = 0

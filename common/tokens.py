@@ -1,4 +1,4 @@
-"""JSON Web Tokens (RFC 7519), made and checked in one place."""
+"""JSON Web Tokens (RFC 7519), issued and verified in one place."""
 
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -16,19 +16,18 @@ from common.settings import Settings
 
 SERVICE_PREFIX = "service:"  # no username holds a colon
 SERVICE_TOKEN_MINUTES = 5
-# Ours have about 250 characters.
+# A token of this suite has about 250 characters.
 MAX_TOKEN_LENGTH = 1024
-# How far the clocks of two machines may be apart.
+# By how much the clocks of two machines may differ.
 CLOCK_SKEW_SECONDS = 60
-# Some 5 MB of them.
+# They take some 5 MB.
 TOKEN_CACHE_SIZE = 10_000
-INVALID_TOKEN = "The token is expired or not one of ours."  # noqa: S105  what is said of one
 
 ServiceName = Annotated[str, StringConstraints(pattern=f"^{SERVICE_PREFIX}[a-z0-9-]{{1,63}}$")]
 
 
 class Header(BaseModel):
-    """The header of our tokens: no key of its own, no extension that would have to be understood."""
+    """A token's header. One that names a key or an extension is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -37,7 +36,7 @@ class Header(BaseModel):
 
 
 class Claims(BaseModel):
-    """The claims of our tokens. What says more, an issuer or an audience, is somebody else's."""
+    """A token's claims. One with more, an issuer or an audience, comes from another system."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -48,7 +47,7 @@ class Claims(BaseModel):
 
 
 class Tokens:
-    """Issues and checks tokens with one secret and one algorithm."""
+    """Issues and verifies tokens with one secret and one algorithm."""
 
     def __init__(self, secret: str, algorithm: str, expires: timedelta) -> None:
         if not secret:
@@ -56,7 +55,7 @@ class Tokens:
         self._secret = secret
         self._algorithm = algorithm
         self.expires = expires
-        # A token comes with every request of its user, and stays as good or bad as it was until it expires.
+        # A client sends its token with every request, and a valid signature stays valid.
         self._cached_claims = lru_cache(TOKEN_CACHE_SIZE)(self._claims)
         self._service_token = lru_cache(1)(self._sign_for_service)
 
@@ -68,11 +67,11 @@ class Tokens:
         return self._sign(username, self.expires)
 
     def issue_for_service(self, name: str) -> str:
-        """A token by which services know each other; no user can obtain one."""
+        """A token with which one service calls another; no user can obtain one."""
         return self._service_token(name, int(time.time() / 60))
 
     def _sign_for_service(self, name: str, minute: int) -> str:
-        """One for all that is asked in this minute."""
+        """One token for all calls of a minute."""
         return self._sign(SERVICE_PREFIX + name, timedelta(minutes=SERVICE_TOKEN_MINUTES))
 
     def _sign(self, subject: str, expires: timedelta) -> str:
@@ -85,16 +84,16 @@ class Tokens:
         try:
             claims = self._cached_claims(token)
         except (JOSEError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
-            # The library's own errors, pydantic's, and those of what the library is not prepared for.
-            raise Unauthorized("invalid_token", INVALID_TOKEN) from exc
+            # The library's own errors, pydantic's, and what the library fails to catch.
+            raise invalid_token() from exc
         if time.time() >= claims.exp:
-            raise Unauthorized("invalid_token", INVALID_TOKEN)
+            raise invalid_token()
         return claims.sub
 
     def _claims(self, token: str) -> Claims:
-        """Raises for a bad token, which is not remembered."""
+        """Raises for a bad token, so that the cache holds only good ones."""
         if len(token) > MAX_TOKEN_LENGTH or not all(map(_is_canonical, token.split("."))):
-            raise ValueError("not written as JWS (RFC 7515) wants it")
+            raise ValueError("not a compact JWS (RFC 7515)")
         Header.model_validate(jwt.get_unverified_header(token))
         claims = Claims.model_validate(jwt.decode(token, self._secret, [self._algorithm]))
         if claims.iat > time.time() + CLOCK_SKEW_SECONDS:
@@ -102,8 +101,12 @@ class Tokens:
         return claims
 
 
+def invalid_token() -> Unauthorized:
+    return Unauthorized("invalid_token", "The token has expired, or this suite did not issue it.")
+
+
 def _is_canonical(segment: str) -> bool:
-    """Whether this is the one way to write it in base64url; decoders pass over what they don't know."""
+    """Whether this is the canonical base64url of its bytes; decoders skip characters they do not know."""
     padded = segment + "=" * (-len(segment) % 4)
     return urlsafe_b64encode(urlsafe_b64decode(padded)).rstrip(b"=") == segment.encode()
 

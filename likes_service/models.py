@@ -1,4 +1,4 @@
-"""What the likes service says to people, and what its jobs say to its workers."""
+"""The response bodies of the likes service, and its jobs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,38 +7,38 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from common.fields import Id, Username
+from common.fields import Id, KnownId, KnownUsername, Username
 
 VALIDATE_TUBE = "likes.validate"
 NOTIFY_TUBE = "likes.notify"
 
 
 class LikeState(BaseModel):
-    """How it is between a user and a post now, and whether that is new."""
+    """Whether a user likes a post now, and whether this request changed that."""
 
-    post_id: UUID
-    username: str
+    post_id: KnownId
+    username: KnownUsername
     liked: bool
     changed: bool
     count: int
 
 
 class PostLikes(BaseModel):
-    """How many like a post."""
+    """How many users like a post."""
 
-    post_id: UUID
+    post_id: KnownId
     count: int
 
 
 class LikedPost(BaseModel):
     """A post that a user likes, and since when."""
 
-    post_id: UUID
+    post_id: KnownId
     liked_at: datetime
 
 
 class Post(BaseModel):
-    """What the timelines service says of a post."""
+    """A post, as the timelines service has it."""
 
     id: UUID
     username: Username
@@ -46,14 +46,14 @@ class Post(BaseModel):
 
 
 class ValidateLike(BaseModel):
-    """A job: see whether the post exists."""
+    """A job: find out whether the post exists."""
 
     post_id: Id
     username: Username
 
 
 class Liked(BaseModel):
-    """A job: tell the author."""
+    """A job: mail the author."""
 
     kind: Literal["liked"] = "liked"
     post_id: Id
@@ -63,7 +63,7 @@ class Liked(BaseModel):
 
 
 class LikeUndone(BaseModel):
-    """A job: tell the liker that there is no such post."""
+    """A job: mail the user that the post does not exist, and the like is undone."""
 
     kind: Literal["taken_back"] = "taken_back"
     post_id: Id
@@ -76,7 +76,7 @@ NOTIFICATION: TypeAdapter[Notification] = TypeAdapter(Annotated[Notification, Fi
 
 @dataclass(frozen=True)
 class OutboxEntry:
-    """What the validation owes one like: a look at its post or, once it was taken back, word to its liker."""
+    """A pending step of a like: check its post or, once the like is undone, notify its user."""
 
     post_id: UUID
     username: str

@@ -10,12 +10,14 @@ from common.api.auth import CurrentUser
 from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
-from common.fields import Id, Username
+from common.errors import store_unavailable
+from common.fields import EXAMPLE_ID, Id, Username
+from likes_service import errors
 from likes_service.models import LikedPost, LikeState, PostLikes
 from likes_service.service import Likes
 from likes_service.store import LikesStore
 
-routes = router("likes")
+routes = router("likes", store_unavailable("redis"))
 
 
 async def get_likes(request: Request) -> Likes:
@@ -29,18 +31,18 @@ async def get_store(request: Request) -> LikesStore:
 
 
 Store = Annotated[LikesStore, Depends(get_store)]
-Before = Annotated[Id | None, Query(description="The last post_id of the page before.")]
+Before = Annotated[Id | None, Query(description="The last post_id of the previous page.")]
 
 
 @routes.get(
     "/likes/popular",
     response_model=list[PostLikes],
-    responses={200: {"headers": headers.LINK}, **problems(400, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor(EXAMPLE_ID))},
 )
 def popular(
     store: Store, request: Request, response: Response, limit: Limit = 10, before: Before = None
 ) -> Sequence[PostLikes]:
-    """Posts by how many like them, most liked first; of equals, the newest."""
+    """Posts by their number of likes, most liked first; ties newest first."""
     found = store.popular(limit + 1, before)
     return paginate(found, limit, lambda post: post.post_id, request, response)
 
@@ -48,34 +50,34 @@ def popular(
 @routes.post(
     "/likes/{post_id}",
     status_code=201,
-    responses={200: {"model": LikeState, "description": "Liked already"}, **problems(401, 403, 422, 503)},
+    responses={200: {"model": LikeState, "description": "The user liked it before"}},
 )
 def like(
     post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, Depends(get_likes)]
 ) -> LikeState:
-    """Like a post. Liking it twice counts once; if it does not exist, the like is taken back soon."""
+    """Like a post. Liking it twice counts once. A like of a post that does not exist is undone soon."""
     liking = likes.like(post_id, username)
     if not liking.changed:
         response.status_code = 200
     return liking
 
 
-@routes.delete("/likes/{post_id}", responses=problems(401, 403, 422, 503))
+@routes.delete("/likes/{post_id}")
 def unlike(post_id: Id, username: CurrentUser, store: Store) -> LikeState:
-    """Take a like back. Doing it twice changes nothing."""
+    """Remove a like. Removing it twice changes nothing."""
     return store.unlike(post_id, username)
 
 
-@routes.get("/likes/{post_id}/count", responses=problems(422, 503))
+@routes.get("/likes/{post_id}/count")
 def count(post_id: Id, store: Store) -> PostLikes:
-    """How many like a post; nobody likes an unknown one."""
+    """How many users like a post; 0 for one that does not exist."""
     return store.count(post_id)
 
 
 @routes.get(
     "/users/{username}/likes",
     response_model=list[LikedPost],
-    responses={200: {"headers": headers.LINK}, **problems(400, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor(EXAMPLE_ID))},
 )
 def liked_by(
     username: Username,

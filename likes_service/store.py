@@ -13,8 +13,8 @@ from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
-from common.errors import BadRequest, CredentialsRejected
-from likes_service import scripts
+from common.errors import CredentialsRejected
+from likes_service import errors, scripts
 from likes_service.models import LikedPost, LikeState, Notification, OutboxEntry, PostLikes, ValidateLike
 
 LIKERS = "likes:post:"
@@ -178,7 +178,7 @@ class LikesStore:
     def _scored(self, key: str, limit: int, before: UUID | None) -> Iterator[tuple[UUID, int]]:
         found: Sequence[str] | None = self._page([key], [limit, str(before or "")])
         if found is None:
-            raise BadRequest("unknown_cursor", f"{before} is not on this list any more.")
+            raise errors.unknown_cursor(str(before))
         for post_id, score in zip(found[::2], found[1::2], strict=True):
             yield UUID(post_id), int(score)
 

@@ -1,13 +1,12 @@
-"""What people say to the polls service, and what it says to them."""
+"""The request and response bodies of the polls service."""
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, RequestBody
+from common.fields import PRINTABLE, KnownId, KnownUsername, RequestBody
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 Option = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE]
@@ -20,7 +19,7 @@ def _all_different(options: list[str]) -> list[str]:
 
 
 class NewPoll(RequestBody):
-    """A question, and what can be answered; neither ever changes."""
+    """A question and its options; neither ever changes."""
 
     question: Question = Field(examples=["Tea or coffee?"])
     options: Annotated[list[Option], AfterValidator(_all_different)] = Field(
@@ -29,7 +28,7 @@ class NewPoll(RequestBody):
 
 
 class NewVote(RequestBody):
-    """The one option that is chosen."""
+    """The option that the user chooses."""
 
     option: int = Field(ge=0, lt=2**31, strict=True, description="The option's index, from 0.", examples=[0])
 
@@ -37,28 +36,28 @@ class NewVote(RequestBody):
 class Poll(BaseModel):
     """A poll as everybody sees it."""
 
-    id: UUID
+    id: KnownId
     question: str
     options: list[str]
-    created_by: str
+    created_by: KnownUsername
     created_at: datetime
 
 
 class PollWithVote(Poll):
-    """A poll as somebody who is signed in sees it."""
+    """A poll as a user who is signed in sees it."""
 
     voted: int | None = Field(description="The index of the option that you voted for.")
 
 
 class Vote(BaseModel):
-    """A vote that was counted."""
+    """A vote that is counted."""
 
-    poll_id: UUID
+    poll_id: KnownId
     option: int
 
 
 class OptionResult(BaseModel):
-    """How many have chosen this option."""
+    """How many users voted for this option."""
 
     option: int
     text: str
@@ -68,7 +67,7 @@ class OptionResult(BaseModel):
 class Results(BaseModel):
     """The votes of a poll, by option and in all."""
 
-    poll_id: UUID
+    poll_id: KnownId
     question: str
     total_votes: int
     results: list[OptionResult]

@@ -9,11 +9,13 @@ from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.problems import problems
 from common.api.routing import router
+from common.errors import store_unavailable
 from common.fields import Id
+from polls_service import errors
 from polls_service.models import NewPoll, NewVote, Poll, PollWithVote, Results, Vote
 from polls_service.store import PollsStore
 
-routes = router("polls")
+routes = router("polls", store_unavailable("dynamodb"))
 
 
 async def get_store(request: Request) -> PollsStore:
@@ -27,7 +29,7 @@ Store = Annotated[PollsStore, Depends(get_store)]
 @routes.post(
     "/polls",
     status_code=201,
-    responses={201: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+    responses={201: {"headers": headers.LOCATION}},
 )
 def create(poll: NewPoll, username: CurrentUser, store: Store, response: Response) -> Poll:
     """Create a poll."""
@@ -39,11 +41,11 @@ def create(poll: NewPoll, username: CurrentUser, store: Store, response: Respons
 @routes.get(
     "/polls/{poll_id}",
     response_model=PollWithVote | Poll,
-    responses=problems(401, 404, 422, 503),
+    responses=problems(errors.poll_not_found()),
     openapi_extra=TOKEN_OPTIONAL,
 )
 def poll(poll_id: Id, store: Store, subject: OptionalSubject) -> Poll:
-    """A poll and, with a token, what you voted."""
+    """A poll and, with a token, your vote."""
     found = store.poll(poll_id)
     if subject is None:
         return found
@@ -51,14 +53,16 @@ def poll(poll_id: Id, store: Store, subject: OptionalSubject) -> Poll:
 
 
 @routes.post(
-    "/polls/{poll_id}/vote", status_code=201, responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
+    "/polls/{poll_id}/vote",
+    status_code=201,
+    responses=problems(errors.option_out_of_range(), errors.poll_not_found(), errors.already_voted()),
 )
 def vote(poll_id: Id, choice: NewVote, username: CurrentUser, store: Store) -> Vote:
-    """Vote, once: a vote is for good."""
+    """Vote in a poll, once: a vote cannot be changed."""
     return store.vote(poll_id, username, choice.option)
 
 
-@routes.get("/polls/{poll_id}/results", responses=problems(404, 422, 503))
+@routes.get("/polls/{poll_id}/results", responses=problems(errors.poll_not_found()))
 def results(poll_id: Id, store: Store) -> Results:
-    """How many voted for what; never who."""
+    """How many users voted for each option."""
     return store.results(poll_id)

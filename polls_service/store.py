@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Self
 from uuid import UUID, uuid4
 
-from common.errors import BadRequest, Conflict, NotFound
 from common.fields import new_id
+from polls_service import errors
 from polls_service.dynamodb import ConditionFailed, DynamoTable, Item, key
 from polls_service.models import NewPoll, OptionResult, Poll, Results, Vote
 
@@ -68,7 +68,7 @@ class PollsStore:
     def vote(self, poll_id: UUID, username: str, option: int) -> Vote:
         """Raises NotFound, BadRequest for an option that there is not, Conflict for a second vote."""
         if option >= len(self.poll(poll_id).options):
-            raise BadRequest("option_out_of_range", "There is no such option.")
+            raise errors.option_out_of_range()
         shard = _shard(poll_id, username)
         put = {
             "TableName": self._table.name,
@@ -86,7 +86,7 @@ class PollsStore:
             # One token for all tries: what a try whose answer was lost has written is not written again.
             self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
         except ConditionFailed as exc:
-            raise Conflict("already_voted", "You have voted in this poll already.") from exc
+            raise errors.already_voted() from exc
         return Vote(poll_id=poll_id, option=option)
 
     def results(self, poll_id: UUID) -> Results:
@@ -108,7 +108,7 @@ class PollsStore:
     def _read_poll(self, poll_id: UUID) -> Poll:
         item = self._table.get(str(poll_id), "poll")
         if item is None:
-            raise NotFound("poll_not_found", "There is no such poll.")
+            raise errors.poll_not_found()
         return _poll(poll_id, item)
 
 

@@ -8,8 +8,8 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from common.api.auth import bearer_token
-from common.errors import Unauthorized
 from common.settings import is_loopback
+from registry_service import errors
 
 # Where a page comes from, as its browser says (RFC 6454), when that is this machine's own Swagger.
 LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
@@ -28,10 +28,10 @@ class RegistryToken(SecurityBase):
             return
         token = bearer_token(request)
         if token is None:
-            raise Unauthorized("token_required", "This registry wants its REGISTRY_TOKEN as a bearer token.")
+            raise errors.token_required()
         # Headers are bytes, which the framework has read as Latin-1.
         if not hmac.compare_digest(token.encode("latin-1"), expected.encode()):
-            raise Unauthorized("invalid_token", "This is not this registry's REGISTRY_TOKEN.")
+            raise errors.invalid_token()
 
 
 def _require_this_machine(request: Request) -> None:
@@ -39,8 +39,7 @@ def _require_this_machine(request: Request) -> None:
     # A page from anywhere runs on its reader's machine, and with DNS rebinding it is same-origin with us.
     origin = request.headers.get("origin")
     if not is_here or (origin is not None and not LOCAL_ORIGIN.fullmatch(origin)):
-        detail = "This registry has no REGISTRY_TOKEN: only its own machine may write."
-        raise Unauthorized("token_required", detail)
+        raise errors.local_only()
 
 
 registry_token = RegistryToken()

@@ -1,4 +1,4 @@
-"""What services say to the registry, and what it says to everybody."""
+"""The request and response bodies of the registry."""
 
 import re
 from datetime import datetime
@@ -15,11 +15,11 @@ from common.version import VERSION
 # RFC 1123, §2.1, and the underscores that container networks put into names.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# What resolvers take for an IPv4 address in one of its old spellings: 127.1, 0x7f.1, 2130706433.
+# What resolvers read as an IPv4 address in one of its old spellings: 127.1, 0x7f.1, 2130706433.
 NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
-# Where no service is (RFC 6890): unspecified, link-local, multicast, reserved; and what carries an IPv4
-# address, which may be one of these, to where it is unpacked: IPv4-compatible, NAT64, Teredo, 6to4.
+# No service has an address in these networks (RFC 6890): unspecified, link-local, multicast, reserved; nor in
+# those whose addresses embed an IPv4 address, which may be one of them: IPv4-compatible, NAT64, Teredo, 6to4.
 UNROUTABLE_NETWORKS = [
     *map(ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")),
     *map(ip_network, ("fe80::/10", "fec0::/10", "ff00::/8")),
@@ -28,7 +28,7 @@ UNROUTABLE_NETWORKS = [
 
 
 def _host(host: str) -> str:
-    """A host name, or an IP address that somebody can have, in its one canonical spelling."""
+    """A host name, or an IP address that a service can have, in its canonical spelling."""
     if ":" in host or NUMERIC_HOST.fullmatch(host):
         return _address(host)
     if not HOST_NAME.fullmatch(host):
@@ -45,7 +45,7 @@ def _address(host: str) -> str:
         address = address.ipv4_mapped
     is_unroutable = not address.is_loopback and any(address in network for network in UNROUTABLE_NETWORKS)
     if "%" in host or is_unroutable:
-        raise PydanticCustomError("unroutable_host", "No service can be reached at this address by others")
+        raise PydanticCustomError("unroutable_host", "No other machine can reach a service at this address")
     return str(address)
 
 
@@ -53,7 +53,7 @@ ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")]
 Host = Annotated[str, StringConstraints(max_length=253, to_lower=True), AfterValidator(_host)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
-# What an instance may say of itself: only the registry suspects.
+# The statuses that an instance may report; only the registry marks one as a suspect.
 ReportedStatus = Literal[Status.UP, Status.DEGRADED, Status.DRAINING]
 
 
@@ -66,17 +66,17 @@ class NewInstance(RequestBody):
     version: Annotated[str, StringConstraints(max_length=64), PRINTABLE] | None = Field(
         None, examples=["1.0.0"]
     )
-    status: ReportedStatus = Field(Status.UP, description="Until the first heartbeat says otherwise.")
+    status: ReportedStatus = Field(Status.UP, description="Until a heartbeat reports another one.")
 
 
 class Heartbeat(RequestBody):
-    """How an instance is."""
+    """The status of an instance."""
 
-    status: ReportedStatus | None = Field(None, description="As before when absent.")
+    status: ReportedStatus | None = Field(None, description="Absent: as before.", examples=[Status.UP])
 
 
 class SelfPreservation(BaseModel):
-    """Since when, and why, instances that fell silent are kept as `suspect`."""
+    """Since when, and why, the registry keeps silent instances as `suspect`."""
 
     since: datetime
     reason: str
@@ -91,20 +91,20 @@ class ServiceStatus(BaseModel):
 
 
 class RegistryStatus(BaseModel):
-    """How the registry itself is."""
+    """The state of the registry itself."""
 
-    uptime_seconds: float = Field(description="Without the time that the process itself stood still.")
+    uptime_seconds: float = Field(description="Without the time in which the process itself stood still.")
     epoch: str
     version: int
-    self_preservation: SelfPreservation | None = Field(description="null when all is well.")
+    self_preservation: SelfPreservation | None = Field(description="null unless it is on.")
     services: dict[str, ServiceStatus]
 
 
 class Overview(BaseModel):
-    """What this is, and where to go on."""
+    """What this is, and where to continue."""
 
     name: str = "registry"
-    description: str = "Who is there: services register here, and find each other."
+    description: str = "Services register here, and find each other."
     version: str = VERSION
     docs: str = "/docs"
     openapi: str = "/openapi.json"

@@ -1,25 +1,28 @@
 """HTTP for the registry: read the request, call the store, name the status.
 
-Nothing here blocks, so everything is `async`: the store is the event loop's alone.
+Nothing here blocks, so everything is `async`: only the event loop touches the store.
 """
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response, Security
+from fastapi import Depends, Path, Query, Request, Response, Security
 
 from common.api.auth import TOKEN_OPTIONAL
 from common.api.problems import problems
 from common.api.routing import router
 from common.discovery.models import Instance, Lease, Snapshot
+from common.fields import EXAMPLE_ID
+from registry_service import errors
 from registry_service.auth import registry_token
 from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus
-from registry_service.store import RegistryStore
+from registry_service.store import MAX_INSTANCES, MAX_INSTANCES_PER_SERVICE, RegistryStore
 from registry_service.watchers import SnapshotWatchers
 
 routes = router("registry")
 
 MAX_WAIT_SECONDS = 30
 WITH_REGISTRY_TOKEN = [Security(registry_token)]
+TOKEN_ERRORS = (errors.token_required(), errors.invalid_token())
 
 
 async def get_store(request: Request) -> RegistryStore:
@@ -33,56 +36,63 @@ async def get_watchers(request: Request) -> SnapshotWatchers:
 
 
 Store = Annotated[RegistryStore, Depends(get_store)]
-Epoch = Annotated[str | None, Query(max_length=64, description="Of the table that you have.")]
-Version = Annotated[int | None, Query(ge=0, le=2**53, description="Of the table that you have.")]
+InstanceId = Annotated[str, Path(examples=[EXAMPLE_ID])]
+ServiceName = Annotated[str, Path(examples=["users"])]
+Epoch = Annotated[str | None, Query(max_length=64, description="The epoch of the client's snapshot.")]
+Version = Annotated[int | None, Query(ge=0, le=2**53, description="The version of the client's snapshot.")]
 Wait = Annotated[
     float,
-    Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="How long to wait for a newer one."),
+    Query(
+        ge=0,
+        le=MAX_WAIT_SECONDS,
+        allow_inf_nan=False,
+        description="How many seconds to wait for a newer one.",
+    ),
 ]
 
 
 @routes.get("/")
 async def overview() -> Overview:
-    """What this is, and where the documentation is."""
+    """The registry's version, and where its documentation is."""
     return Overview()
 
 
 @routes.post(
     "/register",
     status_code=201,
-    responses=problems(401, 409, 413, 415, 422),
+    responses=problems(*TOKEN_ERRORS, errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
 async def register(instance: NewInstance, store: Store) -> Lease:
-    """Register an instance; one at the same place before it is replaced."""
+    """Register an instance. It replaces one of the same service, host and port."""
     return Lease(instance_id=store.register(instance).instance_id)
 
 
 @routes.post(
     "/heartbeat/{instance_id}",
-    responses=problems(401, 404, 413, 415, 422),
+    responses=problems(*TOKEN_ERRORS, errors.unknown_instance()),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
-async def beat(instance_id: str, store: Store, heartbeat: Heartbeat | None = None) -> Instance:
-    """Renew an instance's lease, and say how it is. 404 means: register again."""
+async def beat(instance_id: InstanceId, store: Store, heartbeat: Heartbeat | None = None) -> Instance:
+    """Renew an instance's lease, and report its status. After a 404, the instance registers again."""
     return store.beat(instance_id, heartbeat.status if heartbeat else None)
 
 
 @routes.delete(
     "/deregister/{instance_id}",
     status_code=204,
-    responses=problems(401, 404, 422),
+    responses=problems(*TOKEN_ERRORS, errors.unknown_instance()),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
-async def deregister(instance_id: str, store: Store) -> None:
-    """Take an instance off the list."""
+async def deregister(instance_id: InstanceId, store: Store) -> None:
+    """Remove an instance."""
     store.deregister(instance_id)
 
 
-@routes.get("/services", response_model=Snapshot, responses=problems(422, 503))
+@routes.get("/services", response_model=Snapshot, responses=problems(errors.leaving()))
 async def services(
     watchers: Annotated[SnapshotWatchers, Depends(get_watchers)],
     epoch: Epoch = None,
@@ -91,19 +101,19 @@ async def services(
 ) -> Response:
     """All instances of all services.
 
-    With `epoch`, `version` and `wait` the answer comes as soon as there is a
-    newer table than yours, and at once if yours is of another epoch.
+    With `epoch`, `version` and `wait`, the response comes as soon as there is a
+    newer snapshot than the client's, and at once if that is of another epoch.
     """
     return Response(await watchers.snapshot(epoch, version, wait), media_type="application/json")
 
 
-@routes.get("/services/{service_name}", responses=problems(404))
-async def instances(service_name: str, store: Store) -> list[Instance]:
-    """The instances of one service: none, if all that were seen have gone."""
+@routes.get("/services/{service_name}", responses=problems(errors.service_not_found("users")))
+async def instances(service_name: ServiceName, store: Store) -> list[Instance]:
+    """The instances of one service; none when all that ever registered are gone."""
     return store.instances(service_name)
 
 
 @routes.get("/status")
 async def status(store: Store) -> RegistryStatus:
-    """How long the registry runs, how many instances of what it knows, and whether it doubts itself."""
+    """The registry's uptime, the instances of each service, and whether self-preservation is on."""
     return store.status()

@@ -9,8 +9,8 @@ from itertools import takewhile
 from uuid import uuid4
 
 from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
-from common.errors import Conflict, NotFound
 from common.fields import new_id
+from registry_service import errors
 from registry_service.models import (
     NewInstance,
     RegistryStatus,
@@ -135,7 +135,7 @@ class RegistryStore:
         self.expire()
         service = self._services.get(service_name)
         if service is None:
-            raise NotFound("service_not_found", f"No instance of {service_name} was ever seen here.")
+            raise errors.service_not_found(service_name)
         return [lease.instance for lease in service.leases.values()]
 
     def status(self) -> RegistryStatus:
@@ -193,7 +193,7 @@ class RegistryStore:
         self.expire()
         lease = self._leases.get(instance_id)
         if lease is None:
-            raise NotFound("unknown_instance", "There is no such instance (any more): register again.")
+            raise errors.unknown_instance()
         return lease
 
     def _enforce_limits(self, new: NewInstance, service: _Service) -> None:
@@ -202,8 +202,7 @@ class RegistryStore:
             if (lease.instance.host, lease.instance.port) == place:
                 self._remove(lease)
         if len(service.leases) >= MAX_INSTANCES_PER_SERVICE or len(self._leases) >= MAX_INSTANCES:
-            most = f"{MAX_INSTANCES_PER_SERVICE} instances of a service, and {MAX_INSTANCES} in all"
-            raise Conflict("too_many_instances", f"There are at most {most}.")
+            raise errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)
 
     def _forget_one_service(self) -> None:
         """Names without instances are remembered too, but not without end."""

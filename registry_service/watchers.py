@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from common.discovery.models import Snapshot
-from common.errors import Unavailable
+from registry_service import errors
 from registry_service.clock import TICK_SECONDS
 from registry_service.store import RegistryStore
 
@@ -52,7 +52,7 @@ class SnapshotWatchers:
         while self._store.version() <= version:
             if self._is_stopping:
                 # An answer with the table would only be followed by the next wait.
-                raise Unavailable("leaving", "The registry is about to stop.")
+                raise errors.leaving()
             await self._change.wait()
 
     def _wake(self) -> None:

@@ -8,8 +8,9 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from common.discovery.client import ServiceClient
-from common.errors import NotFound, Unavailable
+from common.errors import Unavailable
 from common.fields import Username
+from timelines_service import errors
 
 MAX_FOLLOWEES = 7500
 
@@ -83,7 +84,7 @@ class UsersClient:
         if known and response.status_code == 304:
             return known.usernames
         if response.status_code == 404:
-            raise NotFound("user_not_found", f"There is no user {username}.")
+            raise errors.user_not_found(username)
         usernames = _read(response)
         if etag := response.headers.get("etag"):
             self._cache.put(username, Followees(usernames, etag))

@@ -1,13 +1,12 @@
-"""What people say to the timelines service, and what it says to them."""
+"""The request and response bodies of the timelines service, and its job."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Id, RequestBody, Username
+from common.fields import PRINTABLE, Id, KnownId, RequestBody, Username
 
 TUBE = "posts"
 
@@ -15,7 +14,7 @@ PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 
 
 class NewPost(RequestBody):
-    """The text of a post to be."""
+    """The text of a new post."""
 
     text: PostText = Field(examples=["Good morning!"])
 
@@ -32,12 +31,12 @@ class Post(BaseModel):
 
     id: Id
     username: Username
-    text: PostText
+    text: PostText = Field(examples=["Good morning!"])
     created_at: Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class QueuedPost(BaseModel):
-    """A promise: the post will be there, under this id."""
+    """A post that is safely queued, and will be stored under this id."""
 
-    id: UUID
+    id: KnownId
     status: Literal["queued"] = "queued"

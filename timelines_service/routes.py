@@ -9,12 +9,15 @@ from common.api.auth import CurrentUser
 from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
+from common.discovery.client import service_unavailable
+from common.errors import store_unavailable
 from common.fields import Id, Username
+from timelines_service import errors
 from timelines_service.models import NewPost, Post, QueuedPost
 from timelines_service.service import Timelines
 from timelines_service.store import TimelinesStore
 
-routes = router("timelines")
+routes = router("timelines", store_unavailable("postgres"))
 
 
 async def get_timelines(request: Request) -> Timelines:
@@ -29,22 +32,25 @@ async def get_store(request: Request) -> TimelinesStore:
 
 Service = Annotated[Timelines, Depends(get_timelines)]
 Store = Annotated[TimelinesStore, Depends(get_store)]
-Before = Annotated[Id | None, Query(description="The last id of the page before.")]
+Before = Annotated[Id | None, Query(description="The last id of the previous page.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
         pattern="^[!-~]+$",
-        description="The same key and text again, within 24 hours at least, answers with the first post.",
+        description="The same key and text again get the first post, for at least 24 hours.",
     ),
 ]
+
+# Of a route that calls the users service.
+UNAVAILABLE = (store_unavailable("postgres"), service_unavailable("users"))
 
 
 @routes.post(
     "/posts",
     status_code=201,
-    responses={201: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+    responses={201: {"headers": headers.LOCATION}, **problems(errors.idempotency_key_reused())},
 )
 def write(
     post: NewPost,
@@ -62,25 +68,28 @@ def write(
 @routes.post(
     "/posts/async",
     status_code=202,
-    responses={202: {"headers": headers.LOCATION}, **problems(401, 403, 413, 415, 422, 503)},
+    responses={202: {"headers": headers.LOCATION}, **problems(store_unavailable("beanstalkd"))},
 )
 def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> QueuedPost:
-    """Have a post written soon: it is safely queued, and will be found under this id."""
+    """Queue a post. A worker writes it soon, under the id in the response."""
     queued = timelines.queue(username, post.text)
     response.headers["Location"] = f"/posts/id/{queued.id}"
     return queued
 
 
-@routes.get("/posts/id/{post_id}", responses=problems(404, 422, 503))
+@routes.get("/posts/id/{post_id}", responses=problems(errors.post_not_found()))
 def post(post_id: Id, store: Store) -> Post:
-    """One post."""
+    """A post by its id."""
     return store.post(post_id)
 
 
 @routes.get(
     "/posts/home/{username}",
     response_model=list[Post],
-    responses={200: {"headers": headers.LINK}, **problems(401, 403, 404, 422, 503)},
+    responses={
+        200: {"headers": headers.LINK},
+        **problems(errors.not_yours(), errors.user_not_found("alice"), *UNAVAILABLE),
+    },
 )
 def home(
     username: Username,
@@ -91,14 +100,14 @@ def home(
     limit: Limit = 20,
     before: Before = None,
 ) -> Any:
-    """Your home timeline: the posts of those whom you follow, newest first."""
+    """Your home timeline: the posts of the users that you follow, newest first."""
     return paginate(timelines.home(username, reader, limit + 1, before), limit, _id, request, response)
 
 
 @routes.get(
     "/posts/{username}",
     response_model=list[Post],
-    responses={200: {"headers": headers.LINK}, **problems(404, 422, 503)},
+    responses={200: {"headers": headers.LINK}, **problems(errors.user_not_found("alice"), *UNAVAILABLE)},
 )
 def by_user(
     username: Username,
@@ -115,7 +124,7 @@ def by_user(
 @routes.get(
     "/posts",
     response_model=list[Post],
-    responses={200: {"headers": headers.LINK}, **problems(422, 503)},
+    responses={200: {"headers": headers.LINK}},
 )
 def newest(
     store: Store, request: Request, response: Response, limit: Limit = 20, before: Before = None

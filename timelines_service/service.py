@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from common.errors import Forbidden, NotFound
 from common.fields import new_id
 from common.jobs.queue import JobQueue
+from timelines_service import errors
 from timelines_service.clients import UsersClient
 from timelines_service.models import Post, QueuedPost
 from timelines_service.store import TimelinesStore
@@ -33,13 +33,13 @@ class Timelines:
         """Raises NotFound when there is no such user, Unavailable when that cannot be told."""
         found = self._store.newest_by_user(username, limit, before)
         if not found and not self._users.exists(username):
-            raise NotFound("user_not_found", f"There is no user {username}.")
+            raise errors.user_not_found(username)
         return found
 
     def home(self, username: str, reader: str, limit: int, before: UUID | None) -> list[Post]:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:
-            raise Forbidden("not_yours", "A home timeline is for its owner only.")
+            raise errors.not_yours()
         return self._store.newest_by_users(self._users.followees(username), limit, before)
 
 

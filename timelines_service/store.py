@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import URL, Uuid, bindparam, delete, insert, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
-from common.errors import FieldError, NotFound, Unprocessable
 from common.postgres.database import Database
+from timelines_service import errors
 from timelines_service.models import Post
 from timelines_service.tables import idempotency_keys, posts
 
@@ -136,7 +136,7 @@ class TimelinesStore:
                 RESERVE, reservation | {"username": post.username, "created_at": post.created_at}
             ).one()
             if first.fingerprint != fingerprint:
-                raise _reused_key()
+                raise errors.idempotency_key_reused()
             if first.post_id != post.id:
                 return _post(connection.execute(POST, {"id": first.post_id}).one())
             connection.execute(ADD, post.model_dump())
@@ -157,7 +157,7 @@ class TimelinesStore:
         """Raises NotFound."""
         found = self._posts(POST, {"id": post_id})
         if not found:
-            raise NotFound("post_not_found", "There is no such post.")
+            raise errors.post_not_found()
         return found[0]
 
     def newest(self, limit: int, before: UUID | None) -> list[Post]:
@@ -182,12 +182,6 @@ class TimelinesStore:
     def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
         with self._database.autocommit() as connection:
             return [_post(row) for row in connection.execute(statement, values).all()]
-
-
-def _reused_key() -> Unprocessable:
-    code, detail = "idempotency_key_reused", "This key was used for another text."
-    error = FieldError(location="header", pointer="#/idempotency-key", code=code, detail=detail)
-    return Unprocessable(code, detail, [error])
 
 
 def _post(row: Any) -> Post:

@@ -1,4 +1,4 @@
-"""What people say to the users service, and what it says to them."""
+"""The request and response bodies of the users service."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,12 +6,21 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, RequestBody, Username
+from common.fields import PRINTABLE, KnownUsername, RequestBody, Username
 from users_service.common_passwords import is_common
 
 MAX_FOLLOWEES = 7500
 
-# What browsers take for an address: WHATWG HTML, "valid e-mail address".
+# The users of all examples, here, in README and in bin/dev's banner.
+ALICE = {
+    "username": "alice",
+    "password": "correct horse battery staple",
+    "email": "alice@example.com",
+    "bio": "Reads, cooks, cycles.",
+}
+BOB = {"username": "bob", "password": "quiet river paper lantern"}
+
+# What browsers accept as an address: WHATWG HTML, "valid e-mail address".
 _LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
 
@@ -32,30 +41,28 @@ Password = Annotated[
 
 
 class NewUser(RequestBody):
-    """An account to be."""
+    """A new account."""
 
-    username: Username = Field(examples=["alice"])
-    password: Password = Field(examples=["correct horse battery"])
-    email: Email | None = Field(None, examples=["alice@example.com"])
+    username: Username
+    password: Password = Field(examples=[ALICE["password"]])
+    email: Email | None = Field(None, examples=[ALICE["email"]])
     bio: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE] = Field(
-        "", examples=["Reads, cooks, cycles."]
+        "", examples=[ALICE["bio"]]
     )
 
     @field_validator("password")
     @classmethod
     def _is_not_the_name(cls, password: str, info: ValidationInfo) -> str:
         if password.lower() == info.data.get("username"):
-            raise PydanticCustomError("name_as_password", "A name is no password: choose another")
+            raise PydanticCustomError("name_as_password", "The username is no password: choose another")
         return password
 
 
 class Credentials(RequestBody):
-    """A name and its password."""
+    """A username and its password."""
 
-    username: Username = Field(examples=["alice"])
-    password: Annotated[str, StringConstraints(max_length=128)] = Field(
-        examples=["correct horse battery staple"]
-    )
+    username: Username
+    password: Annotated[str, StringConstraints(max_length=128)] = Field(examples=[ALICE["password"]])
 
 
 class AccessToken(BaseModel):
@@ -67,23 +74,23 @@ class AccessToken(BaseModel):
 
 
 class Profile(BaseModel):
-    """What everybody may know of a user."""
+    """What everybody sees of a user."""
 
-    username: str
-    bio: str
+    username: KnownUsername
+    bio: str = Field(examples=[ALICE["bio"]])
     created_at: datetime
 
 
 class OwnProfile(Profile):
-    """What a user, and the services, know besides."""
+    """What the user, and the services, see."""
 
-    email: str | None
+    email: str | None = Field(examples=[ALICE["email"]])
 
 
 class FollowState(BaseModel):
-    """How it is between two users now, and whether that is new."""
+    """Whether one user follows another now, and whether this request changed that."""
 
-    follower: str
-    followee: str
+    follower: KnownUsername
+    followee: str = Field(examples=[BOB["username"]])
     following: bool
     changed: bool

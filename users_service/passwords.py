@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from passlib.context import CryptContext
 
 from common.bulkhead import Bulkhead, BulkheadFull
-from common.errors import Unavailable
+from users_service import errors
 
 logger = logging.getLogger(__name__)
 
@@ -69,4 +69,4 @@ class Passwords:
             async with self._bulkhead:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except BulkheadFull as exc:
-            raise Unavailable("busy", "Too many are signing in at once; try again soon.") from exc
+            raise errors.busy() from exc

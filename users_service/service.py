@@ -2,8 +2,8 @@
 
 from anyio import to_thread
 
-from common.errors import Unauthorized
 from common.tokens import Tokens
+from users_service import errors
 from users_service.models import AccessToken, Credentials, NewUser, OwnProfile
 from users_service.passwords import Passwords
 from users_service.store import UsersStore
@@ -26,7 +26,7 @@ class Accounts:
         """A token for the right password. Raises Unauthorized, Unavailable."""
         hashed = await to_thread.run_sync(self._store.password_hash, credentials.username)
         if not await self._passwords.verify(credentials.password, hashed) or hashed is None:
-            raise Unauthorized("wrong_credentials", "The name or the password is wrong.")
+            raise errors.wrong_credentials()
         if self._passwords.is_outdated(hashed):
             await self._rehash(credentials, hashed)
         return AccessToken(

@@ -9,8 +9,8 @@ from sqlalchemy import URL, BindParameter, Connection, Row, bindparam, delete, i
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
-from common.errors import BadRequest, Conflict, NotFound, Unauthorized
 from common.postgres.database import Database
+from users_service import errors
 from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile
 from users_service.tables import follows, users
 
@@ -83,8 +83,8 @@ class UsersStore:
                 connection.execute(insert(users).values(**profile.model_dump(), password_hash=password_hash))
         except IntegrityError as exc:
             if _violated_constraint(exc) == "users_email_key":
-                raise Conflict("email_taken", "Somebody has registered with this address.") from exc
-            raise Conflict("username_taken", f"The name {user.username} is taken.") from exc
+                raise errors.email_taken() from exc
+            raise errors.username_taken(user.username) from exc
         return profile
 
     def password_hash(self, username: str) -> str | None:
@@ -103,17 +103,17 @@ class UsersStore:
     def follow(self, follower: str, followee: str) -> bool:
         """Whether this was new. Raises NotFound, BadRequest for oneself, Conflict beyond the limit."""
         if follower == followee:
-            raise BadRequest("cannot_follow_yourself", "You cannot follow yourself.")
+            raise errors.cannot_follow_yourself()
         try:
             with self._database.transaction() as connection:
                 is_new = connection.execute(FOLLOW, {"by": follower, "of": followee}).first() is not None
                 if is_new and not _count(connection, follower, +1):
-                    raise Conflict("too_many_followees", f"Nobody follows more than {MAX_FOLLOWEES}.")
+                    raise errors.too_many_followees()
                 return is_new
         except IntegrityError as exc:
             if _violated_constraint(exc) == "follows_followee_fkey":
-                raise _no_such_user(followee) from exc
-            raise Unauthorized("invalid_token", "The token's user does not exist.") from exc
+                raise errors.user_not_found(followee) from exc
+            raise errors.token_of_unknown_user() from exc
 
     def unfollow(self, follower: str, followee: str) -> bool:
         """Whether there was something to end. Raises NotFound."""
@@ -137,7 +137,7 @@ class UsersStore:
                 return list(connection.execute(FOLLOWEES, {"name": username, "limit": limit}).scalars())
             position = connection.execute(POSITION, {"name": username, "of": before}).scalar()
             if position is None:
-                raise BadRequest("unknown_cursor", f"{username} does not follow {before} any more.")
+                raise errors.unknown_cursor(username, before)
             values = {"name": username, "limit": limit, "position": position}
             return list(connection.execute(FOLLOWEES_BEFORE, values).scalars())
 
@@ -145,16 +145,12 @@ class UsersStore:
         with self._database.autocommit() as connection:
             row = connection.execute(statement, {"name": username}).first()
         if row is None:
-            raise _no_such_user(username)
+            raise errors.user_not_found(username)
         return row
 
 
 def _count(connection: Connection, follower: str, change: int) -> bool:
     return connection.execute(COUNT, {"name": follower, "change": change}).first() is not None
-
-
-def _no_such_user(username: str) -> NotFound:
-    return NotFound("user_not_found", f"There is no user {username}.")
 
 
 def _violated_constraint(exc: IntegrityError) -> str | None:

@@ -1,4 +1,4 @@
-"""Who is asking: the token of a request, as routes depend on it."""
+"""The bearer token of a request, and the parameters by which routes depend on it."""
 
 from typing import Annotated
 
@@ -7,14 +7,14 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from common.errors import Forbidden, Unauthorized
-from common.tokens import Tokens, is_service
+from common.tokens import Tokens, invalid_token, is_service
 
-# For a route that answers everybody, and the token's subject more: `openapi_extra=TOKEN_OPTIONAL`.
+# For a route that needs no token, but responds with more to one: `openapi_extra=TOKEN_OPTIONAL`.
 TOKEN_OPTIONAL: dict[str, object] = {"security": [{}]}
 
 
 def authenticate(request: Request) -> str | None:
-    """The subject of the request's bearer token; None without one, Unauthorized for a bad one."""
+    """The subject of the request's bearer token; None without a token. Raises Unauthorized for a bad one."""
     if not hasattr(request.state, "subject"):
         request.state.subject = _subject(request)
     subject: str | None = request.state.subject
@@ -28,7 +28,7 @@ def _subject(request: Request) -> str | None:
 
 
 def bearer_token(request: Request) -> str | None:
-    """What stands after `Authorization: Bearer`; Unauthorized if something else stands there."""
+    """The token in `Authorization: Bearer`; None without that header. Raises Unauthorized."""
     header = request.headers.get("authorization")
     if header is None:
         return None
@@ -51,17 +51,28 @@ class Bearer(SecurityBase):
 bearer = Bearer()
 
 
+def token_required() -> Unauthorized:
+    return Unauthorized("token_required", "Sign in first: this needs an access token.")
+
+
+def users_only() -> Forbidden:
+    return Forbidden("users_only", "This is for users, not for services.")
+
+
 async def require_subject(subject: Annotated[str | None, Security(bearer)]) -> str:
     if subject is None:
-        raise Unauthorized("token_required", "Sign in first: this is for users with an access token.")
+        raise token_required()
     return subject
 
 
 async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str:
     if is_service(subject):
-        raise Forbidden("users_only", "This is for users, not for services.")
+        raise users_only()
     return subject
 
 
 CurrentUser = Annotated[str, Depends(require_user)]
 OptionalSubject = Annotated[str | None, Security(bearer)]
+
+# How these dependencies refuse a request.
+REFUSALS = {bearer: invalid_token, require_subject: token_required, require_user: users_only}

@@ -1,6 +1,8 @@
 """Problem details (RFC 9457): how an error is rendered, and documented."""
 
 import json
+from collections.abc import Sequence
+from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
@@ -12,49 +14,73 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from common.api.headers import ERROR_HEADERS
-from common.errors import BadRequest, FieldError, Problem, ProblemDetails, Unprocessable
+from common.errors import BadRequest, FieldError, Problem, Unprocessable
 from common.telemetry import context
 
 PROBLEM_JSON = "application/problem+json"
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's API document says of its errors."""
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {PROBLEM_JSON: {"schema": schema}},
-            "headers": ERROR_HEADERS.get(status, {}),
-        }
-        for status in statuses
-    }
+EXAMPLE_REQUEST_ID = "0b1f6c1e9a4d4e0f8c2b7a6d5e4f3c2b"
+
+Responses = dict[int | str, dict[str, Any]]
 
 
-def describe(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to an OpenAPI document the schemas that `problems` refers to."""
-    schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(schema.pop("$defs"), ProblemDetails=schema)
-    return document
+def problems(*possible: Problem) -> Responses:
+    """What an API document says of the errors that a route may raise: each one is its own example."""
+    responses: Responses = {}
+    for problem in possible:
+        response = responses.setdefault(
+            problem.status.value,
+            {
+                "description": problem.status.phrase,
+                "content": {
+                    PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+                },
+                "headers": ERROR_HEADERS.get(problem.status, {}),
+            },
+        )
+        example = {"value": _details(problem, EXAMPLE_REQUEST_ID)}
+        response["content"][PROBLEM_JSON]["examples"].setdefault(problem.code, example)
+    return responses
+
+
+def merged(*documented: Responses) -> Responses:
+    """The responses of several sources by status; one that several have gets the examples of all."""
+    merged: Responses = {}
+    for responses in documented:
+        for status, response in deepcopy(responses).items():
+            earlier = merged.setdefault(status, response)
+            if earlier is not response:
+                merged[status] = response
+                _examples(response).update(_examples(earlier) | _examples(response))
+    return dict(sorted(merged.items(), key=str))
+
+
+def _examples(response: dict[str, Any]) -> dict[str, Any]:
+    examples: dict[str, Any] = response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
+    return examples
 
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def render(problem: Problem) -> JSONResponse:
-    """The one place where an error becomes an answer."""
-    content: dict[str, Any] = {
+    """The one place where an error becomes a response."""
+    return ProblemResponse(_details(problem, context.request_id.get()), problem.status, problem.headers)
+
+
+def _details(problem: Problem, request_id: str) -> dict[str, Any]:
+    details: dict[str, Any] = {
         "type": "about:blank",
         "title": problem.status.phrase,
         "status": problem.status.value,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": context.request_id.get(),
+        "request_id": request_id,
     }
     if problem.errors is not None:
-        content["errors"] = [error.model_dump() for error in problem.errors]
-    return ProblemResponse(content, problem.status, problem.headers)
+        details["errors"] = [error.model_dump() for error in problem.errors]
+    return details
 
 
 class ProblemResponse(JSONResponse):
@@ -66,7 +92,7 @@ class ProblemResponse(JSONResponse):
 
 
 def install(app: FastAPI) -> None:
-    """Let `app` answer every error as problem details."""
+    """Let `app` respond to every error with problem details."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -80,37 +106,42 @@ async def _problem(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _http_exception(request: Request, exc: Exception) -> JSONResponse:
-    """What the framework refuses by itself: unknown paths and methods."""
+    """What the framework itself refuses: unknown paths and methods."""
     assert isinstance(exc, HTTPException)
     status = HTTPStatus(exc.status_code)
     problem = Problem(status.phrase.lower().replace(" ", "_"), exc.detail, dict(exc.headers or {}))
     problem.status = status
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        # Where no route has the path, it is that of a file.
+        # A path that no route has is a file's.
         allowed = [method for method in METHODS if _is_allowed(request, method)] or ["GET", "HEAD"]
         problem.headers = {"Allow": ", ".join(allowed)}
     return render(problem)
 
 
 def _is_allowed(request: Request, method: str) -> bool:
-    """The framework itself tells only of the first route that has the path."""
+    """The framework itself names only the methods of the first route that has the path."""
     scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
-    errors = [_field_error(error) for error in exc.errors()]
-    return render(Unprocessable("malformed", f"{errors[0].pointer}: {errors[0].detail}", errors))
+    return render(malformed(exc.errors()))
+
+
+def malformed(errors: Sequence[Any]) -> Unprocessable:
+    """What validation found, as a problem."""
+    fields = [_field_error(error) for error in errors]
+    return Unprocessable("malformed", f"{fields[0].pointer}: {fields[0].detail}", fields)
 
 
 async def _client_disconnected(request: Request, exc: Exception) -> JSONResponse:
-    """Nobody reads this answer; without it the log would tell of an error of ours."""
+    """The client has gone and reads no response; without this one, the log would have an internal error."""
     return render(BadRequest("broken_off", "The request broke off before its end."))
 
 
 async def _internal_error(request: Request, exc: Exception) -> JSONResponse:
-    # Starlette calls this outside of every middleware, so these headers are ours to set.
+    # Starlette calls this outside of every middleware, so it sets their headers itself.
     return render(Problem("internal_error", "Something went wrong on our side.", context.outgoing()))
 
 

@@ -1,4 +1,4 @@
-"""Routes that refuse early: first the token, then the body's type and size, then what it says."""
+"""Routes that check first the token, then the body's type and size, then its content."""
 
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -9,31 +9,34 @@ from typing import Any
 import pydantic_core
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Param
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from common.api.auth import authenticate, require_subject
-from common.errors import TooLarge, UnsupportedMediaType
+from common.api.auth import REFUSALS, authenticate, require_subject
+from common.api.problems import malformed, merged, problems
+from common.errors import Problem, TooLarge, UnsupportedMediaType
 
 MAX_BODY_BYTES = 64 * 1024
 
-Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class BoundedRequest(Request):
-    """A request whose body has a limit, counted while it is read, and whose JSON is strict."""
+    """A request that counts its body while reading it, up to a limit, and whose JSON is strict."""
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         received = 0
         async for chunk in super().stream():
             received += len(chunk)
             if received > MAX_BODY_BYTES:
-                raise TooLarge("body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+                raise body_too_large()
             yield chunk
 
     async def json(self) -> Any:
-        # Unlike the standard parser this one refuses bad UTF-8, NaN and a thousand nested lists alike.
+        # Unlike the standard parser, this one refuses bad UTF-8, NaN and a thousand nested lists.
         text = await self.body()
         try:
             return pydantic_core.from_json(text, allow_inf_nan=False)
@@ -42,9 +45,10 @@ class BoundedRequest(Request):
 
 
 class AuthFirstRoute(APIRoute):
-    """A route that looks at the token before the body, and reads only the type of body it takes.
+    """A route that verifies the token before it reads the body, and reads JSON only.
 
-    Swagger heads it with its docstring's first line.
+    It documents what it refuses before it calls the endpoint. Its title on the Swagger page is the first
+    line of the endpoint's docstring.
     """
 
     def __init__(
@@ -54,16 +58,33 @@ class AuthFirstRoute(APIRoute):
         if not iscoroutinefunction(endpoint):
             endpoint = _run_in_thread(endpoint)
         super().__init__(path, endpoint, summary=summary or first_line or None, **options)
+        self.responses = merged(problems(*self._refusals()), self.responses)
 
-    def get_route_handler(self) -> Answer:
-        answer = super().get_route_handler()
+    def _refusals(self) -> Iterator[Problem]:
+        calls = set(_calls(self.dependant))
+        yield from (refusal() for call, refusal in REFUSALS.items() if call in calls)
+        if self.body_field:
+            yield from (body_too_large(), json_only())
+        if errors := next(filter(None, self._validation_errors()), None):
+            yield malformed(errors[:1])
+
+    def _validation_errors(self) -> Iterator[list[dict[str, Any]]]:
+        """What validation finds in an unknown field of the body, and in `?` for each parameter."""
+        if self.body_field:
+            yield self.body_field.validate({"unknown": "?"}, loc=("body",))[1]
+        for parameter in get_flat_params(self.dependant):
+            assert isinstance(parameter.field_info, Param)
+            yield parameter.validate("?", loc=(parameter.field_info.in_.value, parameter.alias))[1]
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
         calls = set(_calls(self.dependant))
         guards = [call for call in calls if isinstance(call, SecurityBase) and callable(call)]
         reads_json = self.body_field is not None
         if not guards and not reads_json and self.methods == {"GET"}:
-            return answer
+            return handle
 
-        async def answer_early(request: Request) -> Response:
+        async def check_and_handle(request: Request) -> Response:
             request = BoundedRequest(request.scope, request.receive)
             for guard in guards:
                 await guard(request)
@@ -71,9 +92,9 @@ class AuthFirstRoute(APIRoute):
                 await require_subject(authenticate(request))
             if reads_json and await request.body():
                 _require_json(request)
-            return await answer(request)
+            return await handle(request)
 
-        return answer_early
+        return check_and_handle
 
 
 def _run_in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,9 +119,17 @@ def media_type(request: Request) -> str:
 
 def _require_json(request: Request) -> None:
     if media_type(request) != "application/json":
-        raise UnsupportedMediaType("json_only", "Send JSON, with Content-Type: application/json.")
+        raise json_only()
 
 
-def router(*tags: str) -> APIRouter:
-    """A router of early routes."""
-    return APIRouter(route_class=AuthFirstRoute, tags=list(tags))
+def body_too_large() -> TooLarge:
+    return TooLarge("body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+
+
+def json_only() -> UnsupportedMediaType:
+    return UnsupportedMediaType("json_only", "Send JSON, with Content-Type: application/json.")
+
+
+def router(tag: str, *possible: Problem) -> APIRouter:
+    """A router of such routes, with the errors that each of them may raise, if it does not say otherwise."""
+    return APIRouter(route_class=AuthFirstRoute, tags=[tag], responses=problems(*possible))

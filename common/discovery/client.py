@@ -28,6 +28,10 @@ MAX_WAIT_SECONDS = 0.5
 CONNECTION_LOST = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 
+def service_unavailable(name: str) -> Unavailable:
+    return Unavailable(f"{name}_unavailable", f"The {name} service cannot be reached now.")
+
+
 class ServiceClient:
     """GETs from one other service. Threads may share it."""
 
@@ -63,8 +67,7 @@ class ServiceClient:
         except BulkheadFull:
             response = None
         if response is None:
-            name = self._service_name
-            raise Unavailable(f"{name}_unavailable", f"The {name} service cannot be reached now.")
+            raise service_unavailable(self._service_name)
         return response
 
     def _credentials(self) -> dict[str, str]:

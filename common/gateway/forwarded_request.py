@@ -8,14 +8,15 @@ import httpx
 from starlette.types import Receive, Scope
 
 from common.discovery.models import Instance
-from common.errors import BadGateway, GatewayTimeout, Problem, RequestTimedOut, TooLarge
+from common.errors import BadGateway, Problem
+from common.gateway import errors
+from common.gateway.errors import MAX_BODY_BYTES
 from common.gateway.headers import NOT_FORWARDED, end_to_end_headers
 from common.gateway.rate_limits import Caller
 from common.gateway.routes import Route
 from common.telemetry import context
 
 REPLAYABLE_BYTES = 64 * 1024
-MAX_BODY_BYTES = 1024 * 1024
 
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 
@@ -92,7 +93,7 @@ class ForwardedRequest:
         if not length and self._header(b"transfer-encoding") is None:
             return
         if length > MAX_BODY_BYTES:
-            raise _too_large()
+            raise errors.body_too_large()
         chunks, held = self._stream(), bytearray()
         async for chunk in chunks:
             held += chunk
@@ -111,7 +112,7 @@ class ForwardedRequest:
             chunk: bytes = message.get("body", b"")
             received += len(chunk)
             if received > MAX_BODY_BYTES:
-                self.failure = _too_large()
+                self.failure = errors.body_too_large()
                 raise self.failure
             self._body_received = not message.get("more_body", False)
             yield chunk
@@ -129,12 +130,11 @@ class ForwardedRequest:
 
     def timeout_error(self) -> Problem:
         if not self._body_received:
-            return RequestTimedOut("body_too_slow", "The body did not come in time.")
-        return GatewayTimeout("timeout", f"{self.route.service_name} did not answer in time.")
+            return errors.body_too_slow()
+        return errors.timeout(self.route.service_name)
 
     def bad_gateway_error(self) -> BadGateway:
-        name = self.route.service_name
-        return BadGateway("bad_gateway", f"{name} broke off before it answered; it may be done or not.")
+        return errors.bad_gateway(self.route.service_name)
 
     def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
         for name, value in self._headers:
@@ -168,7 +168,3 @@ async def _with_prefix(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator
 @lru_cache(1000)
 def _url(netloc: str) -> httpx.URL:
     return httpx.URL(f"http://{netloc}/")
-
-
-def _too_large() -> TooLarge:
-    return TooLarge("body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")

@@ -4,14 +4,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx
 
-from common.api.problems import problems
+from common.api.problems import Responses, merged, problems
 from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
-from common.gateway import openapi_merge
+from common.errors import Problem
+from common.gateway import errors, openapi_merge
 from common.telemetry import context
 
 logger = logging.getLogger(__name__)
@@ -24,18 +25,12 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 
 UNAVAILABLE_NOTE = "This service is away now; this is what it said last."
 
-# Of what the gateway answers itself to a request that it would pass on.
-GATEWAY_ERRORS = {
-    str(status): response
-    for status, response in problems(400, 408, 413, 414, 429, 431, 502, 503, 504).items()
-}
-
 
 class ApiDocument:
     """The services' documents, merged; a service that is away keeps its last one.
 
-    `paths` says which service answers which path, and `token_url` where a name
-    and a password give a token.
+    `paths` has the service of each path, `token_url` is where a username and
+    password give a token, and `refusals` are errors that any request may get.
     """
 
     def __init__(
@@ -44,6 +39,7 @@ class ApiDocument:
         token_url: str,
         directory: Directory,
         transport: httpx.AsyncBaseTransport,
+        refusals: Sequence[Problem] = (),
     ) -> None:
         self._sign_in = {
             "type": "oauth2",
@@ -53,6 +49,7 @@ class ApiDocument:
         self._paths = paths
         self._directory = directory
         self._transport = transport
+        self._refusals = refusals
         self._last: dict[str, openapi_merge.Document] = {}
         self._unavailable: set[str] = set()
         self._rendered = b""
@@ -69,14 +66,16 @@ class ApiDocument:
         return self._rendered
 
     def _merged_with(self, base: openapi_merge.Document) -> openapi_merge.Document:
-        merged = openapi_merge.merge(base, self._last)
+        document = openapi_merge.merge(base, self._last)
         unavailable = {
-            path: item for path, item in merged["paths"].items() if self._paths.get(path) in self._unavailable
+            path: item
+            for path, item in document["paths"].items()
+            if self._paths.get(path) in self._unavailable
         }
         for operation in openapi_merge.operations({"paths": unavailable}):
             operation["description"] = f"*{UNAVAILABLE_NOTE}*\n\n{operation.get('description', '')}"
-        merged.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self._sign_in
-        return _with_gateway_errors(merged)
+        document.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self._sign_in
+        return self._with_gateway_errors(document)
 
     async def _refresh_all(self) -> None:
         names = dict.fromkeys(self._paths.values())
@@ -94,7 +93,7 @@ class ApiDocument:
                 continue
             try:
                 offered = self._routed_paths(name, await self._fetch(instance))
-                _with_gateway_errors(openapi_merge.merge({"paths": {}}, {name: offered}))
+                self._with_gateway_errors(openapi_merge.merge({"paths": {}}, {name: offered}))
             except httpx.HTTPError:
                 continue
             except Exception as exc:  # whatever one instance says, the others are shown
@@ -107,6 +106,20 @@ class ApiDocument:
     def _routed_paths(self, name: str, document: openapi_merge.Document) -> openapi_merge.Document:
         paths = {path: item for path, item in document["paths"].items() if self._paths.get(path) == name}
         return document | {"paths": paths}
+
+    def _with_gateway_errors(self, document: openapi_merge.Document) -> openapi_merge.Document:
+        """With the errors that the gateway itself adds to a service's operations."""
+        responses = {name: self._gateway_errors(name) for name in set(self._paths.values())}
+        for path, item in document["paths"].items():
+            for operation in openapi_merge.operations({"paths": {path: item}}):
+                _add_login_flow(operation)
+                if path in self._paths:
+                    operation["responses"] = merged(responses[self._paths[path]], operation["responses"])
+        return document
+
+    def _gateway_errors(self, name: str) -> Responses:
+        documented = problems(*self._refusals, *errors.possible(name))
+        return {str(status): response for status, response in documented.items()}
 
     async def _fetch(self, instance: Instance) -> openapi_merge.Document:
         request = httpx.Request(
@@ -127,15 +140,6 @@ class ApiDocument:
             await response.aclose()
         response.raise_for_status()
         return document
-
-
-def _with_gateway_errors(document: openapi_merge.Document) -> openapi_merge.Document:
-    """With what the gateway itself adds to the operations of others."""
-    for operation in openapi_merge.operations(document):
-        _add_login_flow(operation)
-        if "gateway" not in operation["tags"] and "health" not in operation["tags"]:
-            operation["responses"] = GATEWAY_ERRORS | operation["responses"]
-    return document
 
 
 def _add_login_flow(operation: openapi_merge.Document) -> None:

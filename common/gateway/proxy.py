@@ -13,7 +13,8 @@ from common.bulkhead import Bulkhead, BulkheadFull
 from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
 from common.discovery.models import Instance
-from common.errors import BadRequest, Problem, Unavailable
+from common.errors import Problem
+from common.gateway import errors
 from common.gateway.forwarded_request import ClientDisconnected, ForwardedRequest
 from common.gateway.headers import HOP_BY_HOP, connection_tokens
 from common.gateway.login_limits import LoginLimiter
@@ -68,7 +69,7 @@ class ReverseProxy:
             async with Watchdog(request), self._bulkhead(route.service_name):
                 await self._try_instances(request, send)
         except BulkheadFull:
-            await render(_overloaded(route.service_name))(scope, receive, send)
+            await render(errors.overloaded(route.service_name))(scope, receive, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
         except ClientDisconnected:
@@ -103,7 +104,7 @@ class ReverseProxy:
                 problem = request.timeout_error() if is_late else request.bad_gateway_error()
                 if not request.is_retryable:
                     break
-        raise problem or Unavailable(f"{name}_unavailable", f"No instance of {name} can be reached.")
+        raise problem or errors.unavailable(name)
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
         response = await self._transport.handle_async_request(request.build_request(instance))
@@ -150,9 +151,4 @@ def _reject_dot_segments(path: bytes) -> None:
     if b"." not in path and b"%2" not in path:
         return
     if not {b".", b".."}.isdisjoint(re.split(rb"[/\\]", unquote_to_bytes(path))):
-        raise BadRequest("dot_segment", "A path has no segments . and .. here.")
-
-
-def _overloaded(service_name: str) -> Unavailable:
-    detail = f"{service_name} has more requests in hand than it can answer."
-    return Unavailable(f"{service_name}_overloaded", detail)
+        raise errors.dot_segment()

@@ -14,7 +14,8 @@ from throttled.asyncio import Quota, RateLimiterType, RateLimitResult, Throttled
 from throttled.asyncio.store import BaseStore, MemoryStore, RedisStore
 from throttled.exceptions import StoreUnavailableError
 
-from common.errors import TooManyRequests, Unauthorized
+from common.errors import Unauthorized
+from common.gateway import errors
 from common.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -144,9 +145,7 @@ def raise_if_limited(name: str, result: RateLimitResult) -> None:
         "RateLimit-Policy": f'"{name}";q={state.limit};w={math.ceil(state.reset_after) or 1}',
         "RateLimit": f'"{name}";r={state.remaining};t={retry_after}',
     }
-    raise TooManyRequests(
-        "too_many_requests", "That is more than one client may ask for; try later.", headers
-    )
+    raise errors.too_many_requests(headers)
 
 
 @lru_cache(10_000)

@@ -15,7 +15,7 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from common.api import problems, swagger
+from common.api import openapi, problems, swagger
 from common.discovery.registration import Registration
 from common.server.dependency import Dependency
 from common.server.health import check, health_router, live_router
@@ -75,7 +75,7 @@ def create_service(
 
 
 def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return problems.describe(generate())
+    return openapi.complete(generate())
 
 
 @asynccontextmanager

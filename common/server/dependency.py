@@ -12,7 +12,7 @@ import anyio
 from fastapi import FastAPI, Request, Response
 
 from common.api.problems import render
-from common.errors import CredentialsRejected, Unavailable
+from common.errors import CredentialsRejected, Unavailable, store_unavailable
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -102,10 +102,10 @@ class Dependency:
     async def _respond_503(self, request: Request, exc: Exception) -> Response:
         self._report(exc)
         self._recheck.set()
-        detail = f"{self.name} is unavailable; try again soon."
         if isinstance(exc, CredentialsRejected):
             detail = f"This service is misconfigured: {self.name} rejects its credentials."
-        return render(Unavailable(f"{self.name}_unavailable", detail))
+            return render(Unavailable(f"{self.name}_unavailable", detail))
+        return render(store_unavailable(self.name))
 
     def _report(self, exc: Exception) -> None:
         if isinstance(exc, CredentialsRejected):

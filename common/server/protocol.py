@@ -74,12 +74,12 @@ class BoundedProtocol(HttpToolsProtocol):
         most = MAX_URL_BYTES + MAX_HEADER_BYTES
         is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_without_progress > most
         if is_too_much and not self.transport.is_closing():
-            self._send_error(_headers_too_large())
+            self._send_error(headers_too_large())
 
     def send_400_response(self, msg: str) -> None:
         if self._is_in_head and self._head_bytes > MAX_URL_BYTES + MAX_HEADER_BYTES:
-            self._refusal = self._refusal or _headers_too_large()
-        self._send_error(self._refusal or BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112."))
+            self._refusal = self._refusal or headers_too_large()
+        self._send_error(self._refusal or bad_request())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._reject(UrlTooLong("url_too_long", f"A URL has at most {MAX_URL_BYTES} bytes."))
+            self._reject(url_too_long())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:
@@ -103,7 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reject(BadRequest("bad_header", "A header's value is UTF-8."))
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
-            self._reject(_headers_too_large())
+            self._reject(headers_too_large())
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -201,7 +201,15 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def _headers_too_large() -> HeadersTooLarge:
+def bad_request() -> BadRequest:
+    return BadRequest("bad_request", "This is not HTTP/1.1 as of RFC 9112.")
+
+
+def url_too_long() -> UrlTooLong:
+    return UrlTooLong("url_too_long", f"A URL has at most {MAX_URL_BYTES} bytes.")
+
+
+def headers_too_large() -> HeadersTooLarge:
     return HeadersTooLarge(
         "headers_too_large",
         f"A request has at most {MAX_HEADERS} headers, of {MAX_HEADER_BYTES} bytes in all.",

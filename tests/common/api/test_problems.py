@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from common import errors
 from common.api.problems import PROBLEM_JSON, problems, render
-from common.api.routing import router
+from common.api.routing import MAX_BODY_BYTES, router
 from common.errors import Problem
 from common.fields import RequestBody
 from common.server.app import create_service
@@ -26,7 +26,7 @@ class Box(RequestBody):
     sizes: list[int]
 
 
-@routes.post("/boxes", responses=problems(404, 422))
+@routes.post("/boxes", responses=problems(errors.NotFound("box_not_found", "There is no such box.")))
 def make(box: Box, limit: int = 1) -> Box:
     """Make a box."""
     return box
@@ -129,11 +129,35 @@ def test_the_document_has_every_error_in_its_one_shape(app: FastAPI) -> None:
     answers = document["paths"]["/boxes"]["post"]["responses"]
 
     assert {"404", "422"} <= set(answers)
-    assert answers["404"]["content"] == {
-        PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
-    }
+    content = answers["404"]["content"][PROBLEM_JSON]
+    assert content["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
+    assert content["examples"]["box_not_found"]["value"]["detail"] == "There is no such box."
     assert {"ProblemDetails", "FieldError"} <= set(document["components"]["schemas"])
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "application/json"}, b"{}"),
+        ({"Content-Type": "application/json"}, b" " * (MAX_BODY_BYTES + 1)),
+        ({"Content-Type": "text/plain"}, b"{}"),
+    ],
+)
+def test_what_a_route_refuses_by_itself_is_documented_as_it_is_answered(
+    app: FastAPI, client: TestClient, headers: dict[str, str], body: bytes
+) -> None:
+    answer = client.post("/boxes", content=body, headers=headers)
+    documented = app.openapi()["paths"]["/boxes"]["post"]["responses"][str(answer.status_code)]
+    example = documented["content"][PROBLEM_JSON]["examples"][answer.json()["code"]]["value"]
+
+    assert example | {"request_id": answer.json()["request_id"]} == answer.json()
+
+
+def test_two_errors_of_one_status_are_two_examples() -> None:
+    documented = problems(errors.NotFound("no_box", "No box."), errors.NotFound("no_lid", "No lid."))
+
+    assert list(documented[404]["content"][PROBLEM_JSON]["examples"]) == ["no_box", "no_lid"]
 
 
 def test_a_client_that_breaks_off_is_no_error_of_ours(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:

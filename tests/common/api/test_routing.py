@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 from pydantic import Field, StringConstraints
 
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
-from common.api.problems import problems
 from common.api.routing import MAX_BODY_BYTES, router
 from common.errors import Conflict
 from common.fields import PRINTABLE, Id, RequestBody, Username
@@ -25,18 +24,18 @@ class Note(RequestBody):
     stars: Annotated[int, Field(ge=0)] = 0
 
 
-@routes.post("/notes", responses=problems(401, 413, 415, 422))
+@routes.post("/notes")
 def write(note: Note, username: CurrentUser) -> Note:
     """Write a note."""
     return note
 
 
-@routes.get("/notes/{note_id}", responses=problems(401, 422), openapi_extra=TOKEN_OPTIONAL)
+@routes.get("/notes/{note_id}", openapi_extra=TOKEN_OPTIONAL)
 def read(note_id: Id, subject: OptionalSubject) -> str:
     return str(subject)
 
 
-@routes.get("/taken/{username}", responses=problems(409, 422))
+@routes.get("/taken/{username}")
 def taken(username: Username) -> None:
     raise Conflict("taken", f"{username} is taken.")
 

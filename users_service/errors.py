@@ -1,0 +1,44 @@
+"""How the users service refuses a request."""
+
+from common.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable, UnsupportedMediaType
+from users_service.models import MAX_FOLLOWEES
+
+
+def username_taken(username: str) -> Conflict:
+    return Conflict("username_taken", f"The name {username} is taken.")
+
+
+def email_taken() -> Conflict:
+    return Conflict("email_taken", "Another account has this e-mail address.")
+
+
+def wrong_credentials() -> Unauthorized:
+    return Unauthorized("wrong_credentials", "The name or the password is wrong.")
+
+
+def busy() -> Unavailable:
+    return Unavailable("busy", "Too many users are signing in at once; try again soon.")
+
+
+def json_or_form_only() -> UnsupportedMediaType:
+    return UnsupportedMediaType("json_or_form_only", "Send JSON or a form, and its Content-Type.")
+
+
+def user_not_found(username: str) -> NotFound:
+    return NotFound("user_not_found", f"There is no user {username}.")
+
+
+def token_of_unknown_user() -> Unauthorized:
+    return Unauthorized("invalid_token", "The token's user does not exist.")
+
+
+def cannot_follow_yourself() -> BadRequest:
+    return BadRequest("cannot_follow_yourself", "You cannot follow yourself.")
+
+
+def too_many_followees() -> Conflict:
+    return Conflict("too_many_followees", f"A user follows at most {MAX_FOLLOWEES} others.")
+
+
+def unknown_cursor(username: str, before: str) -> BadRequest:
+    return BadRequest("unknown_cursor", f"{username} does not follow {before} any more.")
