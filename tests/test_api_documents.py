@@ -105,7 +105,7 @@ def test_each_error_has_an_example_of_itself(document: dict[str, Any]) -> None:
                 assert (status == "422") == bool(details.errors), name
 
 
-def test_who_registers_as_in_the_example_signs_in_as_in_the_example() -> None:
+def test_the_login_example_signs_in_the_user_of_the_register_example() -> None:
     document = _merged()
     register, login = (document["paths"][path]["post"]["requestBody"] for path in ("/register", "/login"))
     alice, bob = _body_examples(document, register["content"]["application/json"])

@@ -21,7 +21,9 @@ def busy() -> Unavailable:
 
 
 def json_or_form_only() -> UnsupportedMediaType:
-    return UnsupportedMediaType("json_or_form_only", "Send JSON or a form, and its Content-Type.")
+    return UnsupportedMediaType(
+        "json_or_form_only", "Send application/json or application/x-www-form-urlencoded."
+    )
 
 
 def user_not_found(username: str) -> NotFound:

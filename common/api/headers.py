@@ -1,4 +1,4 @@
-"""Headers of answers, as API documents tell of them."""
+"""Response headers, as API documents describe them."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ def header(name: str, description: str) -> Headers:
 
 
 LINK = header("Link", 'The next page (RFC 8288, `rel="next"`); absent on the last one.')
-LOCATION = header("Location", "Where to find what was made.")
-ETAG = header("ETag", "Of this state; send it in `If-None-Match` (RFC 9110, §8.8.3).")
-RETRY_AFTER = header("Retry-After", "In how many seconds to try again.")
-NO_STORE = header("Cache-Control", "`no-store`: it is for you alone (RFC 6749, §5.1).")
+LOCATION = header("Location", "The path of what was created.")
+ETAG = header("ETag", "The version of this list, for `If-None-Match` (RFC 9110, §8.8.3).")
+RETRY_AFTER = header("Retry-After", "Seconds to wait before the next attempt.")
+NO_STORE = header("Cache-Control", "`no-store`: caches must not keep a token (RFC 6749, §5.1).")
 
-# What errors bear besides, by status.
+# The headers of errors, by status.
 ERROR_HEADERS: dict[int, Headers] = {
-    401: header("WWW-Authenticate", "What kind of token it takes (RFC 6750)."),
+    401: header("WWW-Authenticate", "The kind of token that is required (RFC 6750)."),
     429: RETRY_AFTER
-    | header("RateLimit", "What is left, and in how many seconds there is more.")
-    | header("RateLimit-Policy", "How many requests in how many seconds."),
+    | header("RateLimit", "The requests left, and the seconds until there are more.")
+    | header("RateLimit-Policy", "The requests allowed, and in how many seconds."),
     503: RETRY_AFTER,
 }

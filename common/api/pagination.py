@@ -1,4 +1,4 @@
-"""Pages of a list: how many, from where, and the link to the next one."""
+"""Pages of a list, and the link to the next one."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="The size of a page.")]
 
 Item = TypeVar("Item")
 
@@ -14,11 +14,11 @@ Item = TypeVar("Item")
 def paginate(
     found: Sequence[Item], limit: int, last_id: Callable[[Item], object], request: Request, response: Response
 ) -> Sequence[Item]:
-    """The first `limit` of what was found; one more than that means that there is a next page."""
+    """The first `limit` of the items found, and a link to the next page if there are more."""
     if len(found) <= limit:
         return found
     shown = found[:limit]
     query = urlencode({"limit": limit, "before": last_id(shown[-1])})
-    # A path reference, so that it works through the gateway and directly.
+    # A path reference works through the gateway and directly.
     response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
     return shown

@@ -33,13 +33,13 @@ def install(app: FastAPI) -> None:
         return page
 
     app.add_api_route("/docs", docs, include_in_schema=False)
-    # The package is used for the files it carries: its Python part is never imported.
+    # Only the package's files are used, and its Python code is not imported.
     files: Any = resources.files("fastapi_swagger") / "resources"
     app.mount(ASSETS, StaticFiles(directory=str(files)), name="docs-assets")
 
 
 def _security_headers(page: bytes) -> dict[str, str]:
-    """Nothing from elsewhere, nothing inside of other pages, and of scripts in the page only its own."""
+    """Load nothing from other origins, run no foreign inline script, and appear in no frame."""
     hashes = [b64encode(sha256(script).digest()).decode() for script in INLINE.findall(page)]
     scripts = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return {
