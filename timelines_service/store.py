@@ -124,8 +124,7 @@ class TimelinesStore:
         """The post stored: this one, or the first one with the same key. Raises Unprocessable."""
         if key is not None:
             return self._add_once(post, key)
-        with self._database.autocommit() as connection:
-            connection.execute(ADD, post.model_dump())
+        self._database.rows(ADD, post.model_dump())
         return post
 
     def _add_once(self, post: Post, key: str) -> Post:
@@ -150,8 +149,7 @@ class TimelinesStore:
     def delete_expired_keys(self) -> None:
         """Forget some idempotency keys that are older than promised."""
         before = datetime.now(UTC) - KEY_TTL
-        with self._database.transaction() as connection:
-            connection.execute(DELETE_EXPIRED_KEYS, {"before": before, "limit": KEY_DELETE_BATCH})
+        self._database.rows(DELETE_EXPIRED_KEYS, {"before": before, "limit": KEY_DELETE_BATCH})
 
     def post(self, post_id: UUID) -> Post:
         """Raises NotFound."""
@@ -180,10 +178,10 @@ class TimelinesStore:
         return self._posts(BY_FOLLOWEE, values)
 
     def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
-        with self._database.autocommit() as connection:
-            return [_post(row) for row in connection.execute(statement, values).all()]
+        return [_post(row) for row in self._database.rows(statement, values)]
 
 
 def _post(row: Any) -> Post:
     # What is stored was valid when it came in; checking it again would cost more than reading it.
-    return Post.model_construct(id=row.id, username=row.username, text=row.text, created_at=row.created_at)
+    post_id, username, words, created_at = row
+    return Post.model_construct(id=post_id, username=username, text=words, created_at=created_at)

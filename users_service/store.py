@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg2
-from sqlalchemy import URL, BindParameter, Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import URL, BindParameter, Connection, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
@@ -88,17 +88,15 @@ class UsersStore:
         return profile
 
     def password_hash(self, username: str) -> str | None:
-        with self._database.autocommit() as connection:
-            hashed: str | None = connection.execute(PASSWORD_HASH, {"name": username}).scalar()
-            return hashed
+        rows = self._database.rows(PASSWORD_HASH, {"name": username})
+        return rows[0][0] if rows else None
 
     def rehash(self, username: str, old: str, new: str) -> None:
         """Replace a hash by a better one of the same password."""
-        with self._database.transaction() as connection:
-            connection.execute(REHASH, {"name": username, "old": old, "new": new})
+        self._database.rows(REHASH, {"name": username, "old": old, "new": new})
 
     def profile(self, username: str) -> OwnProfile:
-        return OwnProfile.model_validate(self._one(PROFILE, username), from_attributes=True)
+        return OwnProfile(**dict(zip(OwnProfile.model_fields, self._one(PROFILE, username), strict=True)))
 
     def follow(self, follower: str, followee: str) -> bool:
         """Whether this was new. Raises NotFound, BadRequest for oneself, Conflict beyond the limit."""
@@ -127,26 +125,25 @@ class UsersStore:
 
     def followees_version(self, username: str) -> str:
         """Another one whenever the list of followees is another. Raises NotFound."""
-        row = self._one(VERSION, username)
-        return f"{row.created_at.timestamp():.6f}-{row.followees_version}"
+        created_at, version = self._one(VERSION, username)
+        return f"{created_at.timestamp():.6f}-{version}"
 
     def followees(self, username: str, limit: int, before: str | None) -> list[str]:
         """Newest follow first. Raises BadRequest when `before` is not one of them."""
-        with self._database.autocommit() as connection:
-            if before is None:
-                return list(connection.execute(FOLLOWEES, {"name": username, "limit": limit}).scalars())
-            position = connection.execute(POSITION, {"name": username, "of": before}).scalar()
-            if position is None:
-                raise errors.unknown_cursor(username, before)
-            values = {"name": username, "limit": limit, "position": position}
-            return list(connection.execute(FOLLOWEES_BEFORE, values).scalars())
+        values = {"name": username, "limit": limit}
+        if before is None:
+            return [name for (name,) in self._database.rows(FOLLOWEES, values)]
+        positions = self._database.rows(POSITION, {"name": username, "of": before})
+        if not positions:
+            raise errors.unknown_cursor(username, before)
+        values["position"] = positions[0][0]
+        return [name for (name,) in self._database.rows(FOLLOWEES_BEFORE, values)]
 
-    def _one(self, statement: Any, username: str) -> Row[Any]:
-        with self._database.autocommit() as connection:
-            row = connection.execute(statement, {"name": username}).first()
-        if row is None:
+    def _one(self, statement: Any, username: str) -> Any:
+        rows = self._database.rows(statement, {"name": username})
+        if not rows:
             raise errors.user_not_found(username)
-        return row
+        return rows[0]
 
 
 def _count(connection: Connection, follower: str, change: int) -> bool:
