@@ -20,5 +20,5 @@ def paginate(
     shown = found[:limit]
     query = urlencode({"limit": limit, "before": last_id(shown[-1])})
     # A path reference works through the gateway and directly.
-    response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
+    response.headers["Link"] = f'<{request.scope["path"]}?{query}>; rel="next"'
     return shown

@@ -51,6 +51,8 @@ def create_service(
         description=description,
         version=VERSION,
         lifespan=partial(_lifespan, settings, dependencies, resources),
+        # Not by include_router: at each request FastAPI searches an included router twice.
+        routes=[route for router in (*routers, live_router, health) for route in router.routes],
         openapi_url=openapi_url,
         docs_url=None,
         redoc_url=None,
@@ -69,8 +71,6 @@ def create_service(
     swagger.install(app)
     for dependency in dependencies:
         dependency.install(app)
-    for router in (*routers, live_router, health):
-        app.include_router(router)
     return app
 
 
