@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from http import HTTPStatus
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 
 import gateway
@@ -17,6 +18,7 @@ from common.errors import ProblemDetails
 from users_service.models import ALICE, BOB, Credentials
 
 SERVICES = ["registry", "users", "timelines", "likes", "polls"]
+ROOT = Path(__file__).parent.parent
 HINT = "see how other routes do it: Path(examples=[…]), Field(examples=[…])"
 
 
@@ -83,8 +85,7 @@ def test_each_body_has_a_name_and_an_example_that_is_accepted(document: dict[str
 def test_each_example_of_a_body_is_accepted_by_its_model(service: str) -> None:
     app = _app(service)
     operations = dict(_operations(app.openapi()))
-    for context in iter_route_contexts(app.routes):
-        route = context.original_route
+    for route in app.routes:
         if isinstance(route, APIRoute) and route.body_field:
             (method,) = route.methods
             content = operations[f"{method.lower()} {route.path}"]["requestBody"]["content"]
@@ -130,6 +131,15 @@ def test_the_examples_of_one_thing_are_the_same_everywhere() -> None:
     assert examples == {("username", "alice"), ("post_id", post_id), ("poll_id", post_id)}
     assert post["username"]["examples"] == ["alice"]
     assert UUID(post_id).version == 7
+
+
+@pytest.mark.parametrize("text", ["README.md", "bin/dev.py"])
+def test_the_users_of_the_examples_are_those_of_the_first_steps(text: str) -> None:
+    shown = (ROOT / text).read_text()
+
+    for user in (ALICE, BOB):
+        for field in user.keys() - {"bio"}:
+            assert user[field] in shown, f"{text}: {user['username']}'s {field} is {user[field]}"
 
 
 @pytest.mark.parametrize("path", ["/users/follow/{username}", "/users/unfollow/{username}"])

@@ -17,6 +17,7 @@ from suite import locations, procfile, stop
 
 from common.tokens import Tokens
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.suite.documented_errors import DocumentedErrors
 
 PASSWORD = "correct horse"
 # What the suite runs with, none of which belongs into an answer or a log.
@@ -143,9 +144,11 @@ def suite(
     processes = [line.start(logs[line.name], variables, ports.get(line.name)) for line in lines]
     try:
         url = f"http://127.0.0.1:{ports['gateway']}"
-        hooks = {"response": [_answers_nothing_inside]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [_answers_nothing_inside]}
         with httpx2.Client(base_url=url, timeout=PATIENCE_SECONDS, event_hooks=hooks) as gateway:
             eventually(_is_ready(gateway))
+            hooks["response"].append(DocumentedErrors(gateway.get("/openapi.json").json()))
+            gateway.event_hooks = hooks
             yield Suite(gateway, data / "mail", ports, tokens)
     finally:
         stop(processes, PATIENCE_SECONDS)
