@@ -150,7 +150,7 @@ def test_the_lines_work_as_often_as_they_are_pasted_and_end_in_a_mail(dev: Dev, 
 
 def _paste(dev: Dev) -> list[str]:
     command = ["bash", "-c", "\n".join(dev.banner)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def _mails(data: Path) -> list[Path]:

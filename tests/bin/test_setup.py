@@ -16,6 +16,8 @@ import pytest
 from tests import package_index
 from tests.package_index import PackageIndex
 
+pytestmark = pytest.mark.installs
+
 SETUP = Path(__file__).parent.parent.parent / "bin" / "setup"
 UV = Path(sys.prefix) / "bin" / "uv"
 FAILING = "#!/bin/sh\nexit 1\n"
