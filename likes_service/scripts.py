@@ -1,13 +1,14 @@
 """The Lua scripts of the store: each changes all that it changes at once, or nothing.
 
 Three sorted sets show a like: the post's likers and the user's likes, by
-time in microseconds, and the ranking, by count. A fourth holds what is
-owed, by the time it is due. In it, a pair whose like stands awaits its
-validation; a pair without a like was taken back, and its liker awaits word.
+time in microseconds, and the ranking, by count. A fourth is a transactional
+outbox: the same script that records a like adds its entry there, by the time
+it is due. An entry whose like stands waits for its validation; an entry
+without a like was undone, and waits for the notification of its liker.
 """
 
 LIKE = """
-local likers, liked, popular, owed = unpack(KEYS)
+local likers, liked, popular, outbox = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)
 if redis.call('ZADD', likers, 'NX', at, user) == 0 then
   return {0, redis.call('ZCARD', likers)}
@@ -15,7 +16,7 @@ end
 local count = redis.call('ZCARD', likers)
 redis.call('ZADD', liked, at, post)
 redis.call('ZADD', popular, count, post)
-redis.call('ZADD', owed, due, post .. ' ' .. user)
+redis.call('ZADD', outbox, due, post .. ' ' .. user)
 return {1, count}
 """
 
@@ -35,12 +36,12 @@ end
 
 UNLIKE = f"""
 {_REMOVE}
-local likers, liked, popular, owed = unpack(KEYS)
+local likers, liked, popular, outbox = unpack(KEYS)
 local post, user = unpack(ARGV)
 if not redis.call('ZSCORE', likers, user) then
   return {{0, redis.call('ZCARD', likers)}}
 end
-redis.call('ZREM', owed, post .. ' ' .. user)
+redis.call('ZREM', outbox, post .. ' ' .. user)
 return {{1, remove(likers, liked, popular, post, user)}}
 """
 
@@ -65,17 +66,17 @@ return redis.call('ZREVRANGE', KEYS[1], first, first + limit - 1, 'WITHSCORES')
 """
 
 PENDING = """
-local owed, likers = unpack(KEYS)
+local outbox, likers = unpack(KEYS)
 local post, user = unpack(ARGV)
-if not redis.call('ZSCORE', owed, post .. ' ' .. user) then return false end
+if not redis.call('ZSCORE', outbox, post .. ' ' .. user) then return false end
 return redis.call('ZSCORE', likers, user) or ''
 """
 
 COMPLETE = """
-local owed, likers = unpack(KEYS)
+local outbox, likers = unpack(KEYS)
 local post, user, at = unpack(ARGV)
 if (redis.call('ZSCORE', likers, user) or '') == at then
-  redis.call('ZREM', owed, post .. ' ' .. user)
+  redis.call('ZREM', outbox, post .. ' ' .. user)
 end
 """
 

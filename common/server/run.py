@@ -1,6 +1,7 @@
 """uvicorn with signals that drain before they end."""
 
 import asyncio
+import ctypes
 import gc
 import resource
 from types import FrameType
@@ -12,12 +13,12 @@ from fastapi import FastAPI
 from common.server.protocol import MAX_CONNECTIONS, BoundedProtocol
 from common.settings import ServiceSettings
 
-# foreman kills after 5 seconds: in the first one callers learn of it, then their requests end. However
-# slow the registry is, it gets no more of them.
+# foreman kills after 5 seconds: in the first one callers learn that this instance drains, then their requests
+# end. A slow registry gets no more than this second.
 DRAIN_SECONDS = 1
 GRACEFUL_TIMEOUT_SECONDS = 3
 
-# Longer than any caller of ours keeps an idle connection, so that the caller is the one who closes it.
+# Longer than any caller in this suite keeps an idle connection, so that the caller closes it, not the server.
 KEEP_ALIVE_SECONDS = 75
 
 # The default of 700 objects is a few requests' worth, most of which are still under way.
@@ -25,10 +26,10 @@ GC_THRESHOLD = 5000
 
 
 class Server(uvicorn.Server):
-    """uvicorn, except that on a signal it says goodbye before it stops listening.
+    """uvicorn, except that on a signal it deregisters before it stops listening.
 
-    By itself it closes its socket first and ends the lifespan last, which
-    leaves callers a while in which they are refused.
+    By itself uvicorn closes its socket first and ends the lifespan last. In
+    between, other services still send requests, which are refused.
     """
 
     _drain_task: asyncio.Task[None] | None = None
@@ -37,6 +38,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         _freeze_startup_objects()
+        _return_free_memory()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.started:
@@ -53,14 +55,14 @@ class Server(uvicorn.Server):
         app: Any = self.config.app
         self._close_keep_alive()
         if app.state.registration is not None:
-            telling = self._loop.create_task(app.state.registration.drain())
+            draining = self._loop.create_task(app.state.registration.drain())
             await asyncio.sleep(DRAIN_SECONDS)
-            telling.cancel()
+            draining.cancel()
         app.state.on_shutdown()
         self.should_exit = True
 
     def _close_keep_alive(self) -> None:
-        """From now on each answer is the last one of its connection: the next request goes elsewhere."""
+        """Make each response the last on its connection: the next request goes to another instance."""
         for headers in (self.config.encoded_headers, self.server_state.default_headers):
             headers.append((b"connection", b"close"))
 
@@ -77,6 +79,12 @@ def _freeze_startup_objects() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def _return_free_memory() -> None:
+    """Give back to the system what importing took only for a while; glibc keeps it otherwise."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _raise_open_files_limit() -> None:
