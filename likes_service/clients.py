@@ -1,4 +1,4 @@
-"""What the likes service's workers ask other services."""
+"""The likes workers' calls to other services."""
 
 from typing import TypeVar
 from uuid import UUID
@@ -24,7 +24,7 @@ class TimelinesClient:
         self._timelines = timelines
 
     def post(self, post_id: UUID) -> Post | None:
-        """The post; None when there is none. Unavailable when that cannot be told now."""
+        """The post; None when there is none. Raises Unavailable."""
         return _read(Post, self._timelines.get(f"/posts/id/{post_id}"))
 
 
@@ -33,7 +33,7 @@ class UsersClient:
         self._users = users
 
     def address(self, username: str) -> str | None:
-        """Where mails for this user go, if anywhere. Unavailable when that cannot be told now."""
+        """The user's e-mail address, if there is one. Raises Unavailable."""
         profile = _read(Profile, self._users.get(f"/users/{username}"))
         return profile.email if profile else None
 
@@ -50,7 +50,7 @@ def _read(model: type[Model], response: httpx.Response) -> Model | None:
 
 
 def _is_unknown_route(response: httpx.Response) -> bool:
-    """Whether it is not the thing asked for that is missing: this is some other service at an old address."""
+    """Whether the route is missing, not the thing itself: another service runs at an old address."""
     try:
         return ProblemDetails.model_validate_json(response.content).code == "not_found"
     except ValidationError:

@@ -1,4 +1,9 @@
-"""What likes are about: counted at once, validated after, and told to the author."""
+"""Likes: counted at once, validated after, and their authors notified.
+
+This is a transactional outbox: the script that counts a like also adds its
+validation to the outbox, in Redis. The queue is only the quick way to the
+worker; what it loses, a periodic sweep of the outbox queues again.
+"""
 
 import logging
 import time
@@ -32,9 +37,9 @@ SWEEP_BATCH = 200
 # Then jobs have their turn again.
 SWEEP_BUDGET_SECONDS = 1.0
 
-# While the queue is away it is asked this often.
+# While the queue is unavailable, it is tried this often.
 PAUSE_SECONDS = 5.0
-# Who comes when so many are on their way waits a little for room.
+# Validations on their way to the queue; one more waits a little for a slot.
 MAX_IN_FLIGHT = 1000
 ENQUEUE_WAIT_SECONDS = 0.25
 
@@ -48,13 +53,13 @@ class Likes:
         self._store = store
         self._queue = queue
         self._clock = clock
-        # Nobody who likes waits for the disk of the queue: what is owed is in Redis already.
+        # No client waits for the queue's disk: the outbox, in Redis, has the validation already.
         self._background = ThreadPoolExecutor(1, "validations")
         self._bulkhead = ThreadBulkhead(MAX_IN_FLIGHT, ENQUEUE_WAIT_SECONDS)
         self._paused_until = 0.0
 
     def close(self) -> None:
-        """What is on its way to the queue gets there, or stays owed."""
+        """Let what is on its way to the queue get there; the rest stays in the outbox."""
         self._background.shutdown()
 
     def like(self, post_id: UUID, username: str) -> LikeState:
@@ -67,7 +72,7 @@ class Likes:
         return liking
 
     def _enqueue_validation(self, recorded: ValidateLike) -> None:
-        """Queue the validation soon; if that cannot be, it stays owed, and is put by the sweep."""
+        """Queue the validation soon; if that fails, the sweep finds it in the outbox and queues it."""
         if self._is_paused():
             return
         with suppress(BulkheadFull):
@@ -89,10 +94,10 @@ class Likes:
 
 
 class LikeValidator:
-    """Finds out whether liked posts exist, and has those told whom it concerns.
+    """Finds out whether liked posts exist, and queues the notifications.
 
-    Every step may be the last one before a crash: then the job comes again,
-    and goes on with what is still owed.
+    A crash may follow every step: then the job comes again, and goes on with
+    what is still in the outbox.
     """
 
     def __init__(
@@ -123,8 +128,8 @@ class LikeValidator:
             self._notifications.put(Liked(**recorded.model_dump(), author=post.username, text=post.text))
 
     def sweep(self) -> None:
-        """Queue again what should have been settled long ago: its job was never put, or was lost."""
-        # Raises while the queue is away: what is taken then could not be put.
+        """Queue overdue validations again: their jobs were never queued, or were lost."""
+        # Raises while the queue is unavailable: entries claimed then could not be queued.
         self._validations.ping()
         until = time.monotonic() + SWEEP_BUDGET_SECONDS
         while time.monotonic() < until:
@@ -143,7 +148,7 @@ class Notifier:
         self._store = store
         self._users = users
         self._mail_server = mail_server
-        # Who lost the answer to a claim asks again as the same claimant: perhaps it was granted.
+        # Without a response to its claim, a worker claims again as the same claimant: it may have succeeded.
         self._claimants: dict[str, str] = {}
 
     def notify(self, notification: Notification) -> None:
@@ -155,7 +160,7 @@ class Notifier:
         mail = self._compose(key, notification, address)
         claimant = self._claimants.setdefault(key, token_hex(8))
         with self._mail_server.session() as session:
-            # Claimed when nothing is left to do but to send it: who dies now leaves it unsent, not doubled.
+            # Claimed last, just before sending: after a crash in between, the mail is lost, not doubled.
             if self._store.claim(notification, claimant):
                 self._send(session, mail, notification)
             del self._claimants[key]

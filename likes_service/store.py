@@ -1,4 +1,4 @@
-"""Likes in Redis: who likes a post, what a user likes, which posts are popular, what is owed."""
+"""Likes in Redis: who likes a post, what a user likes, which posts are popular, and the outbox."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ PENDING = "likes:owed"
 # Both together: who asks learns within two seconds that there is no answer.
 CONNECT_SECONDS = 0.8
 SOCKET_TIMEOUT_SECONDS = 1.0
-# For those who are not in the way of requests: the health check, and what prepares.
+# For the health check, beside the connections of requests.
 SPARE_CONNECTIONS = 4
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,7 +91,7 @@ class LikesStore:
     @classmethod
     def connect(cls, url: str, threads: int = 1) -> Self:
         """Build the pool, without network activity."""
-        # Nothing is sent twice: who lost the answer to a script cannot know whether it ran.
+        # Nothing is sent twice: without a response, the store cannot know whether the script ran.
         return cls(
             _Client.from_url(
                 url,
@@ -111,13 +111,13 @@ class LikesStore:
         self._redis.close()
 
     def like(self, post_id: UUID, username: str, at: datetime, due: datetime) -> LikeState:
-        """Like a post. Its validation is owed from now on, and overdue when it is not settled by `due`."""
+        """Like a post, and add its validation to the outbox: overdue when it is not complete by `due`."""
         keys = [*_keys(post_id, username), POPULAR, PENDING]
         changed, count = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
         return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
     def unlike(self, post_id: UUID, username: str) -> LikeState:
-        """Take a like back; what was owed for it is owed no more."""
+        """Take a like back, and its entry out of the outbox."""
         keys = [*_keys(post_id, username), POPULAR, PENDING]
         changed, count = self._unlike(keys, [str(post_id), username])
         return LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
@@ -133,13 +133,13 @@ class LikesStore:
         ]
 
     def popular(self, limit: int, before: UUID | None) -> list[PostLikes]:
-        """Most liked first, ties newest first. Raises BadRequest when nobody likes `before`."""
+        """Most liked first, ties newest first. Raises BadRequest when `before` has no likes."""
         return [
             PostLikes(post_id=post_id, count=score) for post_id, score in self._scored(POPULAR, limit, before)
         ]
 
     def pending(self, post_id: UUID, username: str) -> OutboxEntry | None:
-        """What is owed to this like; None when all is settled."""
+        """The outbox's entry for this like; None when it is complete."""
         pending = self._pending([PENDING, _likers(post_id)], [str(post_id), username])
         if pending is None:
             return None
@@ -147,13 +147,13 @@ class LikesStore:
         return OutboxEntry(post_id=post_id, username=username, liked_at=liked_at)
 
     def undo(self, pending: OutboxEntry) -> OutboxEntry | None:
-        """Take this very like back, and owe its liker word of it instead. None if it is gone already."""
+        """Take this very like back: its entry now waits for the notification. None if it is gone already."""
         keys = [*_keys(pending.post_id, pending.username), POPULAR]
         is_taken = self._undo(keys, [str(pending.post_id), pending.username, _version(pending)])
         return replace(pending, liked_at=None) if is_taken else None
 
     def complete(self, pending: OutboxEntry) -> None:
-        """What was owed is done, unless the user has changed their mind since: then it is owed anew."""
+        """Remove the entry, unless the user has changed their mind since: then there is a new one."""
         self._complete(
             [PENDING, _likers(pending.post_id)], [str(pending.post_id), pending.username, _version(pending)]
         )
@@ -166,8 +166,8 @@ class LikesStore:
         ]
 
     def claim(self, notification: Notification, claimant: str) -> bool:
-        """Whether it may be mailed, by this claimant alone, however often it asks: nobody else has claimed
-        it before, and the like it tells of is there."""
+        """Whether this claimant, and no other, may mail it: no other has claimed it before, and its like is
+        still there. The same claimant may claim again."""
         keys = [_likers(notification.post_id), _mailed(notification.post_id)]
         return bool(self._claim(keys, [notification.kind, notification.username, claimant]))
 

@@ -1,4 +1,4 @@
-"""The likes service's workers: one validates likes, the other mails those whom they concern."""
+"""The likes service's workers: one validates likes, the other mails the notifications."""
 
 import argparse
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def validate(settings: LikesSettings, stop: Event) -> None:
 
 
 def notify(settings: LikesSettings, stop: Event) -> None:
-    """Mail those whom likes concern until `stop` is set."""
+    """Mail the notifications about likes until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
         users = UsersClient(connections.service("users"))

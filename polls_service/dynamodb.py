@@ -1,4 +1,4 @@
-"""The table in DynamoDB: made when it is missing, asked again when it was busy."""
+"""The table in DynamoDB: created when it is missing, and called again while it is throttled."""
 
 import random
 import time
@@ -24,7 +24,7 @@ from common.errors import CredentialsRejected
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# As many as there are threads for requests, and some for those who are not in their way.
+# One for each thread of requests, and some for the health check.
 MAX_CONNECTIONS = 16
 CONNECT_SECONDS, READ_SECONDS = 0.5, 0.8
 # Until then a new try may begin, so that the last one is over within two seconds.
@@ -51,7 +51,7 @@ Item = dict[str, Any]
 
 
 class Throttled(Exception):
-    """DynamoDB was throttling, or in the way of itself, for all of the time that there was."""
+    """DynamoDB was throttling, or transactions were in conflict, until the deadline."""
 
 
 class TableMissing(Exception):
@@ -63,7 +63,7 @@ class TableExists(Exception):
 
 
 class AccessDenied(CredentialsRejected):
-    """DynamoDB does not know us, or does not let us."""
+    """DynamoDB rejects the credentials, or refuses them this action."""
 
 
 class ConditionFailed(Exception):
@@ -73,7 +73,7 @@ class ConditionFailed(Exception):
 ERRORS_BY_CODE: dict[str, type[Exception]] = {
     "ResourceInUseException": TableExists,
     "ResourceNotFoundException": TableMissing,
-    # An operator can mend these while we wait.
+    # An operator can fix these while the service waits.
     "AccessDeniedException": AccessDenied,
     "ExpiredTokenException": AccessDenied,
     "IncompleteSignatureException": AccessDenied,
@@ -118,7 +118,7 @@ class DynamoTable:
                 read_timeout=READ_SECONDS,
                 max_pool_connections=MAX_CONNECTIONS,
                 parameter_validation=False,
-                # The environment's proxy, if any, is on the way to AWS, not to a server that is named.
+                # A proxy in the environment is for AWS only, not for a server given by its URL.
                 proxies={} if url else None,
                 retries={"total_max_attempts": 1},
                 user_agent="microblog-polls",
@@ -179,7 +179,7 @@ class DynamoTable:
         while True:
             response = self._call(partial(self._dynamodb.batch_get_item, RequestItems=wanted))
             found += response["Responses"].get(self.name, [])
-            # What DynamoDB had no time for, and says so.
+            # What DynamoDB did not process this time.
             wanted = response["UnprocessedKeys"]
             if not wanted:
                 return found
@@ -195,7 +195,7 @@ class DynamoTable:
         )
 
     def _call(self, call: Callable[[], Result]) -> Result:
-        """Repeat what meets a passing trouble, until the deadline."""
+        """Retry after transient errors, until the deadline."""
         self._breaker.raise_if_open()
         backoff = Backoff()
         while True:
@@ -256,7 +256,7 @@ def _is_retryable(exc: ClientError) -> bool:
 
 
 def _error_for(exc: ClientError) -> type[Exception] | None:
-    """What a refusal that does not pass means; None for one that should never have come."""
+    """Our exception for an error that a retry does not help; None for one that is not expected."""
     if CONDITION_FAILED in _reasons(exc):
         return ConditionFailed
     return ERRORS_BY_CODE.get(_code(exc))

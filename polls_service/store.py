@@ -83,7 +83,7 @@ class PollsStore:
             "ExpressionAttributeValues": {":one": {"N": "1"}},
         }
         try:
-            # One token for all tries: what a try whose answer was lost has written is not written again.
+            # One token for all tries: a retry after a lost response does not write again.
             self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
         except ConditionFailed as exc:
             raise errors.already_voted() from exc

@@ -1,4 +1,4 @@
-"""The registry: who is there, and how the others learn of it."""
+"""The registry: which instances are there, and how other services learn of them."""
 
 from fastapi import FastAPI
 

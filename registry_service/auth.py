@@ -1,4 +1,4 @@
-"""Who may write: whoever knows the registry's own token; if it has none, whoever is on its machine."""
+"""Writing takes the registry's own token or, where it has none, a client on the same machine."""
 
 import hmac
 import re
@@ -11,7 +11,7 @@ from common.api.auth import bearer_token
 from common.settings import is_loopback
 from registry_service import errors
 
-# Where a page comes from, as its browser says (RFC 6454), when that is this machine's own Swagger.
+# The origin (RFC 6454) that a browser sends for the Swagger page of this machine.
 LOCAL_ORIGIN = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 
 

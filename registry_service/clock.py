@@ -1,4 +1,4 @@
-"""The time that this process has lived through."""
+"""The time for which this process has run."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ class StallFreeClock:
     """A clock that stands still while the process does.
 
     A process that is stopped, starved or asleep takes no heartbeats, so that
-    time must not count against anybody. The clock is read every
+    time must not end any lease. The clock is read every
     `TICK_SECONDS` at least: a much longer gap between two reads was a stall.
     """
 

@@ -1,4 +1,4 @@
-"""Leases in memory: who is there, until when, and when to doubt that they are gone."""
+"""Leases in memory: which instances are there, until when, and when to suspect a mass expiry."""
 
 import logging
 from collections import OrderedDict
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 MAX_INSTANCES = 1000
 MAX_INSTANCES_PER_SERVICE = 100
 
-# So many falling silent together, and such a part of all, are more likely our fault than theirs.
+# When so many instances fall silent together, and such a share of all, the registry is more likely at fault.
 MASS_EXPIRY_COUNT = 3
 MASS_EXPIRY_SHARE = 0.5
 SUSPECT_SECONDS = 3 * LEASE_SECONDS
-# Twice late is silent: when all stop at once, the first lease to run out finds the others so.
+# Half a lease without a heartbeat is silent: when all stop at once, the first expiry finds the others so.
 SILENT_SECONDS = LEASE_SECONDS / 2
 
 
@@ -75,7 +75,7 @@ class RegistryStore:
         self._announce: Callable[[], None] = lambda: None
 
     def on_change(self, announce: Callable[[], None]) -> None:
-        """Have this called after every change of the version."""
+        """Call `announce` after every change of the version."""
         self._announce = announce
 
     def register(self, new: NewInstance) -> Instance:
@@ -94,7 +94,7 @@ class RegistryStore:
         return instance
 
     def beat(self, instance_id: str, status: ReportedStatus | None = None) -> Instance:
-        """Renew a lease, and note what the instance says of itself. Raises NotFound."""
+        """Renew a lease, and record the status that the instance reports. Raises NotFound."""
         lease = self._lease(instance_id)
         lease.reported_status = status or lease.reported_status
         is_new = lease.instance.status is not lease.reported_status
@@ -155,7 +155,7 @@ class RegistryStore:
         )
 
     def expire(self) -> None:
-        """Take off the list whose lease has run out. Every verb begins with it, so none ever sees one."""
+        """Remove instances whose lease has run out. Every verb begins with this: none sees an expired one."""
         now = self._clock()
         ended = list(takewhile(lambda lease: lease.ends <= now, self._leases.values()))
         expired = [lease for lease in ended if not lease.is_suspect]
@@ -172,11 +172,11 @@ class RegistryStore:
         self._removed = [ended for ended in self._removed if ended > now - LEASE_SECONDS]
         first, last = now - LEASE_SECONDS, now + LEASE_SECONDS - SILENT_SECONDS
         silent = len(self._removed) + sum(first < lease.ends <= last for lease in self._leases.values())
-        everybody = len(self._removed) + len(self._leases)
-        if silent < MASS_EXPIRY_COUNT or silent < MASS_EXPIRY_SHARE * everybody:
+        total = len(self._removed) + len(self._leases)
+        if silent < MASS_EXPIRY_COUNT or silent < MASS_EXPIRY_SHARE * total:
             return False
         if not self._has_suspects():
-            reason = f"{silent} of {everybody} instances fell silent within {LEASE_SECONDS} s"
+            reason = f"{silent} of {total} instances fell silent within {LEASE_SECONDS} s"
             self._self_preservation = SelfPreservation(since=self._wall_clock(), reason=reason)
             logger.warning("%s: those whose leases run out are kept as suspects", reason)
         return True
@@ -205,7 +205,7 @@ class RegistryStore:
             raise errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)
 
     def _forget_one_service(self) -> None:
-        """Names without instances are remembered too, but not without end."""
+        """Names without instances are remembered too, up to a limit."""
         if len(self._services) > MAX_INSTANCES:
             empty = [name for name, service in self._services.items() if not service.leases]
             del self._services[min(empty, key=lambda name: self._services[name].last_seen)]

@@ -1,4 +1,4 @@
-"""Those who wait for the table to change, and what keeps its clock going."""
+"""Clients that wait for a change of the snapshot, and the task that keeps the clock going."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ from registry_service.store import RegistryStore
 
 
 class SnapshotWatchers:
-    """Wakes all who wait at every change: a lease that runs out is one too."""
+    """Wakes all waiting clients at every change; an expired lease is one, too."""
 
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class SnapshotWatchers:
         await asyncio.gather(self._ticking, return_exceptions=True)
 
     def stop(self) -> None:
-        """Let nobody wait any longer: the process is about to end."""
+        """End all waiting: the process is about to stop."""
         self._is_stopping = True
         self._wake()
 
@@ -44,14 +44,14 @@ class SnapshotWatchers:
                     await self._newer_than(version)
         snapshot = self._store.snapshot()
         if self._rendered[0] is not snapshot:
-            # Made once for all who wake together.
+            # Rendered once for all clients that wake together.
             self._rendered = (snapshot, snapshot.model_dump_json().encode())
         return self._rendered[1]
 
     async def _newer_than(self, version: int) -> None:
         while self._store.version() <= version:
             if self._is_stopping:
-                # An answer with the table would only be followed by the next wait.
+                # After a snapshot, the client would only wait again.
                 raise errors.leaving()
             await self._change.wait()
 

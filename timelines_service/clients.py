@@ -1,4 +1,4 @@
-"""What the timelines service asks others."""
+"""The timelines service's calls to other services."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from timelines_service import errors
 
 MAX_FOLLOWEES = 7500
 
-# Some 40 MB at most: whoever reads a home timeline often is among the last few thousand readers.
+# Some 40 MB at most. A frequent reader of a home timeline is among the last few thousand readers.
 MAX_LISTS = 10_000
 MAX_NAMES = 500_000
 
@@ -23,14 +23,14 @@ NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Username, ...])
 
 @dataclass(frozen=True)
 class Followees:
-    """Whom a user follows, and the tag by which the users service knows this list again."""
+    """Whom a user follows, and the ETag of that list in the users service."""
 
     usernames: tuple[str, ...]
     etag: str
 
 
 class FolloweesCache:
-    """The lists of those who asked last, as many as fit. Threads may share it."""
+    """The lists of the most recent readers, as many as fit. Threads may share it."""
 
     def __init__(self, max_lists: int = MAX_LISTS, max_names: int = MAX_NAMES) -> None:
         self._max_lists = max_lists
@@ -66,15 +66,15 @@ class UsersClient:
         self._cache = cache or FolloweesCache()
 
     def exists(self, username: str) -> bool:
-        """Whether there is such a user. Raises Unavailable when that cannot be told."""
+        """Whether there is such a user. Raises Unavailable."""
         response = self._users.get(f"/users/{username}")
         if response.status_code not in (200, 404):
             raise _unexpected(response)
         return response.status_code == 200
 
     def followees(self, username: str) -> tuple[str, ...]:
-        """Whom a user follows now. Raises NotFound, and Unavailable when that cannot be told."""
-        # Asked every time, so that a follow is seen at once; an unchanged list costs a 304.
+        """Whom a user follows now. Raises NotFound, Unavailable."""
+        # Requested every time, so that a follow shows at once; an unchanged list costs a 304.
         known = self._cache.get(username)
         response = self._users.get(
             f"/users/{username}/followees",

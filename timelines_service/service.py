@@ -1,4 +1,4 @@
-"""What takes more than the store: posts in the making, and timelines that depend on other services."""
+"""What takes more than the store: new posts, and timelines that depend on the users service."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,7 +12,7 @@ from timelines_service.store import TimelinesStore
 
 
 class Timelines:
-    """Writing now or later, and reading what asks the users service too. Threads may share it."""
+    """Writes posts now or later, and reads timelines that need the users service. Threads may share it."""
 
     def __init__(self, store: TimelinesStore, queue: JobQueue, users: UsersClient) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Timelines:
         return QueuedPost(id=post.id)
 
     def by_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
-        """Raises NotFound when there is no such user, Unavailable when that cannot be told."""
+        """Raises NotFound when there is no such user, and Unavailable."""
         found = self._store.newest_by_user(username, limit, before)
         if not found and not self._users.exists(username):
             raise errors.user_not_found(username)

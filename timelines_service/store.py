@@ -20,8 +20,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
 
-# For this few followees the window is not worth it; a larger window would make readers whose followees
-# are silent pay too much.
+# For this few followees the window is not worth it. A larger window would cost readers too much whose
+# followees have not written for long.
 FEW_FOLLOWEES = 100
 WINDOW = 500
 
@@ -40,8 +40,8 @@ NEWEST_BY_USER = NEWEST.where(posts.c.username == bindparam("username"))
 ADD = insert(posts)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
 
-# Waits for whoever holds the same key, and answers with what was stored with it first. An update that
-# changes nothing, because DO NOTHING would return nothing, and the key could be forgotten before it is read.
+# Waits for a transaction that has the same key, and returns what was stored with the key first. It is an
+# update that changes nothing: DO NOTHING would return nothing, and the key could expire before it is read.
 RESERVE = (
     postgresql.insert(idempotency_keys)
     .on_conflict_do_update(
@@ -94,9 +94,9 @@ BY_FOLLOWEE = text("""
     ORDER BY posts.id DESC
 """).bindparams(bindparam("before", type_=Uuid))
 
-# In the window: who follows many finds a page among the newest posts of all, at a cost that hardly grows
-# with their number. When it yields less than a page, it tells nothing. MATERIALIZED, because a planner that
-# sees whose column it is estimates how frequent each of a thousand names is, which takes longer than to look.
+# In the window: a reader who follows many users finds a page among the newest posts of all, at a cost that
+# hardly grows with their number. Less than a page in the window is no result. MATERIALIZED, because the
+# planner would otherwise estimate the frequency of each of a thousand names, which takes longer than to look.
 FROM_RECENT = text(f"""
     WITH recent AS MATERIALIZED (SELECT * FROM posts WHERE id < :before ORDER BY id DESC LIMIT {WINDOW})
     SELECT id, username, text, created_at FROM recent
@@ -147,7 +147,7 @@ class TimelinesStore:
             connection.execute(ADD_MISSING, [post.model_dump() for post in accepted])
 
     def delete_expired_keys(self) -> None:
-        """Forget some idempotency keys that are older than promised."""
+        """Delete some idempotency keys that are older than promised."""
         before = datetime.now(UTC) - KEY_TTL
         self._database.rows(DELETE_EXPIRED_KEYS, {"before": before, "limit": KEY_DELETE_BATCH})
 

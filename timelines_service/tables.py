@@ -23,7 +23,7 @@ idempotency_keys = Table(
     metadata,
     Column("username", NAME, primary_key=True),
     Column("key", Text, primary_key=True),
-    # Of what was asked for with it: the same key for something else is a mistake.
+    # The hash of the post's text: the same key with another text is a client's mistake.
     Column("fingerprint", Text, nullable=False),
     Column("post_id", Uuid, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),

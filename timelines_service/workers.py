@@ -12,7 +12,7 @@ from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
 BATCH = 100
-FORGET_EVERY_SECONDS = 10
+DELETE_KEYS_SECONDS = 10
 
 
 def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
@@ -26,9 +26,9 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue,
         closing(TimelinesStore.connect(settings.database)) as store,
     ):
-        forget = Periodic(FORGET_EVERY_SECONDS, store.delete_expired_keys, store.outages)
+        delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
         prepare(store.prepare, store.outages, stop)
-        work(queue, partial(save, store), store.outages, stop, BATCH, forget)
+        work(queue, partial(save, store), store.outages, stop, BATCH, delete_keys)
 
 
 def main() -> None:

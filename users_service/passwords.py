@@ -33,10 +33,10 @@ Result = TypeVar("Result")
 
 
 class Passwords:
-    """Makes and checks hashes; Unavailable when too many wait for that already."""
+    """Makes and checks hashes. Raises Unavailable when too many callers wait already."""
 
     def __init__(self) -> None:
-        # The second only to check the hashes of accounts that are older than the first; see is_outdated.
+        # pbkdf2_sha256 only checks hashes from before argon2; see is_outdated.
         self._context = CryptContext(["argon2", "pbkdf2_sha256"], deprecated="auto", **ARGON2ID)
         # Threads of their own, because a thread keeps the memory of its last hash.
         self._threads = ThreadPoolExecutor(CORES, "passwords")
@@ -55,7 +55,7 @@ class Passwords:
         try:
             return self._context.verify(password, hashed)
         except ValueError:
-            # An account from elsewhere: no password is right, which takes as long as for any other.
+            # An imported account: no password is right, and the refusal takes as long as any other.
             logger.warning("there is a hash that is neither argon2 nor pbkdf2_sha256")
             self._context.verify(password, DUMMY_HASH)
             return False

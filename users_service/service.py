@@ -1,4 +1,4 @@
-"""What takes more than the store: accounts with their passwords, and the tokens that these give."""
+"""What takes more than the store: accounts, their passwords, and the tokens for them."""
 
 from anyio import to_thread
 
@@ -35,6 +35,6 @@ class Accounts:
         )
 
     async def _rehash(self, credentials: Credentials, old: str) -> None:
-        """Only now is the password known that the better hash is made of."""
+        """Replace an outdated hash: only at sign-in is the password known."""
         better = await self._passwords.hash(credentials.password)
         await to_thread.run_sync(self._store.rehash, credentials.username, old, better)

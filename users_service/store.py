@@ -39,7 +39,7 @@ UNFOLLOW = (
     .where(follows.c.follower == FOLLOWER, follows.c.followee == FOLLOWEE)
     .returning(follows.c.followee)
 )
-# One row that every change of the list writes: it counts exactly, however many come at once.
+# Every change of the list updates this one row: so concurrent changes are counted exactly.
 COUNT = (
     update(users)
     .where(users.c.username == NAME, users.c.followees + bindparam("change") <= MAX_FOLLOWEES)
@@ -76,7 +76,7 @@ class UsersStore:
         self._database.prepare(MIGRATIONS)
 
     def register(self, user: NewUser, password_hash: str) -> OwnProfile:
-        """Raises Conflict if the name or the address is somebody else's already."""
+        """Raises Conflict if another user has the name or the address."""
         profile = OwnProfile(**user.model_dump(exclude={"password"}), created_at=datetime.now(UTC))
         try:
             with self._database.transaction() as connection:
@@ -114,7 +114,7 @@ class UsersStore:
             raise errors.token_of_unknown_user() from exc
 
     def unfollow(self, follower: str, followee: str) -> bool:
-        """Whether there was something to end. Raises NotFound."""
+        """Whether the user followed before. Raises NotFound."""
         with self._database.transaction() as connection:
             was = connection.execute(UNFOLLOW, {"by": follower, "of": followee}).first() is not None
             if was:
@@ -124,7 +124,7 @@ class UsersStore:
         return was
 
     def followees_version(self, username: str) -> str:
-        """Another one whenever the list of followees is another. Raises NotFound."""
+        """The version of the list of followees; each change makes a new one. Raises NotFound."""
         created_at, version = self._one(VERSION, username)
         return f"{created_at.timestamp():.6f}-{version}"
 
@@ -151,6 +151,6 @@ def _count(connection: Connection, follower: str, change: int) -> bool:
 
 
 def _violated_constraint(exc: IntegrityError) -> str | None:
-    """The name of the constraint that said no."""
+    """The name of the violated constraint."""
     assert isinstance(exc.orig, psycopg2.IntegrityError)
     return exc.orig.diag.constraint_name

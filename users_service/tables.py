@@ -25,7 +25,7 @@ users = Table(
     Column("bio", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("followees", Integer, nullable=False, server_default="0"),
-    # Counts the changes of the list of followees, so that an unchanged one can be told without reading it.
+    # Counts the changes of the list of followees, so that an unchanged list is recognised without reading it.
     Column("followees_version", BigInteger, nullable=False, server_default="0"),
 )
 Index("users_email_key", func.lower(users.c.email), unique=True)

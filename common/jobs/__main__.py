@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from common.jobs.queue import TIMEOUT_SECONDS, TRANSIENT_ERRORS, Envelope
 from common.settings import BeanstalkdSettings
 
-# A tube that nobody works: what is put here is only looked at for its number.
+# A tube without workers. A job put here is deleted at once: only its number matters.
 PROBE_TUBE = "jobs.probe"
 SHOWN_CHARACTERS = 100
 
@@ -39,7 +39,8 @@ class BuriedJob:
         return f"{self.tube} {self.id} {self.age}s {self.attempts} {self.preview()}"
 
     def preview(self) -> str:
-        """Of the payload if it can be read, else of all; in ASCII, for a terminal obeys what it is shown."""
+        """The payload, cut, or all the text when it is unreadable. ASCII only: a terminal obeys control
+        characters."""
         try:
             return json.dumps(Envelope.model_validate_json(self.text).payload)[:SHOWN_CHARACTERS]
         except ValidationError:
@@ -47,7 +48,7 @@ class BuriedJob:
 
 
 class BuriedJobs:
-    """The buried jobs of a beanstalkd. Looking at them moves none: who dies over it changes nothing."""
+    """The buried jobs of a beanstalkd. Listing them reserves none, so a crash here changes nothing."""
 
     def __init__(self, client: greenstalk.Client[bytes]) -> None:
         self._client = client
@@ -59,11 +60,10 @@ class BuriedJobs:
         return cls(greenstalk.Client(connection, encoding=None, use=PROBE_TUBE))
 
     def find(self, tube: str | None = None) -> list[BuriedJob]:
-        """Those in this tube, or in any, oldest first.
+        """The jobs buried in this tube, or in any, oldest first.
 
-        Beanstalkd shows only the first one of a tube, and nobody can step past
-        it without taking it: so every number is asked for, from the newest
-        down, until there are no more to be found.
+        Beanstalkd shows only the first buried job of a tube. So this requests
+        every number, from the newest down, until it has found them all.
         """
         found: list[BuriedJob] = []
         numbers = iter(range(self._newest(), 0, -1))
@@ -131,7 +131,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m common.jobs",
         description=__doc__,
-        epilog="Exit code 1: beanstalkd is away, or a number is not a buried job's; then nothing is done.",
+        epilog="Exit code 1: beanstalkd is unavailable, or a number is not buried; then nothing is done.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{list,kick,delete}")

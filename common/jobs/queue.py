@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 # Every verb fails within this, whatever the server does; a reserve may wait its own time longer.
 TIMEOUT_SECONDS = 1.5
-# While beanstalkd is away one thread finds out when it is back; the others do not hang with it.
+# While beanstalkd is unavailable, one thread finds out when it is back; the others do not hang with it.
 FAIL_FAST_SECONDS = 0.02
 TTR_SECONDS = 60
 
 # Retrying these later may help; JOB_TOO_BIG and the like never get better.
 TRANSIENT_ERRORS = (
     OSError,
-    # What greenstalk says of an answer that was cut off, or is not beanstalkd's.
+    # What greenstalk raises for a response that was cut off, or is not beanstalkd's.
     AssertionError,
     ValueError,
     greenstalk.UnknownResponseError,
@@ -37,7 +37,7 @@ TRANSIENT_ERRORS = (
 
 
 class QueueUnavailable(Exception):
-    """Beanstalkd does not take or give jobs now."""
+    """Beanstalkd is unavailable."""
 
 
 class Envelope(BaseModel):
@@ -46,7 +46,7 @@ class Envelope(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
-    # Both go into headers again.
+    # The worker sends both on in its requests' headers.
     request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
     traceparent: str = Field(pattern=r"^([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")
     payload: dict[str, Any]
@@ -54,7 +54,7 @@ class Envelope(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A reserved job. Its text is parsed by who handles it, so that junk is buried and not fatal."""
+    """A reserved job. The handler parses its text: so a malformed job is buried, and the worker goes on."""
 
     id: int
     text: bytes
@@ -76,7 +76,7 @@ class JobQueue:
         self._tube = tube
         self._lock = Lock()
         self._client: greenstalk.Client[bytes] | None = None
-        self._is_away = False
+        self._is_unavailable = False
 
     @classmethod
     def connect(cls, host: str, port: int, tube: str) -> Self:
@@ -117,7 +117,7 @@ class JobQueue:
         return 0
 
     def abandoned(self, job: Job) -> int:
-        """How often, since it was last kicked, whoever had this job has neither settled nor released it."""
+        """How often, since it was last kicked, a worker has reserved this job and then lost it."""
         with self._ignoring_lost_lease(job) as client:
             stats = client.stats_job(job.id)
             lost: int = stats["reserves"] - stats["releases"] - stats["buries"] - 1
@@ -125,7 +125,7 @@ class JobQueue:
         return 0
 
     def buried(self) -> int:
-        """How many jobs of this tube have been given up."""
+        """How many jobs of this tube are buried."""
         with self._connection() as client:
             return int(client.stats_tube(self._tube)["current-jobs-buried"])
 
@@ -147,22 +147,24 @@ class JobQueue:
             try:
                 yield client
             except greenstalk.NotFoundError:
-                # Its time to run was over and it is another worker's now: handling is idempotent.
+                # Its time to run is over, and another worker may have it: handling is idempotent.
                 logger.warning("job %d is not ours any more", job.id)
 
     @contextmanager
     def _connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
         deadline = time.monotonic() + TIMEOUT_SECONDS + extra_seconds
-        if not self._lock.acquire(timeout=FAIL_FAST_SECONDS if self._is_away else _remaining(deadline)):
+        if not self._lock.acquire(
+            timeout=FAIL_FAST_SECONDS if self._is_unavailable else _remaining(deadline)
+        ):
             raise QueueUnavailable("the connection to beanstalkd is busy")
         try:
             client = self._client or self._open(deadline)
             self._socket.settimeout(_remaining(deadline))
             yield client
-            self._is_away = False
+            self._is_unavailable = False
         except TRANSIENT_ERRORS as exc:
-            self._is_away = True
-            # After a time-out the next answer would be the one to the last question.
+            self._is_unavailable = True
+            # After a time-out, the next response would be the one to the last command.
             self._disconnect()
             raise QueueUnavailable(f"beanstalkd at {self._address}: {exc!r}") from exc
         finally:
@@ -188,5 +190,5 @@ class JobQueue:
 
 
 def _remaining(deadline: float) -> float:
-    """The seconds until then, and never none: a socket would take that for "do not wait at all"."""
+    """The seconds until then, but more than 0: for a socket, that means not to wait at all."""
     return max(deadline - time.monotonic(), 0.01)

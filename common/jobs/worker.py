@@ -11,6 +11,7 @@ from threading import Event, Thread
 
 from pydantic import ValidationError
 
+from common import memory
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
 from common.telemetry.logging import RepeatedWarning
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 8
 MAX_DELAY_SECONDS = 30
-# An outage is nothing that a job can help: it is tried again soon after the end, whenever that is.
+# An outage is not the job's fault: it is retried soon after the outage ends.
 MAX_OUTAGE_DELAY_SECONDS = 4
 RESERVE_SECONDS = 1
 REMIND_SECONDS = 60
@@ -74,6 +75,7 @@ def work(
     times and then buried; one that cannot be read is buried at once. Buried
     jobs are kept, where an operator can look at them and kick them.
     """
+    memory.return_unused()
     remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
     while not stop.is_set():
         try:
@@ -82,7 +84,7 @@ def work(
                 periodic()
             jobs = _reserve(queue, batch)
             if jobs and not _handle(queue, jobs, handle, outages, stop):
-                # The next ones would meet the same outage: they are better off waiting, untried.
+                # The next jobs would meet the same outage, and each would count an attempt.
                 stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
         except QueueUnavailable as exc:
             logger.warning("reconnecting: %s", exc)
@@ -95,10 +97,10 @@ def _remind_of_buried(queue: JobQueue) -> None:
 
 
 def _reserve(queue: JobQueue, batch: int) -> list[Job]:
-    """The next jobs; alone, and in the end not at all, one that may end whoever has it in hand.
+    """The next jobs. A job that workers have died with comes alone, and is buried after some attempts.
 
     A worker that was killed leaves its whole batch at the head of the tube: so it
-    is enough to ask for the first one.
+    is enough to check the first job.
     """
     first = queue.reserve(timeout=RESERVE_SECONDS)
     if first is None:
@@ -149,7 +151,7 @@ def _bury_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
     is_unreadable = isinstance(reason, ValidationError)
     attempts = queue.attempts(job)
     if is_unreadable or attempts >= MAX_ATTEMPTS:
-        # A validation error's own words repeat the input: not for the log.
+        # A validation error repeats the input, which must not get into the log.
         why = "it cannot be read" if is_unreadable else f"attempt {attempts} met {reason!r}"
         logger.error("job %d buried: %s", job.id, why, exc_info=None if is_unreadable else reason)
         queue.bury(job)
@@ -166,11 +168,11 @@ def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None
 
 
 class Periodic:
-    """Runs a chore at most once in so many seconds; one that fails waits for its next turn."""
+    """Runs a task at most once in so many seconds. After a failure it runs again at its next turn."""
 
-    def __init__(self, seconds: float, periodic: Callable[[], None], outages: Outages) -> None:
+    def __init__(self, seconds: float, task: Callable[[], None], outages: Outages) -> None:
         self._seconds = seconds
-        self._chore = periodic
+        self._task = task
         self._outages = outages
         self._next = 0.0
 
@@ -179,7 +181,7 @@ class Periodic:
             return
         self._next = time.monotonic() + self._seconds
         try:
-            self._chore()
+            self._task()
         except self._outages as exc:
             logger.warning("a chore waits: %s", exc)
         except Exception:  # jobs are worth more than chores

@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from common import memory
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.errors import CredentialsRejected
 from common.postgres.deadline import CONNECT_SECONDS, ServerTimeout, deadline_in, wait
@@ -39,8 +40,8 @@ from common.settings import THREADS, PostgresSettings
 logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS = 1.3
-# A server that hangs cannot keep the limit above, so there is one on this side too, for all that a read or
-# a transaction waits for: who asks learns within two seconds that there is no answer.
+# A server that hangs cannot keep the limit above. So the client has one too, for all the waiting of a read or
+# a transaction: the caller gets an error within two seconds.
 DEADLINE_SECONDS = 1.6
 # What the server says of a connection with SQLSTATE 28P01 or 28000, and libpq of one without a password.
 # psycopg2 passes on no SQLSTATE before there is a connection, so an English text has to do: in another
@@ -123,7 +124,7 @@ class Database:
 
     @contextmanager
     def _with_deadline(self) -> Iterator[None]:
-        """All the waiting inside is over by one deadline; after one that passed, nobody waits for a while."""
+        """All the waiting inside ends by one deadline. A deadline that passes opens the circuit breaker."""
         self._breaker.raise_if_open()
         try:
             with deadline_in(DEADLINE_SECONDS):
@@ -149,7 +150,7 @@ class Database:
             self._obstacle = exc
             raise
         except DBAPIError as exc:
-            # Also when it is forbidden: an operator can change that while we wait.
+            # Also for a missing privilege: an operator can grant it while the service waits.
             raise SchemaNotReady(f"cannot prepare the database: {exc}") from exc
         self._obstacle = None
 
@@ -165,6 +166,8 @@ class Database:
                 from common.postgres.migrations import upgrade  # noqa: PLC0415
 
                 applied = upgrade(connection, migrations, version_table)
+        if applied:
+            memory.return_unused()
         for revision in applied:
             logger.info("applied migration %s of %s", revision, migrations.parent.name)
 
@@ -172,7 +175,7 @@ class Database:
         try:
             self.ping()
         except OperationalError:
-            # The server is away, or only the database is: the one that every server has tells.
+            # The server is unavailable, or only this database is missing. Every server has `postgres`.
             url = self._engine.url.set(database="postgres")
             server = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
             with server.connect() as connection:
@@ -192,7 +195,7 @@ def _credentials_rejected(context: ExceptionContext) -> CredentialsRejected | No
 
 
 def database_url(settings: PostgresSettings, override: str | None, name: str) -> URL:
-    """The URL given whole, else the one made of its parts."""
+    """The URL given as a whole, or else made of its parts."""
     if override:
         url = make_url(override)
         return url.set(drivername="postgresql+psycopg2", database=url.database or name)

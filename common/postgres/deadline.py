@@ -12,12 +12,12 @@ import psycopg2
 from psycopg2 import extensions
 
 CONNECT_SECONDS = 1.0
-# Past the deadline too: perhaps it was this process that stood still, and the answer is there.
+# Waited even past the deadline: this process may have been stopped meanwhile, and the response is there.
 GRACE_SECONDS = 0.1
 
 EVENTS = {extensions.POLL_READ: POLLIN, extensions.POLL_WRITE: POLLOUT}
 
-# By the monotonic clock; None is for what takes the time that it needs.
+# By the monotonic clock. None is no deadline: a migration takes the time that it needs.
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
@@ -36,7 +36,7 @@ def deadline_in(seconds: float) -> Iterator[None]:
 
 
 def wait(connection: Any) -> None:
-    """psycopg2's own waiting has no end when the server hangs; this is its way to replace it."""
+    """Wait for the server in place of psycopg2, whose own waiting never ends when the server hangs."""
     deadline = _deadline.get()
     if connection.status == extensions.STATUS_SETUP:
         deadline = min(deadline or math.inf, time.monotonic() + CONNECT_SECONDS)

@@ -18,13 +18,13 @@ MIGRATION_LOCK = 0x6D6963726F
 
 
 class SchemaNotReady(Exception):
-    """The schema is not there: the server was not, or did not let us make it."""
+    """The schema is missing: the server was unavailable, or did not let the service create it."""
 
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[None]:
-    """Several statements as one. SQLAlchemy's own way of leaving AUTOCOMMIT for a while raises what the
-    driver raises when the server has gone by the end of it."""
+    """Several statements as one. SQLAlchemy can leave AUTOCOMMIT by itself, but then its errors at the end,
+    when the server is gone, are the driver's own."""
     driver: Any = connection.connection.driver_connection
     driver.autocommit = False
     try:
@@ -36,7 +36,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 def create_database(connection: Connection, name: str) -> None:
-    # CREATE DATABASE has no IF NOT EXISTS and fails while another one runs, so one at a time.
+    # CREATE DATABASE has no IF NOT EXISTS, and fails while another one runs: hence the lock.
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
     exists = text("SELECT 1 FROM pg_database WHERE datname = :name")
     if connection.execute(exists, {"name": name}).first() is None:

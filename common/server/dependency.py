@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 class Dependency:
-    """A store, whether the service can go on without it, and how it is.
+    """A store, whether the service can go on without it, and whether it is healthy.
 
     `prepare` creates what the store needs to be useful: a schema, a table. It
     runs until it succeeds, and again after every outage.
@@ -123,7 +123,7 @@ def _in_daemon_thread(work: Callable[[], None]) -> Future[None]:
     def run() -> None:
         try:
             work()
-        except Exception as exc:  # it belongs to the caller
+        except Exception as exc:  # the caller awaits it
             outcome.set_exception(exc)
         else:
             outcome.set_result(None)

@@ -34,7 +34,7 @@ class Health(BaseModel):
 
 
 def unavailable(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """What an API document says of an answer about health that is a 503."""
+    """What an API document says of a 503 response about health."""
     return {503: {"model": model, "description": "Unavailable", "headers": RETRY_AFTER}}
 
 
@@ -61,9 +61,9 @@ async def health(request: Request, response: Response) -> Health:
 
 
 async def check(service: str, dependencies: Sequence[Dependency]) -> Health:
-    """Ask all that the service needs, at once."""
-    well = await asyncio.gather(*(dependency.is_healthy() for dependency in dependencies))
-    missing = [dependency for dependency, ok in zip(dependencies, well, strict=True) if not ok]
+    """Check all dependencies at once."""
+    healthy = await asyncio.gather(*(dependency.is_healthy() for dependency in dependencies))
+    missing = [dependency for dependency, ok in zip(dependencies, healthy, strict=True) if not ok]
     return Health(
         status="ok"
         if not missing

@@ -1,7 +1,6 @@
 """uvicorn with signals that drain before they end."""
 
 import asyncio
-import ctypes
 import gc
 import resource
 from types import FrameType
@@ -10,6 +9,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from common import memory
 from common.server.protocol import MAX_CONNECTIONS, BoundedProtocol
 from common.settings import ServiceSettings
 
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         _freeze_startup_objects()
-        _return_free_memory()
+        memory.return_unused()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.started:
@@ -79,12 +79,6 @@ def _freeze_startup_objects() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-
-
-def _return_free_memory() -> None:
-    """Give back to the system what importing took only for a while; glibc keeps it otherwise."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def _raise_open_files_limit() -> None:
