@@ -1,4 +1,4 @@
-"""What the suite costs when nobody asks anything: time to start, memory, CPU.
+"""What the suite costs when it is idle: time to start, memory, CPU.
 
 .venv/bin/python -m bench.idle [--seconds 30]
 """
@@ -9,7 +9,7 @@ import time
 from bench.processes import Processes
 from bench.report import progress, table
 
-READY_SECONDS, MEGABYTES, PERCENT = 8, 750, 3.0
+READY_SECONDS, MEGABYTES, PERCENT = 6, 700, 3.0
 # What starting leaves to do is no part of being idle.
 SETTLE_SECONDS = 5
 

@@ -83,11 +83,11 @@ def _timelines(processes: Processes, services: dict[str, Running]) -> Iterator[C
     home = [request("GET", f"/posts/home/{seed.name(n)}", _token(n)) for n in range(500)]
     writes = [request("POST", "/posts", _token(n), new_post) for n in range(500)]
     posts = [f"/posts/id/{one}" for one in itertools.chain.from_iterable(ids)]
-    yield Case("GET /posts/id/{post_id}", ours, baseline, _reads(posts), 0.8)
-    yield Case("GET /posts/{username}", ours, baseline, _reads([f"/posts/{name}" for name in names]), 0.7)
-    yield Case("GET /posts", ours, baseline, _reads(["/posts"]), 0.7)
+    yield Case("GET /posts/id/{post_id}", ours, baseline, _reads(posts), 0.9)
+    yield Case("GET /posts/{username}", ours, baseline, _reads([f"/posts/{name}" for name in names]), 0.9)
+    yield Case("GET /posts", ours, baseline, _reads(["/posts"]), 0.9)
     yield Case("GET /posts/home/{username}", ours, baseline, lambda: home, None)
-    yield Case("POST /posts", ours, baseline, lambda: writes, 0.7)
+    yield Case("POST /posts", ours, baseline, lambda: writes, 0.9)
 
 
 def _some_id(timelines: Running, number: int) -> list[str]:
@@ -99,7 +99,7 @@ def _some_id(timelines: Running, number: int) -> list[str]:
 def _users(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
     baseline = processes.baseline("services:users")
     profiles = [f"/users/{seed.name(n * 7 % USERS)}" for n in range(500)]
-    yield Case("GET /users/{username}", services["users"], baseline, _reads(profiles, token=True), 0.8)
+    yield Case("GET /users/{username}", services["users"], baseline, _reads(profiles, token=True), 0.9)
 
 
 def _likes(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
@@ -107,7 +107,7 @@ def _likes(processes: Processes, services: dict[str, Running]) -> Iterator[Case]
         paths = (f"/likes/{UUID(int=RANDOM.getrandbits(128))}" for _ in range(MANY))
         return [request("POST", path, _token(n)) for n, path in enumerate(paths)]
 
-    yield Case("POST /likes/{post_id}", services["likes"], processes.baseline("services:likes"), likes, 0.7)
+    yield Case("POST /likes/{post_id}", services["likes"], processes.baseline("services:likes"), likes, 0.9)
 
 
 def _polls(processes: Processes, services: dict[str, Running]) -> Iterator[Case]:
@@ -121,7 +121,7 @@ def _polls(processes: Processes, services: dict[str, Running]) -> Iterator[Case]
             for poll, number in itertools.islice(voters, MANY // 3)
         ]
 
-    yield Case("POST /polls/{poll_id}/vote", ours, processes.baseline("services:polls"), votes, 0.7)
+    yield Case("POST /polls/{poll_id}/vote", ours, processes.baseline("services:polls"), votes, 0.9)
 
 
 def _votes(polls: Running) -> Iterator[tuple[str, int]]:
