@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from threading import Lock
 
@@ -84,6 +84,13 @@ class Balancer:
         self._stats: dict[str, _Stats] = {}
         self.clock = clock
         self.lock = Lock()
+
+    def attempts(self, service_name: str) -> Iterator[Attempt]:
+        """At most MAX_ATTEMPTS, each at another instance."""
+        tried: list[Instance] = []
+        while len(tried) < MAX_ATTEMPTS and (attempt := self.attempt(service_name, tried)):
+            tried.append(attempt.instance)
+            yield attempt
 
     def attempt(self, service_name: str, tried: Collection[Instance] = ()) -> Attempt | None:
         """A request to an instance not yet tried; None if there is none. The last one is never ejected."""

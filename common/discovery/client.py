@@ -9,7 +9,6 @@ import httpx
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
-from common.discovery.models import Instance
 from common.errors import Unavailable
 from common.telemetry import context
 from common.tokens import Tokens
@@ -76,14 +75,12 @@ class ServiceClient:
     def _try_instances(
         self, target: httpx.URL, headers: Mapping[str, str], deadline: float
     ) -> httpx.Response | None:
-        tried: list[Instance] = []
+        untried = self._balancer.attempts(self._service_name)
         lost: list[Attempt] = []
-        while len(tried) < MAX_ATTEMPTS and time.monotonic() < deadline:
-            untried = self._balancer.attempt(self._service_name, tried)
-            attempt = untried or (lost.pop() if lost else None)
-            if attempt is None:
+        for _ in range(MAX_ATTEMPTS):
+            attempt = next(untried, None) or (lost.pop() if lost else None)
+            if attempt is None or time.monotonic() > deadline:
                 return None
-            tried.append(attempt.instance)
             try:
                 response = self._get_from(attempt, target, headers, deadline)
             except CONNECTION_LOST:

@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache
 
-import httpx
 from starlette.types import Receive, Scope
 
-from common.discovery.models import Instance
 from common.errors import BadGateway, Problem
 from common.gateway import errors
 from common.gateway.errors import MAX_BODY_BYTES
@@ -32,15 +29,17 @@ class ForwardedRequest:
 
     def __init__(self, route: Route, scope: Scope, receive: Receive) -> None:
         self._scope = scope
-        # What is for this hop alone says nothing, to the limits or to anybody.
+        # The limits do not read hop-by-hop headers either.
         self._headers = end_to_end_headers(scope["headers"])
         # Of a header that is there more than once the first counts, as it does for the services.
         self._header = dict(reversed(self._headers)).get
-        self._body: bytes | AsyncIterator[bytes] = b""
-        # Whether all of it has come.
-        self._body_received = True
+        self._address = str(scope["client"][0]) if scope["client"] else "unknown"
+        self._is_body_received = True
         self.receive = receive
         self.route = route
+        self.method: str = scope["method"]
+        # A small body is bytes, a larger one the chunks in which it comes.
+        self.body: bytes | AsyncIterator[bytes] = b""
         self.is_answered = False
         # What went wrong on the client's side while its body was passed on.
         self.failure: Exception | None = None
@@ -50,39 +49,48 @@ class ForwardedRequest:
         """Where the request comes from, for the rate limits."""
         value = self._header(b"authorization")
         has_token = value is not None and value[: len(BEARER)].lower() == BEARER
-        return Caller(self._client, value[len(BEARER) :].strip() if value and has_token else None)
-
-    @property
-    def _client(self) -> str:
-        address, _ = self._scope["client"] or ("unknown", 0)
-        return str(address)
+        return Caller(self._address, value[len(BEARER) :].strip() if value and has_token else None)
 
     @property
     def content_type(self) -> bytes:
         return self._header(b"content-type") or b""
 
     @property
-    def buffered_body(self) -> bytes:
-        """The body, if it is small."""
-        return self._body if isinstance(self._body, bytes) else b""
+    def target(self) -> str:
+        """Path and query, byte for byte as the client sent them."""
+        path, query = self._scope["raw_path"].decode("ascii"), self._scope["query_string"].decode("ascii")
+        return f"{path}?{query}" if query else path
 
     @property
     def is_retryable(self) -> bool:
         """Whether it may be sent again although it may have been received (RFC 9110, §9.2.2)."""
-        if not isinstance(self._body, bytes):
+        if not isinstance(self.body, bytes):
             return False
-        if self._scope["method"] in IDEMPOTENT:
+        if self.method in IDEMPOTENT:
             return True
         return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
+    def headers(self) -> Iterator[tuple[str, str]]:
+        """The headers to send to an instance."""
+        for name, value in self._headers:
+            if name not in NOT_FORWARDED and b"_" not in name and not name.startswith(b"x-user-"):
+                yield name.decode("ascii"), value.decode()
+            elif name == b"host":
+                yield "x-forwarded-host", value.decode()
+            elif name == b"tracestate" and self._has_own_trace:
+                yield "tracestate", value.decode()
+        yield "x-forwarded-for", self._address
+        yield "x-forwarded-proto", self._scope["scheme"]
+        yield from context.outgoing().items()
+
     @property
-    def _is_traced(self) -> bool:
-        """Whether the trace is the client's, and not made anew: only then is its state what it says."""
+    def _has_own_trace(self) -> bool:
+        """Whether the client sent the trace; the `tracestate` that it sent says nothing of a new one."""
         return self._header(b"traceparent") == context.traceparent.get().encode()
 
     async def wait_for_disconnect(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
-        if not isinstance(self._body, bytes):
+        if not isinstance(self.body, bytes):
             await asyncio.Event().wait()
         while (await self.receive())["type"] != "http.disconnect":
             pass
@@ -98,13 +106,13 @@ class ForwardedRequest:
         async for chunk in chunks:
             held += chunk
             if len(held) > REPLAYABLE_BYTES:
-                self._body = _with_prefix(bytes(held), chunks)
+                self.body = _with_prefix(bytes(held), chunks)
                 return
-        self._body = bytes(held)
+        self.body = bytes(held)
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        received, self._body_received = 0, False
-        while not self._body_received:
+        received, self._is_body_received = 0, False
+        while not self._is_body_received:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self.failure = ClientDisconnected()
@@ -114,57 +122,19 @@ class ForwardedRequest:
             if received > MAX_BODY_BYTES:
                 self.failure = errors.body_too_large()
                 raise self.failure
-            self._body_received = not message.get("more_body", False)
+            self._is_body_received = not message.get("more_body", False)
             yield chunk
 
-    def build_request(self, instance: Instance) -> httpx.Request:
-        path, query, body = self._scope["raw_path"], self._scope["query_string"], self._body
-        return httpx.Request(
-            self._scope["method"],
-            _url(instance.netloc),
-            headers=[(b"host", instance.netloc.encode()), *self._forwarded_headers()],
-            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _BodyStream(body),
-            # The bytes that the client sent, not what a URL parser makes of them.
-            extensions={"target": path + b"?" + query if query else path},
-        )
-
     def timeout_error(self) -> Problem:
-        if not self._body_received:
+        if not self._is_body_received:
             return errors.body_too_slow()
         return errors.timeout(self.route.service_name)
 
     def bad_gateway_error(self) -> BadGateway:
         return errors.bad_gateway(self.route.service_name)
 
-    def _forwarded_headers(self) -> Iterator[tuple[bytes, bytes]]:
-        for name, value in self._headers:
-            if name not in NOT_FORWARDED and b"_" not in name and not name.startswith(b"x-user-"):
-                yield name, value
-            elif name == b"host":
-                yield b"x-forwarded-host", value
-            elif name == b"tracestate" and self._is_traced:
-                yield name, value
-        yield b"x-forwarded-for", self._client.encode()
-        yield b"x-forwarded-proto", self._scope["scheme"].encode()
-        yield from context.outgoing_raw_headers()
-
-
-class _BodyStream(httpx.AsyncByteStream):
-    """A body as it comes in."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
-
 
 async def _with_prefix(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield held
     async for chunk in rest:
         yield chunk
-
-
-@lru_cache(1000)
-def _url(netloc: str) -> httpx.URL:
-    return httpx.URL(f"http://{netloc}/")

@@ -1,7 +1,5 @@
 """Hop-by-hop headers (RFC 9110, §7.6.1), for both directions."""
 
-from collections.abc import Iterable
-
 # RFC 9110, §7.6.1, and the older ones that it names.
 HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
@@ -16,15 +14,15 @@ NOT_FORWARDED = HOP_BY_HOP | SET_BY_GATEWAY
 # Whatever is said of them, they say where the body ends.
 FRAMING = {b"content-length", b"transfer-encoding"}
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
+RawHeaders = list[tuple[bytes, bytes]]
 
 
-def end_to_end_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    named = connection_tokens(headers) - FRAMING
+def end_to_end_headers(headers: RawHeaders) -> RawHeaders:
+    """Without those that `Connection` names, which are for one hop; all names are in lower case."""
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    } - FRAMING
     return [header for header in headers if header[0] not in named] if named else headers
-
-
-def connection_tokens(headers: RawHeaders) -> set[bytes]:
-    """The headers that are for one hop because the header `Connection` says so; all names in lower case."""
-    values = [value for name, value in headers if name == b"connection"]
-    return {token.strip().lower() for value in values for token in value.split(b",")}

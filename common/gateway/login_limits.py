@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter
+from starlette.types import Message, Send
 from throttled.asyncio import Quota
 from throttled.asyncio.store import BaseStore
 
@@ -33,19 +34,30 @@ class LoginLimiter:
         self._buckets = Buckets("login-guesses", quota, shared)
         self._known = _KnownAddresses(shared)
 
-    async def check(self, request: ForwardedRequest) -> None:
-        """Count an attempt at the account that a login names. Raises TooManyRequests."""
-        is_login = request.route.policy is self._policy
-        if is_login and (account := _account(request)):
-            known_address = f"{account} {network(request.caller.address)}"
-            generation = await self._known.generation(known_address)
-            key = f"{known_address} {generation}" if generation else account
-            raise_if_limited(self._policy.name, await self._buckets.take(key))
+    async def guard(self, request: ForwardedRequest, send: Send) -> Send:
+        """Count an attempt at the account that a login names; returns a `send` that notes a success.
 
-    async def record(self, request: ForwardedRequest, status: int) -> None:
-        """After a success, know the address as one of the account's, with a bucket that is full."""
-        if status in SUCCESSES and (account := _account(request)):
-            await self._known.remember(f"{account} {network(request.caller.address)}")
+        Raises TooManyRequests.
+        """
+        account = _account(request)
+        if account is None:
+            return send
+        known_address = f"{account} {network(request.caller.address)}"
+        if request.route.policy is self._policy:
+            await self._count(account, known_address)
+
+        async def send_and_record(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in SUCCESSES:
+                # From now on the address is one of the account's, with a bucket that is full.
+                await self._known.remember(known_address)
+            await send(message)
+
+        return send_and_record
+
+    async def _count(self, account: str, known_address: str) -> None:
+        generation = await self._known.generation(known_address)
+        key = f"{known_address} {generation}" if generation else account
+        raise_if_limited(self._policy.name, await self._buckets.take(key))
 
 
 class _KnownAddresses:
@@ -80,7 +92,7 @@ async def _set(store: BaseStore, known_address: str, generation: int) -> None:
 
 def _account(request: ForwardedRequest) -> str | None:
     """The username in the body, be it JSON or a form; None if there can be no such account."""
-    body = request.buffered_body
+    body = request.body if isinstance(request.body, bytes) else b""
     is_form = request.content_type.lower().startswith(b"application/x-www-form-urlencoded")
     try:
         fields: Any = _form(body) if is_form else json.loads(body)

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 
 import httpx
 
@@ -13,6 +14,7 @@ from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
 from common.errors import Problem
 from common.gateway import errors, openapi_merge
+from common.gateway.transport import Transport
 from common.telemetry import context
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class ApiDocument:
         paths: Mapping[str, str],
         token_url: str,
         directory: Directory,
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         refusals: Sequence[Problem] = (),
     ) -> None:
         self._sign_in = {
@@ -122,23 +124,20 @@ class ApiDocument:
         return {str(status): response for status, response in documented.items()}
 
     async def _fetch(self, instance: Instance) -> openapi_merge.Document:
-        request = httpx.Request(
-            "GET",
-            f"http://{instance.netloc}/openapi.json",
-            headers=context.outgoing(),
-            extensions={"target": b"/openapi.json"},
+        response = await self._transport.send(
+            "GET", instance.netloc, "/openapi.json", context.outgoing().items()
         )
-        response = await self._transport.handle_async_request(request)
         try:
             text = b""
-            async for chunk in response.aiter_raw():
-                text += chunk
+            while not response.is_complete:
+                text += await response.read()
                 if len(text) > MAX_DOCUMENT_BYTES:
                     raise ValueError("too large")
-            document: openapi_merge.Document = json.loads(text)
         finally:
-            await response.aclose()
-        response.raise_for_status()
+            response.close()
+        if response.status != HTTPStatus.OK:
+            raise httpx.RemoteProtocolError(f"status {response.status}")
+        document: openapi_merge.Document = json.loads(text)
         return document
 
 

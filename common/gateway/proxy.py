@@ -10,16 +10,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.api.problems import render
 from common.bulkhead import Bulkhead, BulkheadFull
-from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
+from common.discovery.balancer import UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
 from common.discovery.models import Instance
 from common.errors import Problem
 from common.gateway import errors
 from common.gateway.forwarded_request import ClientDisconnected, ForwardedRequest
-from common.gateway.headers import HOP_BY_HOP, connection_tokens
+from common.gateway.headers import HOP_BY_HOP, end_to_end_headers
 from common.gateway.login_limits import LoginLimiter
 from common.gateway.rate_limits import Limiter
 from common.gateway.routes import Match, Route
+from common.gateway.transport import Response, Transport
 from common.gateway.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class ReverseProxy:
         self,
         app: ASGIApp,
         directory: Directory,
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         match: Match,
         limiter: Limiter | None = None,
         login_limiter: LoginLimiter | None = None,
@@ -65,9 +66,13 @@ class ReverseProxy:
         try:
             _reject_dot_segments(scope["raw_path"])
             await request.read_body()
-            await self._check_limits(request)
-            async with Watchdog(request), self._bulkhead(route.service_name):
-                await self._try_instances(request, send)
+            if self._limiter and route.policy:
+                await self._limiter.check(route.policy, request.caller)
+            if self._login_limiter and route.is_sign_in:
+                send = await self._login_limiter.guard(request, send)
+            with Watchdog(request):
+                async with self._bulkhead(route.service_name):
+                    await self._try_instances(request, send)
         except BulkheadFull:
             await render(errors.overloaded(route.service_name))(scope, receive, send)
         except Problem as problem:
@@ -75,24 +80,16 @@ class ReverseProxy:
         except ClientDisconnected:
             return
 
-    async def _check_limits(self, request: ForwardedRequest) -> None:
-        """Raises TooManyRequests."""
-        if self._limiter and request.route.policy:
-            await self._limiter.check(request.route.policy, request.caller)
-        if self._login_limiter and request.route.is_sign_in:
-            await self._login_limiter.check(request)
-
     async def _try_instances(self, request: ForwardedRequest, send: Send) -> None:
         """Send the first response that an instance gives; raises the last problem if none does."""
         name = request.route.service_name
         problem: Problem | None = None
-        tried: list[Instance] = []
-        while len(tried) < MAX_ATTEMPTS and (attempt := self._balancer.attempt(name, tried)):
-            tried.append(attempt.instance)
+        for attempt in self._balancer.attempts(name):
             try:
                 with attempt:
                     response = await self._send_request(request, attempt.instance)
-                    await self._send_response(request, response, attempt, send)
+                    request.is_answered = True
+                    await _send_response(response, attempt, send)
                     return
             except httpx.TransportError as exc:
                 if request.failure:
@@ -106,45 +103,36 @@ class ReverseProxy:
                     break
         raise problem or errors.unavailable(name)
 
-    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
-        response = await self._transport.handle_async_request(request.build_request(instance))
-        if response.status_code in UPSTREAM_FAILURES:
-            await response.aclose()
-            raise httpx.RemoteProtocolError(f"status {response.status_code}")
+    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> Response:
+        response = await self._transport.send(
+            request.method, instance.netloc, request.target, request.headers(), request.body
+        )
+        if response.status in UPSTREAM_FAILURES:
+            response.close()
+            raise httpx.RemoteProtocolError(f"status {response.status}")
         return response
 
-    async def _send_response(
-        self, request: ForwardedRequest, response: httpx.Response, attempt: Attempt, send: Send
-    ) -> None:
-        request.is_answered = True
-        if self._login_limiter and request.route.is_sign_in:
-            await self._login_limiter.record(request, response.status_code)
-        try:
-            await _stream_response(response, send)
-        except httpx.TransportError as exc:
-            # The server ends the connection in the middle: the client sees that this is not all.
-            attempt.fail()
-            logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
 
-
-async def _stream_response(response: httpx.Response, send: Send) -> None:
-    lowered = [(name.lower(), value) for name, value in response.headers.raw]
-    dropped = STRIPPED_RESPONSE_HEADERS | connection_tokens(lowered)
-    headers = [header for header in lowered if header[0] not in dropped]
-    missing = next((int(value) for name, value in headers if name == b"content-length"), -1)
-    is_over = False
+async def _send_response(response: Response, attempt: Attempt, send: Send) -> None:
     try:
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        # Not aiter_raw(), which checks and counts what nobody asks for.
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in response.stream:
-            missing -= len(chunk)
-            is_over = missing == 0
-            await send({"type": "http.response.body", "body": chunk, "more_body": not is_over})
-        if not is_over:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _stream_response(response, send)
+    except httpx.TransportError as exc:
+        # uvicorn closes the connection in the middle of the response: the client sees that this is not all.
+        attempt.fail()
+        logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
     finally:
-        await response.aclose()
+        response.close()
+
+
+async def _stream_response(response: Response, send: Send) -> None:
+    end_to_end = end_to_end_headers(response.headers)
+    headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    is_complete = False
+    while not is_complete:
+        chunk = await response.read()
+        is_complete = response.is_complete
+        await send({"type": "http.response.body", "body": chunk, "more_body": not is_complete})
 
 
 def _reject_dot_segments(path: bytes) -> None:

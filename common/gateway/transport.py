@@ -1,11 +1,11 @@
-"""httpx's requests and responses over aiohttp's connections.
+"""HTTP/1.1 to the instances, over aiohttp's connections.
 
-httpx's own transport is the ceiling of a proxy, and httpx-aiohttp quotes
-paths anew and takes a dropped connection for one that was never made
-(docs/decisions/0002-gateway-transport.md).
+Bytes pass as they are: nothing is decoded, no cookie kept, no header added,
+no path quoted. Why not httpx: docs/decisions/0002-gateway-transport.md.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import Self
 
 import aiohttp
 import httpx
@@ -13,12 +13,39 @@ from multidict import CIMultiDict
 from yarl import URL
 
 CONNECT_SECONDS = 1.0
-# Shorter than the services' own 75 seconds, so that an idle connection is closed from this side.
+# Shorter than the services' own 75 seconds, so that the gateway is the side that closes an idle connection.
 IDLE_SECONDS = 30
 
 
+class Response:
+    """An instance's response: its head, and its body as it comes. Errors are httpx's."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers = [(name.lower(), value) for name, value in response.raw_headers]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._response.content.at_eof()
+
+    async def read(self) -> bytes:
+        """The bytes of the body that have come; waits until there are some, or until its end."""
+        try:
+            return await self._response.content.readany()
+        except aiohttp.SocketTimeoutError as exc:
+            raise httpx.ReadTimeout(str(exc)) from exc
+        except aiohttp.ClientError as exc:
+            raise httpx.ReadError(repr(exc)) from exc
+
+    def close(self) -> None:
+        """Close the connection, unless the response is complete and the connection free again."""
+        self._response.close()
+
+
 class _Verbatim(aiohttp.ClientRequest):
-    """A request to which aiohttp adds no header: its `skip_auto_headers`, not worked out anew for each."""
+    """A request to which aiohttp adds no header: its `skip_auto_headers`, computed once."""
 
     _skip_auto_headers = CIMultiDict([("Content-Type", None)])
 
@@ -26,82 +53,47 @@ class _Verbatim(aiohttp.ClientRequest):
         """Add nothing."""
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Passes bytes on as they are: nothing decoded, no cookie kept, no header added, no path quoted.
-
-    The target is the request's extension `target`, as in httpcore; the time
-    between two reads is bounded by `read_seconds`.
-    """
+class Transport:
+    """Sends requests to instances. Its connections live as long as the `async with`."""
 
     def __init__(self, read_seconds: float) -> None:
+        """`read_seconds` bounds the time between two reads."""
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=2 * CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=read_seconds
         )
-        self._session: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        target = request.extensions["target"].decode("ascii")
-        host = request.url.netloc.decode("ascii")
-        headers = [
-            (name.decode("ascii"), value.decode())
-            for name, value in request.headers.raw
-            if name != b"Transfer-Encoding"  # httpx's way with a body of unknown length; aiohttp has its own
-        ]
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            # The bulkhead counts requests: a queue here would look like an instance that does not respond.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_Verbatim,
+            auto_decompress=False,
+            timeout=self._timeout,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._session.close()
+
+    async def send(
+        self,
+        method: str,
+        netloc: str,
+        target: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | AsyncIterator[bytes] = b"",
+    ) -> Response:
+        """Raises ConnectError if there was no connection to send on, else another httpx.TransportError."""
+        url = URL(f"http://{netloc}{target}", encoded=True)
         try:
-            answer = await self._open_session().request(
-                request.method,
-                URL(f"http://{host}{target}", encoded=True),
-                headers=headers,
-                data=_body(request),
+            response = await self._session.request(
+                method, url, headers=headers, data=body or None, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            raise httpx.ConnectError(str(exc), request=request) from exc
-        except aiohttp.SocketTimeoutError as exc:
-            raise httpx.ReadTimeout(str(exc), request=request) from exc
-        except aiohttp.ClientError as exc:
-            raise httpx.RemoteProtocolError(repr(exc), request=request) from exc
-        return httpx.Response(
-            answer.status, headers=answer.raw_headers, stream=_Body(answer), request=request
-        )
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # Requests are counted elsewhere: here a queue would pass for a server that is away.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                request_class=_Verbatim,
-                auto_decompress=False,
-                timeout=self._timeout,
-            )
-        return self._session
-
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-
-def _body(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
-    if isinstance(request.stream, httpx.ByteStream):
-        return b"".join(request.stream) or None
-    assert isinstance(request.stream, httpx.AsyncByteStream)
-    return request.stream
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._answer.content.iter_any():
-                yield chunk
+            raise httpx.ConnectError(str(exc)) from exc
         except aiohttp.SocketTimeoutError as exc:
             raise httpx.ReadTimeout(str(exc)) from exc
         except aiohttp.ClientError as exc:
-            raise httpx.ReadError(repr(exc)) from exc
-
-    async def aclose(self) -> None:
-        # Only an answer that was read to its end gives its connection back; this closes any other.
-        self._answer.close()
+            raise httpx.RemoteProtocolError(repr(exc)) from exc
+        return Response(response)

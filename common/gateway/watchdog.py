@@ -22,12 +22,12 @@ class Watchdog:
         self._watch_task: asyncio.Task[None] | None = None
         self._reason: Exception | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._request_task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._start)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
     ) -> None:
         self._timer.cancel()
