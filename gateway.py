@@ -11,8 +11,8 @@ from common.api.routing import router
 from common.discovery.directory import Directory
 from common.discovery.models import Status
 from common.errors import RETRY_SECONDS
-from common.gateway import middleware
 from common.gateway.login_limits import LoginLimiter
+from common.gateway.middleware import edge_middleware
 from common.gateway.openapi import ApiDocument
 from common.gateway.proxy import READ_SECONDS, ReverseProxy
 from common.gateway.rate_limits import Limiter, Policy, SharedRedis
@@ -141,12 +141,17 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     directory = Directory(settings.registry_url)
     transport = Transport(READ_SECONDS)
     limiters = _limiters(settings)
+    match = matcher(ROUTES, settings.default_policy)
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
         [routes],
         resources=[transport, *limiters[:1], directory],
+        middleware=[
+            *edge_middleware(settings),
+            Middleware(ReverseProxy, directory, transport, match, *limiters),
+        ],
         health=health_routes,
         openapi_url=None,
     )
@@ -155,11 +160,6 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     paths = {path: route.service_name for path, route in ROUTES.items()}
     refusals = [protocol.bad_request(), protocol.url_too_long(), protocol.headers_too_large()]
     app.state.api_document = ApiDocument(paths, "/login", directory, transport, refusals)
-    middleware.install(app, settings)
-    # Nearly every request ends here.
-    match = matcher(ROUTES, settings.default_policy)
-    proxy = Middleware(ReverseProxy, directory, transport, match, *limiters)
-    middleware.add_middleware(app, proxy)
     return app
 
 

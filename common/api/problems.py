@@ -83,6 +83,10 @@ def _details(problem: Problem, request_id: str) -> dict[str, Any]:
     return details
 
 
+def internal_error() -> JSONResponse:
+    return render(Problem("internal_error", "Something went wrong on our side."))
+
+
 class ProblemResponse(JSONResponse):
     media_type = PROBLEM_JSON
 
@@ -141,8 +145,7 @@ async def _client_disconnected(request: Request, exc: Exception) -> JSONResponse
 
 
 async def _internal_error(request: Request, exc: Exception) -> JSONResponse:
-    # Starlette calls this outside of every middleware, so it sets their headers itself.
-    return render(Problem("internal_error", "Something went wrong on our side.", context.outgoing()))
+    return internal_error()
 
 
 def _field_error(error: dict[str, Any]) -> FieldError:

@@ -8,8 +8,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter
 from starlette.types import Message, Send
-from throttled.asyncio import Quota
-from throttled.asyncio.store import BaseStore
+from throttled import Quota
 
 from common.fields import Username
 from common.gateway.forwarded_request import ForwardedRequest
@@ -69,25 +68,21 @@ class _KnownAddresses:
         self._redis = shared
 
     async def generation(self, known_address: str) -> int | None:
-        local = await _get(self._local, known_address)
-        if (redis := self._redis) is None:
-            return local
-        return await redis.attempt(lambda: _get(redis.store, known_address)) or local
+        key = _key(known_address)
+        found = self._local.get(key)
+        if (redis := self._redis) is not None:
+            found = await redis.attempt(lambda: redis.store.get(key)) or found
+        return int(found) if found else None
 
     async def remember(self, known_address: str) -> None:
-        generation = randbits(32)
-        await _set(self._local, known_address, generation)
-        if redis := self._redis:
-            await redis.attempt(lambda: _set(redis.store, known_address, generation))
+        key, generation = _key(known_address), randbits(32)
+        self._local.set(key, generation, KNOWN_ADDRESS_SECONDS)
+        if (redis := self._redis) is not None:
+            await redis.attempt(lambda: redis.store.set(key, generation, KNOWN_ADDRESS_SECONDS))
 
 
-async def _get(store: BaseStore, known_address: str) -> int | None:
-    generation = await store.get(f"microblog-acquaintance {known_address}")
-    return int(generation) if generation else None
-
-
-async def _set(store: BaseStore, known_address: str, generation: int) -> None:
-    await store.set(f"microblog-acquaintance {known_address}", generation, KNOWN_ADDRESS_SECONDS)
+def _key(known_address: str) -> str:
+    return f"microblog-acquaintance {known_address}"
 
 
 def _account(request: ForwardedRequest) -> str | None:

@@ -1,9 +1,9 @@
 """Middleware of a service that faces the internet: CORS, trusted proxies."""
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -45,27 +45,18 @@ class _Cors(CORSMiddleware):
         return render(BadRequest("cors_refused", f"{reason}.", {"Vary": "Origin"}))
 
 
-def install(app: FastAPI, settings: EdgeSettings) -> None:
-    """Add the middleware that these settings ask for, outermost first."""
+def edge_middleware(settings: EdgeSettings) -> Iterator[Middleware]:
+    """The middleware that these settings ask for, outermost first."""
     if settings.trusted_proxies:
-        trusted = split_list(settings.trusted_proxies)
-        add_middleware(app, Middleware(TrustedProxyMiddleware, trusted_hosts=trusted))
+        yield Middleware(TrustedProxyMiddleware, trusted_hosts=split_list(settings.trusted_proxies))
     if settings.cors_origins:
-        add_middleware(
-            app,
-            Middleware(
-                _Cors,
-                allow_origins=split_list(settings.cors_origins),
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=REQUEST_HEADERS,
-                expose_headers=RESPONSE_HEADERS,
-            ),
+        yield Middleware(
+            _Cors,
+            allow_origins=split_list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=RESPONSE_HEADERS,
         )
-
-
-def add_middleware(app: FastAPI, middleware: Middleware) -> None:
-    """Inside all that `app` has, but outside of what makes HEAD a GET: what is passed on stays as it is."""
-    app.user_middleware.insert(-1, middleware)
 
 
 class TrustedProxyMiddleware(ProxyHeadersMiddleware):

@@ -10,8 +10,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple, Self, TypeVar
 
-from throttled.asyncio import Quota, RateLimiterType, RateLimitResult, Throttled
-from throttled.asyncio.store import BaseStore, MemoryStore, RedisStore
+from throttled import MemoryStore, Quota, RateLimiterType, RateLimitResult, Throttled
+from throttled import asyncio as throttled_asyncio
 from throttled.exceptions import StoreUnavailableError
 
 from common.errors import Unauthorized
@@ -53,7 +53,7 @@ class SharedRedis:
 
     def __init__(self, url: str) -> None:
         options = {"SOCKET_TIMEOUT": REDIS_SECONDS, "SOCKET_CONNECT_TIMEOUT": REDIS_SECONDS}
-        self.store = RedisStore(url, options)
+        self.store = throttled_asyncio.RedisStore(url, options)
         self._retry_at = 0.0
 
     async def attempt(self, call: Callable[[], Awaitable[Value]]) -> Value | None:
@@ -80,17 +80,21 @@ class Buckets:
     """
 
     def __init__(self, name: str, quota: Quota, shared: SharedRedis | None) -> None:
-        self._local = _buckets(name, quota, memory())
+        # GCRA is a token bucket stored as the time when it will be full.
+        using, prefix = RateLimiterType.GCRA.value, f"microblog-{name}"
+        self._local = Throttled(using=using, quota=quota, store=memory(), key_prefix=prefix).limiter
         self._redis = shared
-        self._shared = _buckets(name, quota, shared.store) if shared else None
+        if shared:
+            self._shared = throttled_asyncio.Throttled(
+                using=using, quota=quota, store=shared.store, key_prefix=prefix
+            ).limiter
 
     async def take(self, key: str) -> RateLimitResult:
         """Take a token of this key's bucket, if there is one."""
-        local = await self._local.limit(key)
-        if self._redis is None or self._shared is None or local.limited:
+        local = self._local.limit(key)
+        if self._redis is None or local.limited:
             return local
-        shared = self._shared
-        return await self._redis.attempt(lambda: shared.limit(key)) or local
+        return await self._redis.attempt(lambda: self._shared.limit(key)) or local
 
 
 class Limiter:
@@ -121,13 +125,6 @@ class Limiter:
             return self._tokens.subject(token.decode("latin-1")) if token else None
         except Unauthorized:
             return None
-
-
-def _buckets(name: str, quota: Quota, store: BaseStore) -> Throttled:
-    # GCRA is a token bucket stored as the time when it will be full.
-    return Throttled(
-        using=RateLimiterType.GCRA.value, quota=quota, store=store, key_prefix=f"microblog-{name}"
-    )
 
 
 def memory() -> MemoryStore:

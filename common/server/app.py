@@ -14,6 +14,8 @@ from typing import Any
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from common.api import openapi, problems, swagger
 from common.discovery.registration import Registration
@@ -27,6 +29,21 @@ from common.version import VERSION
 # common/telemetry/ has the trace; FastAPI would look for exporters at every request.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
+
+class _App(FastAPI):
+    """FastAPI with middleware outside of its own: a request that ends there enters nothing else."""
+
+    def __init__(self, middleware: Sequence[Middleware], **options: Any) -> None:
+        super().__init__(**options)
+        self._middleware = middleware
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app = super().build_middleware_stack()
+        for middleware, arguments, options in reversed(self._middleware):
+            app = middleware(app, *arguments, **options)
+        return app
+
+
 Resource = AbstractContextManager[object] | AbstractAsyncContextManager[object]
 
 
@@ -38,6 +55,7 @@ def create_service(
     dependencies: Sequence[Dependency] = (),
     resources: Sequence[Resource] = (),
     on_shutdown: Callable[[], None] = lambda: None,
+    middleware: Sequence[Middleware] = (),
     health: APIRouter = health_router,
     openapi_url: str | None = "/openapi.json",
 ) -> FastAPI:
@@ -45,8 +63,10 @@ def create_service(
 
     Its lifespan opens the dependencies, then the resources, then registers,
     and ends all that in reverse. `on_shutdown` is called before it stops listening.
+    `middleware` comes first, the outermost at the front.
     """
-    app = FastAPI(
+    app = _App(
+        [Middleware(RequestContext, quiet_paths=settings.QUIET_PATHS), *middleware],
         title=f"Microblog: {name}",
         description=description,
         version=VERSION,
@@ -66,7 +86,6 @@ def create_service(
     app.state.tokens = Tokens.from_settings(settings)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(HeadAsGet)
-    app.add_middleware(RequestContext, quiet_paths=settings.QUIET_PATHS)
     problems.install(app)
     swagger.install(app)
     for dependency in dependencies:

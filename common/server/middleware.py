@@ -5,6 +5,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.api.problems import internal_error
 from common.telemetry.context import begin_from, outgoing_raw_headers
 
 access_log = logging.getLogger("access")
@@ -38,7 +39,9 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_context)
-        except Exception:  # Starlette answers it, outside of this
+        except Exception:
+            if status == CLIENT_CLOSED_REQUEST:  # FastAPI has sent no response: it never saw the request
+                await internal_error()(scope, receive, send_with_context)
             status = 500
             raise
         finally:

@@ -65,7 +65,8 @@ def configure_logging(level: str, log_format: str | None) -> None:
     log_format = log_format or ("text" if sys.stdout.isatty() else "json")
     lines = logging.StreamHandler(sys.stdout)
     lines.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
-    # What no line of ours has need not be found out for each.
+    # No line has these (https://docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
     # The client libraries say at info what our own lines say already.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from common.gateway import middleware
+from common.gateway.middleware import edge_middleware
 from common.gateway.settings import EdgeSettings
 
 
@@ -23,13 +23,12 @@ def behind() -> Callable[..., TestClient]:
     """A client of an app that tells what it believes of the client."""
 
     def make(peer: str = "192.0.2.1", **given: Any) -> TestClient:
-        app = FastAPI()
+        app = FastAPI(middleware=list(edge_middleware(settings(**given))))
 
         @app.get("/")
         async def tell(request: Request) -> JSONResponse:
             return JSONResponse([request.client.host, request.url.scheme, request.headers["host"]])
 
-        middleware.install(app, settings(**given))
         return TestClient(app, base_url="http://here", client=(peer, 1))
 
     return make
