@@ -26,7 +26,7 @@ from common.server.run import serve
 from common.tokens import Tokens
 from common.version import VERSION
 
-# Argon2 makes both of these dear, and a password may be guessed at 30 times in the first quarter of an hour.
+# Both routes hash a password with Argon2, which is slow; a password may be guessed at 30 times in 20 minutes.
 REGISTER_LIMIT = Policy("register", per_min(60, burst=100), by_address=True)
 LOGIN_LIMIT = Policy("login", per_min(60, burst=100), by_address=True)
 LOGIN_ATTEMPTS = per_hour(30, burst=20)
@@ -107,7 +107,7 @@ async def overview(directory: Services) -> Overview:
 
 @health_routes.get("/health", responses=unavailable(GatewayHealth))
 async def health(directory: Services, response: Response) -> GatewayHealth:
-    """Whether every service has an instance that is up; asks nobody, so it is always quick."""
+    """Whether every service has an instance that is up; reads memory only, so it is always quick."""
     found = {name: _service_status(directory, name).status for name in SERVICES}
     is_routable = any(status not in ("down", Status.DRAINING) for status in found.values())
     is_whole = all(status is Status.UP for status in found.values())
@@ -122,7 +122,7 @@ async def health(directory: Services, response: Response) -> GatewayHealth:
 
 
 def _service_status(directory: Directory, name: str) -> ServiceStatus:
-    """A service is as well as the best of its instances."""
+    """The status of the service's best instance."""
     instances = directory.instances(name)
     statuses = {instance.status for instance in instances}
     best = next((status for status in Status if status in statuses), "down")

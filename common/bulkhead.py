@@ -1,8 +1,8 @@
 """A bulkhead: how many calls of one kind may be under way (Nygard, "Release It!").
 
-A caller that finds no free slot waits a moment. After one has waited in vain,
+A caller that finds no free slot waits a moment. After one has timed out,
 all others are refused at once, until a slot is free again: a part that hangs
-holds up its own callers and nobody else's.
+holds up its own callers only.
 """
 
 from threading import Semaphore

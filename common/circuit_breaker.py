@@ -1,4 +1,4 @@
-"""A circuit breaker: after one request has waited in vain, the next ones are refused at once."""
+"""A circuit breaker: after one request has timed out, the next ones are refused at once."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ OPEN_SECONDS = 1.0
 
 
 class CircuitOpen(Exception):
-    """It hung just now, and is not asked again at once."""
+    """A call timed out just now, and no other is made yet."""
 
 
 class CircuitBreaker:
@@ -23,7 +23,7 @@ class CircuitBreaker:
         self._open_until = 0.0
 
     def trip(self) -> None:
-        """Refuse everybody for a moment."""
+        """Refuse all calls for a moment."""
         self._open_until = self._clock() + OPEN_SECONDS
 
     def raise_if_open(self) -> None:

@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 1.9
 TIMEOUT = {"connect": 1.0, "read": 1.5, "write": 1.5, "pool": 1.0}
 POOL = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=30)
 
-# Half of a service's threads: the others answer what needs no other service. While that one is healthy,
+# Half of a service's threads: the others serve what needs no other service. While that one is healthy,
 # a response takes milliseconds, and so does the wait for a slot.
 MAX_CONCURRENT_CALLS = 4
 MAX_WAIT_SECONDS = 0.5
@@ -88,7 +88,7 @@ class ServiceClient:
             except httpx.RequestError:
                 continue
             else:
-                # The other statuses say nothing about the thing asked for, only about the moment.
+                # A 5xx or 429 is about the moment, not about the resource.
                 if not response.is_server_error and response.status_code != 429:
                     return response
         return None
@@ -120,7 +120,7 @@ class _DeadlineStream(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             if time.monotonic() > self._deadline:
-                raise httpx.ReadTimeout("the answer takes too long")
+                raise httpx.ReadTimeout("the response takes too long")
             yield chunk
 
     def close(self) -> None:

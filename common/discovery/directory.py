@@ -74,7 +74,7 @@ class Directory:
         """Use this table from now on."""
         if snapshot.epoch != self._epoch:
             self._retained, self._retained_until = self._services, now + LEASE_SECONDS
-        # Who was listed again once is the new table's to tell of: also that it has left.
+        # Once the new table has listed an instance, only the new table counts for it: also when it drops it.
         retained = self._retained if now < self._retained_until else {}
         self._retained = {
             name: _without(instances, snapshot.services.get(name, ())) for name, instances in retained.items()

@@ -50,7 +50,7 @@ def netloc(host: str, port: int) -> str:
 
 
 class Lease(BaseModel):
-    """What a registered instance has to know: who it is, and how to stay."""
+    """What a registered instance has to know: its id, and how to keep its place."""
 
     instance_id: str
     lease_seconds: int = LEASE_SECONDS

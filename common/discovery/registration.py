@@ -18,7 +18,7 @@ from common.version import VERSION
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1
-# What has just started is soon better than it was.
+# The first checks follow quickly: a process that has just started is soon healthy.
 FIRST_CHECK_SECONDS = 0.1
 
 TIMEOUT = httpx.Timeout(2.0)
@@ -28,7 +28,7 @@ SHUTDOWN_TIMEOUT = httpx.Timeout(DEREGISTER_TIMEOUT_SECONDS)
 # A service that cannot reach itself where it would be found is mistaken about its address.
 SELF_CHECK_SECONDS = 5
 
-# In every answer to GET /livez, so that a process knows its own from another's on the same port.
+# In every response to GET /livez, so that a process knows its own from another's on the same port.
 PROCESS_ID = str(uuid4())
 PROCESS_ID_HEADER = "X-Process-ID"
 
@@ -68,7 +68,7 @@ class Registration:
         await self._registry.aclose()
 
     async def drain(self) -> None:
-        """Tell everybody, now, to send nothing more."""
+        """Tell the registry that callers shall send nothing more."""
         await self._stop_heartbeats()  # its next heartbeat could say otherwise
         if self._instance_id:
             status = {"status": Status.DRAINING}
@@ -82,8 +82,8 @@ class Registration:
     async def _stop_heartbeats(self) -> None:
         self._is_stopping = True
         if self._task:
-            # A word on its way would come after the last one; and who is being registered has yet to learn
-            # its id, without which nobody takes it off the list.
+            # A heartbeat in flight would arrive after the last status; and an instance that is registering
+            # has no id yet, without which it cannot deregister.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._heartbeat_lock.acquire(), DEREGISTER_TIMEOUT_SECONDS)
                 self._heartbeat_lock.release()
@@ -103,7 +103,7 @@ class Registration:
             check = min(2 * check, CHECK_SECONDS)
 
     async def _wait_until_listening(self) -> None:
-        """Who is listed takes requests; a test's app, which listens nowhere, is never listed."""
+        """A listed instance gets requests; a test's app, which listens nowhere, is never listed."""
         expected = time.monotonic() + SELF_CHECK_SECONDS
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
             while not await self._is_serving(client):
@@ -122,7 +122,7 @@ class Registration:
         """Register if need be, and say how we are; returns the status if the registry has it now."""
         response = await self._send_heartbeat(status)
         if response is not None and response.status_code == 404:
-            # The registry does not know us (any more): it was restarted, or we were away too long.
+            # The registry does not know us (any more): it was restarted, or our lease ran out.
             self._instance_id = None
             response = await self._send_heartbeat(status)
         if response is None or not response.is_success:
@@ -139,7 +139,7 @@ class Registration:
         host, port = self._address
         instance: dict[str, object] = {"service_name": self._service_name, "host": host, "port": port}
         if status is not Status.UP:
-            # Not even for the moment until the first heartbeat may it pass for well.
+            # Until the first heartbeat it would otherwise count as up.
             instance["status"] = status
         registered = await self._call("POST", "/register", instance | {"version": VERSION})
         if registered is None or not registered.is_success:
@@ -165,7 +165,7 @@ class Registration:
         return response
 
     def _warn_once(self, warning: str) -> None:
-        """Once, not every second for as long as it lasts; who is leaving has no reason to."""
+        """Once, not every second for as long as it lasts; at debug level while stopping."""
         if warning != self._last_warning:
             logger.log(logging.DEBUG if self._is_stopping else logging.WARNING, warning)
         self._last_warning = warning

@@ -21,7 +21,7 @@ BEARER = b"bearer "
 
 
 class ClientDisconnected(Exception):
-    """There is nobody left to answer."""
+    """The client has closed the connection, so no response can reach it."""
 
 
 class ForwardedRequest:
@@ -31,7 +31,7 @@ class ForwardedRequest:
         self._scope = scope
         # The limits do not read hop-by-hop headers either.
         self._headers = end_to_end_headers(scope["headers"])
-        # Of a header that is there more than once the first counts, as it does for the services.
+        # Of a repeated header the first counts, as it does for the services.
         self._header = dict(reversed(self._headers)).get
         self._address = str(scope["client"][0]) if scope["client"] else "unknown"
         self._is_body_received = True
@@ -40,7 +40,7 @@ class ForwardedRequest:
         self.method: str = scope["method"]
         # A small body is bytes, a larger one the chunks in which it comes.
         self.body: bytes | AsyncIterator[bytes] = b""
-        self.is_answered = False
+        self.has_response = False
         # What went wrong on the client's side while its body was passed on.
         self.failure: Exception | None = None
 
@@ -96,7 +96,7 @@ class ForwardedRequest:
             pass
 
     async def read_body(self) -> None:
-        """Hold a small body, so that it can be looked at and sent again; a larger one streams."""
+        """Buffer a small body, so that it can be read here and sent again; stream a larger one."""
         length = int(self._header(b"content-length") or 0)
         if not length and self._header(b"transfer-encoding") is None:
             return

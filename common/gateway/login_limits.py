@@ -25,7 +25,7 @@ class LoginLimiter:
 
     Unknown addresses share one bucket an account. An address from which the
     account has signed in has a bucket of its own, which each success makes
-    full again: so nobody can lock out an owner by guessing at the password.
+    full again: guesses from elsewhere cannot lock out an owner.
     """
 
     def __init__(self, policy: Policy, quota: Quota, shared: SharedRedis | None = None) -> None:

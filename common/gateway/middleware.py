@@ -38,10 +38,10 @@ class _Cors(CORSMiddleware):
     """Starlette's, with refusals in the form of all others."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        answer = super().preflight_response(request_headers)
-        if answer.status_code == HTTPStatus.OK:
-            return answer
-        reason = bytes(answer.body).decode()
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        reason = bytes(response.body).decode()
         return render(BadRequest("cors_refused", f"{reason}.", {"Vary": "Origin"}))
 
 
@@ -62,8 +62,8 @@ def edge_middleware(settings: EdgeSettings) -> Iterator[Middleware]:
 class TrustedProxyMiddleware(ProxyHeadersMiddleware):
     """uvicorn's middleware for `X-Forwarded-For` and `-Proto`, and the same for `X-Forwarded-Host`.
 
-    Several proxies in a row may be trusted: the client is the last one in the
-    list who is not.
+    Several proxies in a row may be trusted: the client is the last address in
+    the list that is not.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

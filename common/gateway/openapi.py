@@ -19,7 +19,7 @@ from common.telemetry import context
 
 logger = logging.getLogger(__name__)
 
-# What one service or another takes to tell may not keep the page waiting.
+# The page does not wait longer for a slow service.
 FETCH_TIMEOUT_SECONDS = 2.0
 CACHE_SECONDS = 2.0
 
@@ -29,7 +29,7 @@ UNAVAILABLE_NOTE = "This service is away now; this is what it said last."
 
 
 class ApiDocument:
-    """The services' documents, merged; a service that is away keeps its last one.
+    """The services' documents, merged; an unavailable service keeps its last one.
 
     `paths` has the service of each path, `token_url` is where a username and
     password give a token, and `refusals` are errors that any request may get.
@@ -59,7 +59,7 @@ class ApiDocument:
         self._refreshing = asyncio.Lock()
 
     async def render(self, base: openapi_merge.Document) -> bytes:
-        """`base` with all of it, as JSON; however many ask, the services are asked once in a while."""
+        """`base` with all of it, as JSON; made at most once in CACHE_SECONDS, however many requests come."""
         async with self._refreshing:
             if time.monotonic() >= self._cached_until:
                 await self._refresh_all()
@@ -81,8 +81,8 @@ class ApiDocument:
 
     async def _refresh_all(self) -> None:
         names = dict.fromkeys(self._paths.values())
-        asking = [asyncio.create_task(self._refresh(name)) for name in names]
-        _, late = await asyncio.wait(asking, timeout=FETCH_TIMEOUT_SECONDS)
+        fetching = [asyncio.create_task(self._refresh(name)) for name in names]
+        _, late = await asyncio.wait(fetching, timeout=FETCH_TIMEOUT_SECONDS)
         for one in late:
             one.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 READ_SECONDS = 5.0
 
-# Of each service, so that one that hangs holds up no requests to the others.
+# For each service, so that one that hangs holds up no requests to the others.
 MAX_CONCURRENT_REQUESTS = 256
 MAX_WAIT_SECONDS = 1.0
 
-# What this server says in every response itself.
+# uvicorn and the request context set these in every response.
 STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
 
 
@@ -88,7 +88,7 @@ class ReverseProxy:
             try:
                 with attempt:
                     response = await self._send_request(request, attempt.instance)
-                    request.is_answered = True
+                    request.has_response = True
                     await _send_response(response, attempt, send)
                     return
             except httpx.TransportError as exc:

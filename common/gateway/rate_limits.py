@@ -49,7 +49,7 @@ class Caller(NamedTuple):
 
 
 class SharedRedis:
-    """The Redis in which gateways count together. One that fails is left alone for a moment."""
+    """The Redis in which gateways count together; not called for REDIS_RETRY_SECONDS after a failure."""
 
     def __init__(self, url: str) -> None:
         options = {"SOCKET_TIMEOUT": REDIS_SECONDS, "SOCKET_CONNECT_TIMEOUT": REDIS_SECONDS}
@@ -57,7 +57,7 @@ class SharedRedis:
         self._retry_at = 0.0
 
     async def attempt(self, call: Callable[[], Awaitable[Value]]) -> Value | None:
-        """What the call returns; None while Redis does not answer in time."""
+        """What the call returns; None while Redis does not respond in time."""
         if time.monotonic() < self._retry_at:
             return None
         try:
@@ -75,7 +75,7 @@ class SharedRedis:
 class Buckets:
     """The token buckets of one policy, a key each.
 
-    This process always counts, and the shared Redis too while it answers: a
+    This process always counts, and the shared Redis too while it responds: a
     Redis that comes and goes lets no request through that this process would refuse.
     """
 

@@ -47,7 +47,7 @@ class EdgeSettings(ServiceSettings):
 
     @property
     def default_policy(self) -> Policy | None:
-        """What one client may ask for; None for no limits at all."""
+        """The limit of a client's requests; None for no limits at all."""
         return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
 
 

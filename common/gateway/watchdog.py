@@ -1,4 +1,4 @@
-"""The end of an exchange that nobody waits for, or that takes too long."""
+"""Cancels a forwarded request when its client disconnects or its deadline passes."""
 
 import asyncio
 from types import TracebackType
@@ -11,9 +11,9 @@ WATCH_AFTER_SECONDS = 0.5
 
 
 class Watchdog:
-    """Ends an exchange whose client has gone, or whose answer does not come in time.
+    """Cancels a request whose client has disconnected, or whose response does not come in time.
 
-    Only one that takes a while is looked after: most are over before, and a
+    It watches only a request that takes a while. Most are over before, and a
     task for each would cost more than all else here.
     """
 
@@ -46,7 +46,7 @@ class Watchdog:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS - WATCH_AFTER_SECONDS):
                 await self._request.wait_for_disconnect()
         except TimeoutError:
-            if not self._request.is_answered:
+            if not self._request.has_response:
                 self._cancel(self._request.timeout_error())
                 return
             await self._request.wait_for_disconnect()

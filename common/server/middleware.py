@@ -10,7 +10,7 @@ from common.telemetry.context import begin_from, outgoing_raw_headers
 
 access_log = logging.getLogger("access")
 
-# In the log, as nginx has it: nobody was left to answer.
+# In the log, as in nginx: the client disconnected before its response.
 CLIENT_CLOSED_REQUEST = 499
 
 

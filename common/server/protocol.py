@@ -19,13 +19,13 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 
 # From the first byte to the end of the headers, from there to the end of the body, and for one
-# answer's bytes that nobody takes.
+# response's bytes that the client does not read.
 HEADER_TIMEOUT_SECONDS = 10.0
 BODY_TIMEOUT_SECONDS = 30.0
 WRITE_TIMEOUT_SECONDS = 30.0
 LINGERING_CLOSE_SECONDS = 2.0
 
-# Each costs a file descriptor and some kilobytes, whether or not anything is asked on it.
+# Each costs a file descriptor and some kilobytes, whether or not it carries a request.
 MAX_CONNECTIONS = 4000
 
 # RFC 9110, §7.2: a name or an address, and a port.
@@ -146,27 +146,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _send_error(self, problem: Problem) -> None:
         self._is_over = True
-        if self._is_answering_another():
+        if self._is_response_pending():
             # This would be taken for its end.
             self.transport.abort()
             return
         context.begin_from(self.headers or ())
         access_log.info("refused: %s %d", problem.code, problem.status)
-        answer = render(problem)
-        headers = [*answer.raw_headers, *context.outgoing_raw_headers()]
+        response = render(problem)
+        headers = [*response.raw_headers, *context.outgoing_raw_headers()]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        status = STATUS_LINE[answer.status_code]
-        self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(answer.body)))
-        # Closing with bytes unread would reset the connection, and with it the answer (RFC 9112, §9.6).
+        status = STATUS_LINE[response.status_code]
+        self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (status, head, bytes(response.body)))
+        # Closing with bytes unread would reset the connection, and with it the response (RFC 9112, §9.6).
         self.transport.write_eof()
         self.loop.call_later(LINGERING_CLOSE_SECONDS, self.transport.abort)
 
     def _is_idle(self) -> bool:
-        """Whether no request has begun that has not been answered."""
+        """Whether every request that has begun has its response."""
         return not self._is_in_head and (self.cycle is None or self.cycle.response_complete)
 
-    def _is_answering_another(self) -> bool:
-        """Whether an answer is under way, or due before, to another request on this connection."""
+    def _is_response_pending(self) -> bool:
+        """Whether another request on this connection still gets a response, or the rest of one."""
         if self.cycle is None or self.cycle.response_complete:
             return False
         return self._is_in_head or self.cycle.response_started or bool(self.pipeline)

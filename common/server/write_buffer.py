@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-# After it was closed, for what nobody takes.
+# After closing, for what the client does not read.
 FLUSH_TIMEOUT_SECONDS = 30.0
 # Held no longer than this, so that the transport can say when it is more than the peer takes.
 MAX_BUFFERED_BYTES = 64 * 1024
@@ -12,8 +12,8 @@ MAX_BUFFERED_BYTES = 64 * 1024
 class WriteBuffer:
     """A transport that writes in one go what is written in one turn of the event loop.
 
-    uvicorn writes the head of an answer and then its body, and uvloop makes a
-    system call and a packet of each: a good part of what a small answer costs.
+    uvicorn writes the head of a response and then its body, and uvloop makes a
+    system call and a packet of each: a good part of what a small response costs.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

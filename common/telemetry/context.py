@@ -24,7 +24,7 @@ def outgoing() -> dict[str, str]:
 
 
 def outgoing_raw_headers() -> list[tuple[bytes, bytes]]:
-    """The same as ASGI has headers: for the way on, and for the way back to whoever asked."""
+    """The same as ASGI has headers, for the response to the client."""
     return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
 
 
