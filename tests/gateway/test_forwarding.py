@@ -41,6 +41,27 @@ def test_status_body_and_repeated_headers_come_back_unchanged(client: TestClient
     assert (answer.status_code, answer.content, answer.headers.get_list("X-A")) == (418, b"short", ["1", "2"])
 
 
+def test_a_redirect_is_the_clients_to_follow(client: TestClient, timelines) -> None:
+    timelines.behaviour = lambda answer: answer.reply(307, headers=(("Location", "/posts/elsewhere"),))
+
+    assert client.get("/posts", follow_redirects=False).headers["Location"] == "/posts/elsewhere"
+    assert len(timelines.requests) == 1
+
+
+def test_a_failure_of_the_proxy_itself_is_a_500(
+    app: FastAPI, timelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(proxy.ReverseProxy, "_try_instances", fail)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        response = client.get("/posts", headers={"X-Request-ID": "mine"})
+
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers.get_list("X-Request-ID") == ["mine"]
+
+
 def test_headers_of_one_hop_go_no_further(client: TestClient, timelines) -> None:
     client.get(
         "/posts", headers={"Connection": "X-Private", "X-Private": "1", "TE": "trailers", "Keep-Alive": "5"}
