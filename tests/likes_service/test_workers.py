@@ -357,6 +357,7 @@ def test_junk_is_buried_with_its_reason_and_stops_no_worker(raw_tubes, worker, l
     assert process.poll() is None
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("arguments", [[], ["validation"], ["notification"]])
 def test_a_worker_starts_before_all_that_it_needs_and_stops_when_told(arguments):
     nowhere = str(server_processes.free_port())

@@ -236,6 +236,7 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
         assert eventually(lambda: store.newest(2, None)[0] == lost)
 
 
+@pytest.mark.kills
 def test_a_worker_ends_on_a_signal(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:

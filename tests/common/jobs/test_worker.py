@@ -327,6 +327,7 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_job_in_hand_be_finished_and_takes_no_other(
     queue: JobQueue, tube, slow: subprocess.Popen[str], number: signal.Signals
@@ -344,6 +345,7 @@ def test_a_signal_lets_the_job_in_hand_be_finished_and_takes_no_other(
     assert json.loads(tube.peek_ready().body)["payload"] == {"number": 2}
 
 
+@pytest.mark.kills
 def test_signals_may_come_in_heaps(slow: subprocess.Popen[str]) -> None:
     assert _line(slow) == "ready"
     for _ in range(300):

@@ -159,6 +159,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.kills
 def test_a_service_that_is_told_to_end_says_so_serves_on_finishes_and_deregisters(
     registered: Process, registry: Registry, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_service_that_is_told_to_end_says_so_serves_on_finishes_and_deregister
     assert registry.told[-1] == "DELETE /deregister/1"
 
 
+@pytest.mark.kills
 def test_a_service_that_is_told_to_end_keeps_no_connection(registered: Process, registry: Registry) -> None:
     with httpx2.Client(base_url=registered.url) as client:
         before = client.get("/livez").headers
@@ -187,6 +189,7 @@ def test_a_service_that_is_told_to_end_keeps_no_connection(registered: Process, 
         assert (before.get("Connection"), client.get("/livez").headers.get("Connection")) == (None, "close")
 
 
+@pytest.mark.kills
 def test_a_service_that_drains_is_never_listed_as_well_again(registered: Process, registry: Registry) -> None:
     registered.process.terminate()
     assert registered.ends()
@@ -195,6 +198,7 @@ def test_a_service_that_drains_is_never_listed_as_well_again(registered: Process
     assert set(registry.told[draining:]) == {"POST /heartbeat/1 draining", "DELETE /deregister/1"}
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     "signals",
     [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGINT, signal.SIGTERM]],
@@ -214,6 +218,7 @@ def test_a_service_gives_itself_less_than_the_five_seconds_after_which_foreman_k
     assert run.DRAIN_SECONDS + run.GRACEFUL_TIMEOUT_SECONDS + DEREGISTER_TIMEOUT_SECONDS < 5
 
 
+@pytest.mark.kills
 def test_a_service_that_is_not_registered_ends_on_a_signal_too(tmp_path: Path) -> None:
     with _running(tmp_path, REGISTRY_URL="") as running:
         httpx2.get(f"{running.url}/livez").raise_for_status()
