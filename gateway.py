@@ -18,7 +18,7 @@ from common.gateway.proxy import READ_SECONDS, ReverseProxy
 from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
-from common.gateway.transport import Transport
+from common.gateway.transport import AiohttpTransport
 from common.server import protocol
 from common.server.app import create_service
 from common.server.health import unavailable
@@ -139,7 +139,7 @@ async def document(request: Request) -> Response:
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
-    transport = Transport(READ_SECONDS)
+    transport = AiohttpTransport(READ_SECONDS)
     limiters = _limiters(settings)
     match = matcher(ROUTES, settings.default_policy)
     app = create_service(

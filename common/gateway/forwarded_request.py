@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
 
+import httpx
 from starlette.types import Receive, Scope
 
 from common.errors import BadGateway, Problem
@@ -56,7 +58,7 @@ class ForwardedRequest:
         return self._header(b"content-type") or b""
 
     @property
-    def target(self) -> str:
+    def _target(self) -> str:
         """Path and query, byte for byte as the client sent them."""
         path, query = self._scope["raw_path"].decode("ascii"), self._scope["query_string"].decode("ascii")
         return f"{path}?{query}" if query else path
@@ -70,8 +72,16 @@ class ForwardedRequest:
             return True
         return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
-    def headers(self) -> Iterator[tuple[str, str]]:
-        """The headers to send to an instance."""
+    def build_request(self, netloc: str) -> httpx.Request:
+        """The request to send to an instance."""
+        return httpx.Request(
+            self.method,
+            _url(netloc),
+            stream=httpx.ByteStream(self.body) if isinstance(self.body, bytes) else _BodyStream(self.body),
+            extensions={"target": self._target, "raw_headers": self._forwarded_headers()},
+        )
+
+    def _forwarded_headers(self) -> Iterator[tuple[str, str]]:
         for name, value in self._headers:
             if name not in NOT_FORWARDED and b"_" not in name and not name.startswith(b"x-user-"):
                 yield name.decode("ascii"), value.decode()
@@ -132,6 +142,21 @@ class ForwardedRequest:
 
     def bad_gateway_error(self) -> BadGateway:
         return errors.bad_gateway(self.route.service_name)
+
+
+class _BodyStream(httpx.AsyncByteStream):
+    """A body as it comes in."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+
+@lru_cache(1000)
+def _url(netloc: str) -> httpx.URL:
+    return httpx.URL(f"http://{netloc}/")
 
 
 async def _with_prefix(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

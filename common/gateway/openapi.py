@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 
 import httpx
 
@@ -14,7 +13,7 @@ from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
 from common.errors import Problem
 from common.gateway import errors, openapi_merge
-from common.gateway.transport import Transport
+from common.gateway.transport import AiohttpTransport
 from common.telemetry import context
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class ApiDocument:
         paths: Mapping[str, str],
         token_url: str,
         directory: Directory,
-        transport: Transport,
+        transport: AiohttpTransport,
         refusals: Sequence[Problem] = (),
     ) -> None:
         self._sign_in = {
@@ -124,19 +123,19 @@ class ApiDocument:
         return {str(status): response for status, response in documented.items()}
 
     async def _fetch(self, instance: Instance) -> openapi_merge.Document:
-        response = await self._transport.send(
-            "GET", instance.netloc, "/openapi.json", context.outgoing().items()
-        )
+        extensions = {"target": "/openapi.json", "raw_headers": context.outgoing().items()}
+        request = httpx.Request("GET", f"http://{instance.netloc}", extensions=extensions)
+        response = await self._transport.handle_async_request(request)
+        response.request = request
         try:
             text = b""
-            while not response.is_complete:
-                text += await response.read()
+            async for chunk in response.aiter_raw():
+                text += chunk
                 if len(text) > MAX_DOCUMENT_BYTES:
                     raise ValueError("too large")
         finally:
-            response.close()
-        if response.status != HTTPStatus.OK:
-            raise httpx.RemoteProtocolError(f"status {response.status}")
+            await response.aclose()
+        response.raise_for_status()
         document: openapi_merge.Document = json.loads(text)
         return document
 

@@ -20,7 +20,7 @@ from common.gateway.headers import HOP_BY_HOP, end_to_end_headers
 from common.gateway.login_limits import LoginLimiter
 from common.gateway.rate_limits import Limiter
 from common.gateway.routes import Match, Route
-from common.gateway.transport import Response, Transport
+from common.gateway.transport import AiohttpTransport, Body
 from common.gateway.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class ReverseProxy:
         self,
         app: ASGIApp,
         directory: Directory,
-        transport: Transport,
+        transport: AiohttpTransport,
         match: Match,
         limiter: Limiter | None = None,
         login_limiter: LoginLimiter | None = None,
@@ -103,17 +103,15 @@ class ReverseProxy:
                     break
         raise problem or errors.unavailable(name)
 
-    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> Response:
-        response = await self._transport.send(
-            request.method, instance.netloc, request.target, request.headers(), request.body
-        )
-        if response.status in UPSTREAM_FAILURES:
-            response.close()
-            raise httpx.RemoteProtocolError(f"status {response.status}")
+    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
+        response = await self._transport.handle_async_request(request.build_request(instance.netloc))
+        if response.status_code in UPSTREAM_FAILURES:
+            await response.aclose()
+            raise httpx.RemoteProtocolError(f"status {response.status_code}")
         return response
 
 
-async def _send_response(response: Response, attempt: Attempt, send: Send) -> None:
+async def _send_response(response: httpx.Response, attempt: Attempt, send: Send) -> None:
     try:
         await _stream_response(response, send)
     except httpx.TransportError as exc:
@@ -121,17 +119,18 @@ async def _send_response(response: Response, attempt: Attempt, send: Send) -> No
         attempt.fail()
         logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
     finally:
-        response.close()
+        await response.aclose()
 
 
-async def _stream_response(response: Response, send: Send) -> None:
-    end_to_end = end_to_end_headers(response.headers)
+async def _stream_response(response: httpx.Response, send: Send) -> None:
+    end_to_end = end_to_end_headers([(name.lower(), value) for name, value in response.headers.raw])
     headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    is_complete = False
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    assert isinstance(response.stream, Body)
+    body, is_complete = response.stream, False
     while not is_complete:
-        chunk = await response.read()
-        is_complete = response.is_complete
+        chunk = await body.read()
+        is_complete = body.is_complete
         await send({"type": "http.response.body", "body": chunk, "more_body": not is_complete})
 
 
