@@ -43,7 +43,7 @@ REFUSAL = {
     "type": "about:blank",
     "title": "Unauthorized",
     "status": 401,
-    "detail": "The token is expired or not one of ours.",
+    "detail": "The token has expired, or this suite did not issue it.",
     "code": "invalid_token",
 }
 # Its token is another thing than theirs, and so is what it says of it.
