@@ -56,6 +56,9 @@ ROUTES = {
 SERVICES = tuple(dict.fromkeys(route.service_name for route in ROUTES.values()))
 
 
+State = Status | Literal["down"]
+
+
 class GatewaySettings(EdgeSettings):
     port: int = 8080
 
@@ -63,7 +66,7 @@ class GatewaySettings(EdgeSettings):
 class ServiceStatus(BaseModel):
     """How the best instance of a service is, and how many there are."""
 
-    status: Status | Literal["down"]
+    status: State
     instances: int
 
 
@@ -83,7 +86,7 @@ class GatewayHealth(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     service: Literal["gateway"] = "gateway"
     version: str = VERSION
-    checks: dict[str, Status | Literal["ok", "down"]]
+    checks: dict[str, State | Literal["ok"]]
     registry: Literal["ok", "unreachable"]
 
 
@@ -108,7 +111,7 @@ async def overview(directory: Services) -> Overview:
 @health_routes.get("/health", responses=unavailable(GatewayHealth))
 async def health(directory: Services, response: Response) -> GatewayHealth:
     """Whether every service has an instance that is up; reads memory only, so it is always quick."""
-    found = {name: _service_status(directory, name).status for name in SERVICES}
+    found: dict[str, State] = {name: _service_status(directory, name).status for name in SERVICES}
     is_routable = any(status not in ("down", Status.DRAINING) for status in found.values())
     is_whole = all(status is Status.UP for status in found.values())
     if not is_routable:
@@ -123,10 +126,11 @@ async def health(directory: Services, response: Response) -> GatewayHealth:
 
 def _service_status(directory: Directory, name: str) -> ServiceStatus:
     """The status of the service's best instance."""
-    instances = directory.instances(name)
-    statuses = {instance.status for instance in instances}
-    best = next((status for status in Status if status in statuses), "down")
-    return ServiceStatus(status=best, instances=len(instances))
+    statuses = [instance.status for instance in directory.instances(name)]
+    for status in Status:
+        if status in statuses:
+            return ServiceStatus(status=status, instances=len(statuses))
+    return ServiceStatus(status="down", instances=0)
 
 
 @routes.get("/openapi.json", include_in_schema=False)
@@ -140,17 +144,17 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
-    limiters = _limiters(settings)
+    limiter, login_limiter = _limiters(settings)
     match = matcher(ROUTES, settings.default_policy)
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
         [routes],
-        resources=[transport, *limiters[:1], directory],
+        resources=[transport, directory, *([limiter] if limiter else [])],
         middleware=[
             *edge_middleware(settings),
-            Middleware(ReverseProxy, directory, transport, match, *limiters),
+            Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter),
         ],
         health=health_routes,
         openapi_url=None,
@@ -163,9 +167,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     return app
 
 
-def _limiters(settings: GatewaySettings) -> tuple[Limiter, LoginLimiter] | tuple[()]:
+def _limiters(settings: GatewaySettings) -> tuple[Limiter | None, LoginLimiter | None]:
     if settings.default_policy is None:
-        return ()
+        return None, None
     shared = SharedRedis(settings.rate_limit_storage) if settings.rate_limit_storage else None
     limiter = Limiter(Tokens.from_settings(settings), shared)
     return limiter, LoginLimiter(LOGIN_LIMIT, LOGIN_ATTEMPTS, shared)

@@ -162,7 +162,8 @@ class LikesStore:
         """At most `limit` overdue likes; each is due again later, after a longer pause every time."""
         pairs = self._claim_overdue([PENDING], [_microseconds(now), limit, LIKERS])
         return [
-            ValidateLike(post_id=post_id, username=username) for post_id, username in map(str.split, pairs)
+            ValidateLike.model_validate(dict(zip(("post_id", "username"), pair.split(), strict=True)))
+            for pair in pairs
         ]
 
     def claim(self, notification: Notification, claimant: str) -> bool:

@@ -160,7 +160,7 @@ class DynamoTable:
 
     def status(self) -> str:
         response = self._call(partial(self._dynamodb.describe_table, TableName=self.name))
-        return response["Table"]["TableStatus"]
+        return response["Table"].get("TableStatus", "")
 
     def close(self) -> None:
         self._dynamodb.close()
@@ -250,7 +250,7 @@ def _is_retryable(exc: ClientError) -> bool:
     reasons = _reasons(exc)
     return (
         _code(exc) in RETRYABLE_CODES
-        or exc.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
+        or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
         or (CONDITION_FAILED not in reasons and bool(reasons & RETRYABLE_REASONS))
     )
 

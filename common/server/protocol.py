@@ -129,6 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
 
     def _validate_head(self) -> None:
+        assert self.parser
         if self.parser.get_method() in REFUSED_METHODS:
             detail = "This method is not for anything here."
             self._reject(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
