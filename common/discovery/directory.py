@@ -10,7 +10,7 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import LEASE_SECONDS, Instance, Snapshot
+from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, is_https
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class Directory:
 
     def _watch(self, registry_url: str) -> None:
         timeout = httpx.Timeout(2.0, read=WATCH_SECONDS + 5)
-        with httpx.Client(base_url=registry_url, timeout=timeout, trust_env=False) as client:
+        with httpx.Client(
+            base_url=registry_url, timeout=timeout, trust_env=False, verify=is_https(registry_url)
+        ) as client:
             while not self._stop.is_set():
                 try:
                     self.update(self._poll(client), time.monotonic())

@@ -49,6 +49,11 @@ def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_https(url: str) -> bool:
+    """Whether a client needs a TLS context, which takes a tenth of a second and some megabytes to make."""
+    return url.startswith("https:")
+
+
 class Lease(BaseModel):
     """What a registered instance has to know: its id, and how to keep its place."""
 

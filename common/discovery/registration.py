@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, netloc
+from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, is_https, netloc
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,11 @@ class Registration:
         self._is_healthy = is_healthy
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._registry = httpx.AsyncClient(
-            base_url=registry_url, headers=headers, timeout=TIMEOUT, trust_env=False
+            base_url=registry_url,
+            headers=headers,
+            timeout=TIMEOUT,
+            trust_env=False,
+            verify=is_https(registry_url),
         )
         self._instance_id: str | None = None
         self._heartbeat_lock = asyncio.Lock()
@@ -105,7 +109,7 @@ class Registration:
     async def _wait_until_listening(self) -> None:
         """A listed instance gets requests; a test's app, which listens nowhere, is never listed."""
         expected = time.monotonic() + SELF_CHECK_SECONDS
-        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False) as client:  # noqa: S501  plain HTTP
             while not await self._is_serving(client):
                 if time.monotonic() > expected:
                     self._warn_once(f"not registered: this process cannot be reached at {self._address}")

@@ -16,6 +16,7 @@ import pytest
 import server_processes
 from suite import ROOT, procfile
 
+from tests import plain_http
 from tests.polling import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.kills
@@ -158,7 +159,7 @@ def _mails(data: Path) -> list[Path]:
 
 
 def test_requests_are_in_the_file_and_not_on_the_terminal(dev: Dev) -> None:
-    httpx2.get(f"http://127.0.0.1:{dev.ports['gateway']}/posts")
+    plain_http.get(f"http://127.0.0.1:{dev.ports['gateway']}/posts")
 
     eventually(lambda: " access: GET /posts 200 " in dev.log("gateway"))
     assert "access:" not in dev.output
@@ -188,7 +189,7 @@ def reloading(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str
 
 def _instance(dev: Dev, service: str) -> str | None:
     try:
-        answer = httpx2.get(f"http://127.0.0.1:{dev.ports['registry']}/services/{service}")
+        answer = plain_http.get(f"http://127.0.0.1:{dev.ports['registry']}/services/{service}")
     except httpx2.TransportError:
         return None
     return answer.text if answer.status_code == 200 and answer.json() else None

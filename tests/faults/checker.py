@@ -21,7 +21,9 @@ class Checker:
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
         self._ledger = history
-        with httpx2.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False) as self._client:
+        with httpx2.Client(
+            verify=False, base_url=url, timeout=PATIENCE_SECONDS, trust_env=False
+        ) as self._client:
             authors = self._compare_posts()
             self._compare_follows(people)
             likes = self._compare_likes(people)

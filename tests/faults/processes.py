@@ -11,6 +11,7 @@ import httpx2
 import server_processes
 import suite
 
+from tests import plain_http
 from tests.polling import PATIENCE_SECONDS, eventually
 
 LINES = suite.procfile()
@@ -94,8 +95,8 @@ class Suite:
     def is_whole(self) -> bool:
         """Whether the gateway knows two instances of every service, all of them well."""
         try:
-            health = httpx2.get(f"{self.url}/health", timeout=PATIENCE_SECONDS, trust_env=False).json()
-            services = httpx2.get(f"{self.url}/", timeout=PATIENCE_SECONDS, trust_env=False).json()[
+            health = plain_http.get(f"{self.url}/health", timeout=PATIENCE_SECONDS, trust_env=False).json()
+            services = plain_http.get(f"{self.url}/", timeout=PATIENCE_SECONDS, trust_env=False).json()[
                 "services"
             ]
         except httpx2.TransportError:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import httpx2
 import pytest
 
+from tests import plain_http
 from tests.suite.conftest import PASSWORD, SECRETS, Suite, check_log
 
 ALICE = {"username": "log_alice", "password": PASSWORD, "email": "log_alice@example.com"}
@@ -35,11 +35,13 @@ def test_a_refusal_repeats_no_password(suite: Suite, path: str, body: Any) -> No
 def test_a_token_in_the_wrong_place_is_no_error_and_not_logged(suite: Suite, service: str) -> None:
     token, url = suite.tokens.issue("log_alice"), f"http://127.0.0.1:{suite.ports[service]}"
     asked = [
-        httpx2.get(f"{url}/posts", params={"access_token": token}),
-        httpx2.get(f"{url}/posts", headers={"Cookie": f"token={token}"}),
-        httpx2.post(f"{url}/register", content=token, headers={"Authorization": token}),
-        httpx2.post(f"{url}/register", json={"token": token}, headers={"Authorization": f"Bearer {token}x"}),
-        httpx2.post(f"{url}/register", headers={"Authorization": f"Bearer {SECRETS['REGISTRY_TOKEN']}x"}),
+        plain_http.get(f"{url}/posts", params={"access_token": token}),
+        plain_http.get(f"{url}/posts", headers={"Cookie": f"token={token}"}),
+        plain_http.post(f"{url}/register", content=token, headers={"Authorization": token}),
+        plain_http.post(
+            f"{url}/register", json={"token": token}, headers={"Authorization": f"Bearer {token}x"}
+        ),
+        plain_http.post(f"{url}/register", headers={"Authorization": f"Bearer {SECRETS['REGISTRY_TOKEN']}x"}),
     ]
 
     assert not any(answer.is_server_error for answer in asked)

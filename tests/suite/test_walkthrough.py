@@ -2,10 +2,10 @@
 
 import re
 
-import httpx2
 import pytest
 from openapi_spec_validator import validate
 
+from tests import plain_http
 from tests.polling import eventually
 from tests.suite.conftest import Suite
 
@@ -137,5 +137,5 @@ def test_every_documented_call_is_answered_by_its_service(suite: Suite) -> None:
 def test_every_service_is_well_and_shows_its_document(suite: Suite, service: str) -> None:
     url = f"http://127.0.0.1:{suite.ports[service]}"
 
-    assert httpx2.get(f"{url}/health").json()["status"] == "ok"
-    assert httpx2.get(f"{url}/docs").status_code == 200
+    assert plain_http.get(f"{url}/health").json()["status"] == "ok"
+    assert plain_http.get(f"{url}/docs").status_code == 200

@@ -24,6 +24,7 @@ from common.discovery.directory import Directory
 from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
 from common.discovery.registration import Registration
 from common.server.health import live_router
+from tests import plain_http
 from tests.instances import instance
 from tests.polling import PATIENCE_SECONDS, eventually
 
@@ -145,7 +146,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _is_live(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/livez").status_code == 200
+        return plain_http.get(f"{url}/livez").status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -168,7 +169,7 @@ def follow() -> Iterator[Follow]:
 
 def _register(url: str, port: int) -> str:
     body = {"service_name": "users", "host": "127.0.0.1", "port": port}
-    instance_id: str = httpx2.post(f"{url}/register", json=body).json()["instance_id"]
+    instance_id: str = plain_http.post(f"{url}/register", json=body).json()["instance_id"]
     return instance_id
 
 
@@ -176,9 +177,9 @@ def test_a_directory_learns_of_every_change(url: str, follow: Follow) -> None:
     directory = follow(url)
     instance_id = _register(url, 5100)
     eventually(lambda: _ports(directory) == [5100])
-    httpx2.post(f"{url}/heartbeat/{instance_id}", json={"status": "draining"})
+    plain_http.post(f"{url}/heartbeat/{instance_id}", json={"status": "draining"})
     eventually(lambda: directory.instances("users")[0].status is Status.DRAINING)
-    httpx2.delete(f"{url}/deregister/{instance_id}")
+    plain_http.delete(f"{url}/deregister/{instance_id}")
 
     eventually(lambda: _ports(directory) == [])
 
@@ -277,18 +278,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _statuses(url: str) -> list[str]:
-    found = httpx2.get(f"{url}/services").json()["services"]
+    found = plain_http.get(f"{url}/services").json()["services"]
     return [one["status"] for one in found.get("things", [])]
 
 
 def test_a_service_that_is_not_well_yet_does_not_pass_for_well_even_for_a_moment(url: str) -> None:
-    before = httpx2.get(f"{url}/services").json()["version"]
+    before = plain_http.get(f"{url}/services").json()["version"]
     service = Service(url)
     service.is_healthy = False
     with service:
         assert eventually(lambda: _statuses(url)) == ["degraded"]
 
-        assert httpx2.get(f"{url}/services").json()["version"] == before + 1
+        assert plain_http.get(f"{url}/services").json()["version"] == before + 1
 
 
 @pytest.mark.kills
@@ -339,10 +340,10 @@ def test_a_service_that_was_never_registered_does_not_register_to_deregister(url
         ) as registration:
             await registration.drain()
 
-    before = httpx2.get(f"{url}/services").json()
+    before = plain_http.get(f"{url}/services").json()
     asyncio.run(come_and_go())
 
-    assert httpx2.get(f"{url}/services").json() == before
+    assert plain_http.get(f"{url}/services").json() == before
 
 
 @pytest.mark.kills
@@ -402,7 +403,7 @@ def test_a_registry_that_is_gone_is_no_trouble_to_a_service_that_leaves(
 
 
 def _has_beaten(url: str) -> bool:
-    found = httpx2.get(f"{url}/services").json()["services"].get("things", [])
+    found = plain_http.get(f"{url}/services").json()["services"].get("things", [])
     return any(one["last_heartbeat"] > one["registered_at"] for one in found)
 
 

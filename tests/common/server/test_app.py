@@ -20,6 +20,7 @@ import server_processes
 
 from common.discovery.registration import DEREGISTER_TIMEOUT_SECONDS
 from common.server import run
+from tests import plain_http
 from tests.polling import PATIENCE_SECONDS, eventually
 
 ROOT = Path(__file__).parents[3]
@@ -167,7 +168,7 @@ def test_a_service_that_is_told_to_end_says_so_serves_on_finishes_and_deregister
         in_flight = pool.submit(httpx2.get, f"{registered.url}/until/released", timeout=PATIENCE_SECONDS)
         registered.process.terminate()
         eventually(lambda: "POST /heartbeat/1 draining" in registry.told)
-        while_draining = httpx2.get(f"{registered.url}/livez")
+        while_draining = plain_http.get(f"{registered.url}/livez")
         eventually(lambda: server_processes.is_free(int(registered.url.rpartition(":")[2])))
         told_before = registry.told[:]
         (tmp_path / "released").touch()
@@ -181,7 +182,7 @@ def test_a_service_that_is_told_to_end_says_so_serves_on_finishes_and_deregister
 
 @pytest.mark.kills
 def test_a_service_that_is_told_to_end_keeps_no_connection(registered: Process, registry: Registry) -> None:
-    with httpx2.Client(base_url=registered.url) as client:
+    with httpx2.Client(verify=False, base_url=registered.url) as client:
         before = client.get("/livez").headers
         registered.process.terminate()
         eventually(lambda: "POST /heartbeat/1 draining" in registry.told)
@@ -221,7 +222,7 @@ def test_a_service_gives_itself_less_than_the_five_seconds_after_which_foreman_k
 @pytest.mark.kills
 def test_a_service_that_is_not_registered_ends_on_a_signal_too(tmp_path: Path) -> None:
     with _running(tmp_path, REGISTRY_URL="") as running:
-        httpx2.get(f"{running.url}/livez").raise_for_status()
+        plain_http.get(f"{running.url}/livez").raise_for_status()
         running.process.terminate()
 
         assert running.ends()
