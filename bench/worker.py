@@ -33,7 +33,7 @@ BACKLOG_SECONDS, FACTOR = 15, 2.5
 
 
 def fill(queue: JobQueue, jobs: int) -> None:
-    context.begin()
+    context.start()
     for number in range(jobs):
         queue.put(Post(id=new_id(), username=seed.name(number), text=seed.TEXT, created_at=datetime.now(UTC)))
 

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
     @property
     def insecure_settings(self) -> list[str]:
-        """What is good enough only as long as nobody else can reach this machine."""
+        """Settings that are safe only while other machines cannot reach this one."""
         if self.jwt_secret == DEFAULT_JWT_SECRET or len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
             return [f"JWT_SECRET must be one of your own, of {MIN_SECRET_BYTES} bytes at least"]
         return []
@@ -228,7 +228,7 @@ class PostgresSettings(Settings):
 
     @property
     def insecure_settings(self) -> list[str]:
-        # A server on this machine is not made reachable by who binds wider.
+        # A wider HOST does not make a PostgreSQL on this machine reachable.
         is_guessable = self.db_password == DEFAULT_DB_PASSWORD and not is_loopback(self.db_host)
         return super().insecure_settings + (["DB_PASSWORD must not be the default"] if is_guessable else [])
 

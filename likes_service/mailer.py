@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 
-# Each step of a conversation. Whoever stops a worker waits as long for the mail in hand.
+# For each step of a session. A worker that is stopped waits as long for the mail in hand.
 SMTP_TIMEOUT_SECONDS = 3
 QUIT_TIMEOUT_SECONDS = 0.5
 
@@ -93,7 +93,7 @@ class MailServer:
         message["Date"] = format_datetime(datetime.now(UTC))
         message["Message-ID"] = f"<{key}@{self.domain}>"
         message["Subject"] = subject
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice answers it
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no auto-responder replies
         message.set_content(text, cte="quoted-printable")
         return Mail(to, message.as_bytes())
 

@@ -135,7 +135,7 @@ class LikeValidator:
         while time.monotonic() < until:
             overdue = self._store.claim_overdue(datetime.now(UTC), SWEEP_BATCH)
             for recorded in overdue:
-                context.begin()
+                context.start()
                 self._validations.put(recorded)
             if len(overdue) < SWEEP_BATCH:
                 return

@@ -23,7 +23,7 @@ MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
 PENDING = "likes:owed"
 
-# Both together: who asks learns within two seconds that there is no answer.
+# Both together: the caller learns within two seconds that there is no response.
 CONNECT_SECONDS = 0.8
 SOCKET_TIMEOUT_SECONDS = 1.0
 # For the health check, beside the connections of requests.

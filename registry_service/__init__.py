@@ -1,1 +1,1 @@
-"""Who is there: every instance of every service, and for how long it is believed."""
+"""Every instance of every service, and how long its lease lasts."""

@@ -15,7 +15,7 @@ posts = Table(
     Column("text", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
-# Somebody's posts, newest first; a home timeline looks at nothing else to find its page.
+# A user's posts, newest first; a home timeline looks at nothing else to find its page.
 Index("posts_newest", posts.c.username, posts.c.id.desc())
 
 idempotency_keys = Table(

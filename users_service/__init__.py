@@ -1,1 +1,1 @@
-"""Who is who, and who follows whom."""
+"""Accounts, and who follows whom."""

@@ -1,4 +1,4 @@
-"""Passwords that are tried first by whoever guesses."""
+"""The passwords that attackers try first."""
 
 from functools import cache
 from pathlib import Path

@@ -59,7 +59,7 @@ class ServiceClient:
     ) -> httpx.Response:
         """The response of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
         target = httpx.URL(path, params=params) if params else httpx.URL(path)
-        signed = context.outgoing() | self._credentials() | dict(headers or {})
+        signed = context.outgoing_headers() | self._credentials() | dict(headers or {})
         deadline = time.monotonic() + DEADLINE_SECONDS
         try:
             with self._bulkhead:

@@ -91,7 +91,7 @@ class ForwardedRequest:
                 yield "tracestate", value.decode()
         yield "x-forwarded-for", self._address
         yield "x-forwarded-proto", self._scope["scheme"]
-        yield from context.outgoing().items()
+        yield from context.outgoing_headers().items()
 
     @property
     def _has_own_trace(self) -> bool:

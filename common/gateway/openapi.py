@@ -123,7 +123,7 @@ class ApiDocument:
         return {str(status): response for status, response in documented.items()}
 
     async def _fetch(self, instance: Instance) -> openapi_merge.Document:
-        extensions = {"target": "/openapi.json", "raw_headers": context.outgoing().items()}
+        extensions = {"target": "/openapi.json", "raw_headers": context.outgoing_headers().items()}
         request = httpx.Request("GET", f"http://{instance.netloc}", extensions=extensions)
         response = await self._transport.handle_async_request(request)
         response.request = request

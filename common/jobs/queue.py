@@ -62,7 +62,7 @@ class Job:
     def open(self) -> dict[str, Any]:
         """Its payload; from here on, work is done under the job's request id."""
         envelope = Envelope.model_validate_json(self.text)
-        context.begin(envelope.request_id, envelope.traceparent)
+        context.start(envelope.request_id, envelope.traceparent)
         return envelope.payload
 
 

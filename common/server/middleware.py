@@ -6,7 +6,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.api.problems import internal_error
-from common.telemetry.context import begin_from, outgoing_raw_headers
+from common.telemetry.context import outgoing_raw_headers, start_from
 
 access_log = logging.getLogger("access")
 
@@ -25,7 +25,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begin_from(scope["headers"])
+        start_from(scope["headers"])
         context = outgoing_raw_headers()
         started = time.perf_counter()
         status = CLIENT_CLOSED_REQUEST

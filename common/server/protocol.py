@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # This would be taken for its end.
             self.transport.abort()
             return
-        context.begin_from(self.headers or ())
+        context.start_from(self.headers or ())
         access_log.info("refused: %s %d", problem.code, problem.status)
         response = render(problem)
         headers = [*response.raw_headers, *context.outgoing_raw_headers()]

@@ -12,13 +12,13 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def begin(request: str | None = None, trace: str | None = None) -> None:
+def start(request: str | None = None, trace: str | None = None) -> None:
     """Begin work under this request id and trace, or under new ones."""
     request_id.set(request or f"{getrandbits(128):032x}")
     traceparent.set(trace or f"00-{getrandbits(128):032x}-{getrandbits(64):016x}-01")
 
 
-def outgoing() -> dict[str, str]:
+def outgoing_headers() -> dict[str, str]:
     """The headers that carry the id and the trace (W3C Trace Context) to another service."""
     return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
 
@@ -28,7 +28,7 @@ def outgoing_raw_headers() -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", request_id.get().encode()), (b"traceparent", traceparent.get().encode())]
 
 
-def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def start_from(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Begin work under the id and the trace in these headers, as far as they are good."""
     request = trace = None
     for name, value in headers:
@@ -36,4 +36,4 @@ def begin_from(headers: Iterable[tuple[bytes, bytes]]) -> None:
             request = value.decode()
         elif name == b"traceparent" and TRACEPARENT.fullmatch(value):
             trace = value.decode()
-    begin(request, trace)
+    start(request, trace)

@@ -111,9 +111,9 @@ def test_a_job_has_the_request_id_of_its_like(store, queues, taking, post_id):
     queue = queues()
 
     with taking(store, queue) as likes:
-        context.begin("request-7")
+        context.start("request-7")
         likes.like(post_id, "bob")
-        context.begin("request-8")
+        context.start("request-8")
 
     assert b'"request-7"' in queue.reserve(timeout=1).text
 

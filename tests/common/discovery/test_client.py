@@ -110,7 +110,7 @@ def test_the_answer_comes_back(serve, ask):
 
 def test_the_request_names_its_caller_and_nothing_else(serve, ask):
     served = serve()
-    context.begin("request-1")
+    context.start("request-1")
     ask(served.port).get("/things/1", {"limit": "2"}, {"If-None-Match": '"1"'})
     line, *headers = served.requests[0].decode().strip().split("\r\n")
     said = dict(header.lower().split(": ", 1) for header in headers)

@@ -84,13 +84,13 @@ def test_a_job_carries_its_payload(queue: JobQueue) -> None:
 
 
 def test_a_job_carries_the_request_id_and_the_trace(queue: JobQueue) -> None:
-    context.begin("request-7", TRACE)
+    context.start("request-7", TRACE)
     queue.put(Note(text="hello"))
-    context.begin()
+    context.start()
 
     take(queue).open()
 
-    assert context.outgoing() == {"X-Request-ID": "request-7", "traceparent": TRACE}
+    assert context.outgoing_headers() == {"X-Request-ID": "request-7", "traceparent": TRACE}
 
 
 def test_jobs_come_in_the_order_in_which_they_were_put(queue: JobQueue) -> None:

@@ -25,7 +25,7 @@ def client() -> Iterator[TestClient]:
 
     @app.get("/outgoing")
     def outgoing() -> dict[str, str]:
-        return context.outgoing()
+        return context.outgoing_headers()
 
     with TestClient(app) as client:
         yield client
@@ -79,7 +79,7 @@ def test_a_malformed_trace_is_replaced(client: TestClient, malformed: str) -> No
 
 
 def test_a_line_for_machines_has_its_id_and_trace() -> None:
-    context.begin("mine", TRACE)
+    context.start("mine", TRACE)
     entry = json.loads(JsonFormatter().format(_record("a %s", "message")))
 
     assert entry.pop("time").endswith("Z")
@@ -93,7 +93,7 @@ def test_a_line_for_machines_has_its_id_and_trace() -> None:
 
 
 def test_a_line_for_people_has_its_id() -> None:
-    context.begin("mine")
+    context.start("mine")
 
     assert TextFormatter().format(_record("a %s", "message")).endswith("WARNING tests: a message [mine]")
 
