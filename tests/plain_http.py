@@ -6,6 +6,6 @@ second: longer than most tests, and no test speaks TLS with it.
 
 import httpx2
 
-_client = httpx2.Client(verify=False, limits=httpx2.Limits(max_keepalive_connections=0))
+_client = httpx2.Client(verify=False, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 get, post, delete, request = _client.get, _client.post, _client.delete, _client.request

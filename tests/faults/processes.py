@@ -95,10 +95,8 @@ class Suite:
     def is_whole(self) -> bool:
         """Whether the gateway knows two instances of every service, all of them well."""
         try:
-            health = plain_http.get(f"{self.url}/health", timeout=PATIENCE_SECONDS, trust_env=False).json()
-            services = plain_http.get(f"{self.url}/", timeout=PATIENCE_SECONDS, trust_env=False).json()[
-                "services"
-            ]
+            health = plain_http.get(f"{self.url}/health", timeout=PATIENCE_SECONDS).json()
+            services = plain_http.get(f"{self.url}/", timeout=PATIENCE_SECONDS).json()["services"]
         except httpx2.TransportError:
             return False
         return health["registry"] == "ok" and all(
