@@ -15,7 +15,7 @@ def complete(document: Document) -> Document:
     schema = ProblemDetails.model_json_schema(ref_template=REF + "{model}")
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(schema.pop("$defs"), ProblemDetails=schema)
-    for operation in _operations(document):
+    for operation in operations(document):
         _drop_default_422(operation)
         _name_inline_bodies(operation, schemas)
         for parameter in operation.get("parameters", ()):
@@ -27,8 +27,10 @@ def complete(document: Document) -> Document:
     return document
 
 
-def _operations(document: Document) -> Iterator[Document]:
-    return (operation for path in document["paths"].values() for operation in path.values())
+def operations(document: Document) -> Iterator[Document]:
+    """Every operation of every path."""
+    for path in document["paths"].values():
+        yield from (operation for operation in path.values() if isinstance(operation, dict))
 
 
 def _drop_default_422(operation: Document) -> None:

@@ -18,7 +18,7 @@ from common.errors import BadRequest, FieldError, Problem, Unprocessable
 from common.telemetry import context
 
 PROBLEM_JSON = "application/problem+json"
-
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 EXAMPLE_REQUEST_ID = "0b1f6c1e9a4d4e0f8c2b7a6d5e4f3c2b"
 
@@ -59,9 +59,6 @@ def merged(*documented: Responses) -> Responses:
 def _examples(response: dict[str, Any]) -> dict[str, Any]:
     examples: dict[str, Any] = response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
     return examples
-
-
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def render(problem: Problem) -> JSONResponse:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import httpx
 
+from common.api.openapi import Document, operations
 from common.api.problems import Responses, merged, problems
 from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
@@ -51,13 +52,13 @@ class ApiDocument:
         self._directory = directory
         self._transport = transport
         self._refusals = refusals
-        self._last: dict[str, openapi_merge.Document] = {}
+        self._last: dict[str, Document] = {}
         self._unavailable: set[str] = set()
         self._rendered = b""
         self._cached_until = 0.0
         self._refreshing = asyncio.Lock()
 
-    async def render(self, base: openapi_merge.Document) -> bytes:
+    async def render(self, base: Document) -> bytes:
         """`base` with all of it, as JSON; made at most once in CACHE_SECONDS, however many requests come."""
         async with self._refreshing:
             if time.monotonic() >= self._cached_until:
@@ -66,14 +67,14 @@ class ApiDocument:
                 self._cached_until = time.monotonic() + CACHE_SECONDS
         return self._rendered
 
-    def _merged_with(self, base: openapi_merge.Document) -> openapi_merge.Document:
+    def _merged_with(self, base: Document) -> Document:
         document = openapi_merge.merge(base, self._last)
         unavailable = {
             path: item
             for path, item in document["paths"].items()
             if self._paths.get(path) in self._unavailable
         }
-        for operation in openapi_merge.operations({"paths": unavailable}):
+        for operation in operations({"paths": unavailable}):
             operation["description"] = f"*{UNAVAILABLE_NOTE}*\n\n{operation.get('description', '')}"
         document.setdefault("components", {}).setdefault("securitySchemes", {})["login"] = self._sign_in
         return self._with_gateway_errors(document)
@@ -104,15 +105,15 @@ class ApiDocument:
             self._unavailable.remove(name)
             return
 
-    def _routed_paths(self, name: str, document: openapi_merge.Document) -> openapi_merge.Document:
+    def _routed_paths(self, name: str, document: Document) -> Document:
         paths = {path: item for path, item in document["paths"].items() if self._paths.get(path) == name}
         return document | {"paths": paths}
 
-    def _with_gateway_errors(self, document: openapi_merge.Document) -> openapi_merge.Document:
+    def _with_gateway_errors(self, document: Document) -> Document:
         """With the errors that the gateway itself adds to a service's operations."""
         responses = {name: self._gateway_errors(name) for name in set(self._paths.values())}
         for path, item in document["paths"].items():
-            for operation in openapi_merge.operations({"paths": {path: item}}):
+            for operation in operations({"paths": {path: item}}):
                 _add_login_flow(operation)
                 if path in self._paths:
                     operation["responses"] = merged(responses[self._paths[path]], operation["responses"])
@@ -122,7 +123,7 @@ class ApiDocument:
         documented = problems(*self._refusals, *errors.possible(name))
         return {str(status): response for status, response in documented.items()}
 
-    async def _fetch(self, instance: Instance) -> openapi_merge.Document:
+    async def _fetch(self, instance: Instance) -> Document:
         extensions = {"target": "/openapi.json", "raw_headers": context.outgoing_headers().items()}
         request = httpx.Request("GET", f"http://{instance.netloc}", extensions=extensions)
         response = await self._transport.handle_async_request(request)
@@ -136,11 +137,11 @@ class ApiDocument:
         finally:
             await response.aclose()
         response.raise_for_status()
-        document: openapi_merge.Document = json.loads(text)
+        document: Document = json.loads(text)
         return document
 
 
-def _add_login_flow(operation: openapi_merge.Document) -> None:
+def _add_login_flow(operation: Document) -> None:
     """Wherever a token is taken, let Swagger get one by name and password: only here is there a /login."""
     security = operation.get("security", [])
     if {"bearer": []} in security:

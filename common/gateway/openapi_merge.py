@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-Document = dict[str, Any]
+from common.api.openapi import Document
 
 
 def merge(base: Document, documents: Mapping[str, Document]) -> Document:
@@ -63,9 +63,3 @@ def _refs(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _refs(value)
-
-
-def operations(document: Document) -> Iterator[Document]:
-    """Every operation of every path."""
-    for path in document["paths"].values():
-        yield from (operation for operation in path.values() if isinstance(operation, dict))

@@ -20,7 +20,7 @@ class Checker:
         self.lost: set[str] = set()
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
-        self._ledger = history
+        self._history = history
         with httpx2.Client(
             verify=False, base_url=url, timeout=PATIENCE_SECONDS, trust_env=False
         ) as self._client:
@@ -40,11 +40,11 @@ class Checker:
         """The author of each."""
         posts = list(self._pages("/posts?limit=100"))
         found = [(post["id"], post["text"]) for post in posts]
-        promised = {(post.id, text) for text, post in self._ledger.posts.items() if post.id}
+        promised = {(post.id, text) for text, post in self._history.posts.items() if post.id}
         counts = Counter(text for _, text in found)
         self.lost |= {f"the post {post}" for post in promised - set(found)}
         self.doubled |= {f"the post {text!r}" for text, count in counts.items() if count > 1}
-        self.wrong |= {f"nobody wrote {text!r}" for text in counts if text not in self._ledger.posts}
+        self.wrong |= {f"nobody wrote {text!r}" for text in counts if text not in self._history.posts}
         return {post["id"]: post["username"] for post in posts}
 
     def _compare_follows(self, people: list[str]) -> None:
@@ -53,8 +53,8 @@ class Checker:
             for name in people
             for other in self._get(f"/users/{name}/followees?limit={len(people)}")
         }
-        self.lost |= {f"the follow {pair}" for pair in self._ledger.follows.missing(found)}
-        self.wrong |= {f"the follow {pair}" for pair in self._ledger.follows.strange(found)}
+        self.lost |= {f"the follow {pair}" for pair in self._history.follows.missing(found)}
+        self.wrong |= {f"the follow {pair}" for pair in self._history.follows.strange(found)}
 
     def _compare_likes(self, people: list[str]) -> set[Pair]:
         """The posts and who likes them."""
@@ -63,21 +63,21 @@ class Checker:
             for name in people
             for like in self._pages(f"/users/{name}/likes?limit=100")
         }
-        self.lost |= {f"the like {pair}" for pair in self._ledger.likes.missing(found)}
-        self.wrong |= {f"the like {pair}" for pair in self._ledger.likes.strange(found)}
+        self.lost |= {f"the like {pair}" for pair in self._history.likes.missing(found)}
+        self.wrong |= {f"the like {pair}" for pair in self._history.likes.strange(found)}
         counts = Counter(post for post, _ in found)
         ranking = {one["post_id"]: one["count"] for one in self._pages("/likes/popular?limit=100")}
         self.wrong |= {f"the ranking of {post}" for post, _ in (counts - Counter(ranking)).items()}
         self.wrong |= {f"the ranking of {post}" for post, _ in (Counter(ranking) - counts).items()}
-        for post in {post.id for post in self._ledger.stored}:
+        for post in {post.id for post in self._history.stored}:
             if (count := self._get(f"/likes/{post}/count")["count"]) != counts[post]:
                 self.wrong.add(f"{count} likes of {post}, which {counts[post]} like")
         return found
 
     def _compare_votes(self) -> None:
-        promised = Counter((poll, option) for (poll, _), option in self._ledger.votes.items())
-        in_doubt = Counter(poll for poll, _ in self._ledger.lost_votes)
-        for poll in self._ledger.polls:
+        promised = Counter((poll, option) for (poll, _), option in self._history.votes.items())
+        in_doubt = Counter(poll for poll, _ in self._history.lost_votes)
+        for poll in self._history.polls:
             results = self._get(f"/polls/{poll}/results")
             for result in results["results"]:
                 surplus = result["votes"] - promised[poll, result["option"]]

@@ -30,7 +30,7 @@ class Person:
         self.name = name
         self._headers = {"Authorization": f"Bearer {token}"}
         self._others = [other for other in people if other != name]
-        self._ledger = history
+        self._history = history
         self._stop = stop
         self._rng = rng
         self._written = 0
@@ -77,7 +77,7 @@ class Person:
         other, wanted = self._rng.choice(self._others), self._rng.random() < 0.7
         verb = "follow" if wanted else "unfollow"
         answer = await self._ask(verb, "POST", f"/users/{verb}/{other}")
-        self._ledger.follows.complete((self.name, other), wanted, answer)
+        self._history.follows.complete((self.name, other), wanted, answer)
 
     async def like_or_not(self) -> None:
         if not (post := self._some_stored_post()):
@@ -86,8 +86,8 @@ class Person:
         answer = await self._ask(
             "like" if wanted else "unlike", "POST" if wanted else "DELETE", f"/likes/{post.id}"
         )
-        self._ledger.likes.complete((post.id, self.name), wanted, answer)
-        if self._ledger.likes.of((post.id, self.name)) == {wanted}:
+        self._history.likes.complete((post.id, self.name), wanted, answer)
+        if self._history.likes.of((post.id, self.name)) == {wanted}:
             await self._expect_among_own_likes(post.id, wanted)
 
     async def like_nothing(self) -> None:
@@ -98,12 +98,12 @@ class Person:
         poll = {"question": f"{self.name} asks", "options": ["yes", "no", "why"]}
         answer = await self._ask("ask", "POST", "/polls", json=poll)
         if answer.is_success:
-            self._ledger.polls.append(answer.body["id"])
+            self._history.polls.append(answer.body["id"])
 
     async def vote(self) -> None:
         """Until it is counted: again after a lost answer, which may say that it was counted already."""
-        voted = {poll for poll, name in self._ledger.votes if name == self.name}
-        if not (open_polls := [poll for poll in self._ledger.polls if poll not in voted]):
+        voted = {poll for poll, name in self._history.votes if name == self.name}
+        if not (open_polls := [poll for poll in self._history.polls if poll not in voted]):
             return
         poll, option = self._rng.choice(open_polls), self._rng.randrange(3)
         was_lost = False
@@ -113,12 +113,12 @@ class Person:
             if answer.status == 409 and not was_lost:
                 self._complain(f"{self.name} has not voted in {poll}, and is told so")
             if not answer.is_away:
-                self._ledger.votes[poll, self.name] = option
+                self._history.votes[poll, self.name] = option
                 return
             was_lost = True
             await asyncio.sleep(RETRY_SECONDS)
         if was_lost:
-            self._ledger.lost_votes.add((poll, self.name))
+            self._history.lost_votes.add((poll, self.name))
 
     async def read(self) -> None:
         if not (post := self._some_stored_post()):
@@ -129,8 +129,8 @@ class Person:
 
     async def read_home(self) -> None:
         """Exactly the newest posts of those followed; of a follow in doubt either is right."""
-        model = {other: self._ledger.follows.of((self.name, other)) for other in self._others}
-        stored = [post for post in self._ledger.stored if model.get(post.author) == {True}]
+        model = {other: self._history.follows.of((self.name, other)) for other in self._others}
+        stored = [post for post in self._history.stored if model.get(post.author) == {True}]
         answer = await self._ask("home", "GET", f"/posts/home/{self.name}")
         if not answer.is_success:
             return
@@ -170,7 +170,7 @@ class Person:
         except (aiohttp.ClientError, TimeoutError):
             pass
         answer = Answer(kind, started, time.monotonic(), status, body)
-        self._ledger.answers.append(answer)
+        self._history.answers.append(answer)
         if not (answer.is_success or answer.is_away or status in may_be):
             self._complain(f"{method} {path}: {status} {body}")
         return answer
@@ -192,18 +192,18 @@ class Person:
     def _new_post(self) -> tuple[str, Written]:
         self._written += 1
         text = f"{self.name} {self._written}"
-        post = self._ledger.posts[text] = Written(self.name)
+        post = self._history.posts[text] = Written(self.name)
         return text, post
 
     def _note(self, post: Written, answer: Answer) -> None:
         post.id = answer.body["id"]
-        self._ledger.stored.append(post)
+        self._history.stored.append(post)
 
     def _some_stored_post(self) -> Written | None:
-        return self._rng.choice(self._ledger.stored) if self._ledger.stored else None
+        return self._rng.choice(self._history.stored) if self._history.stored else None
 
     def _complain(self, complaint: str) -> None:
-        self._ledger.wrong.append(complaint)
+        self._history.wrong.append(complaint)
 
 
 class Load:
