@@ -14,14 +14,13 @@ from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, is_https
 
 logger = logging.getLogger(__name__)
 
-
 WATCH_SECONDS = 20
 
 
 class Directory:
-    """Where every service is: a table in memory, kept new in the background.
+    """Where every service is: a snapshot in memory, kept new in the background.
 
-    No request ever waits for the registry. When it is gone, the last table
+    No request ever waits for the registry. When it is gone, the last snapshot
     stays in use; when it comes back empty, instances that have not registered
     again are kept until their lease would have run out.
     """
@@ -73,10 +72,10 @@ class Directory:
         return Snapshot.model_validate_json(response.raise_for_status().content)
 
     def update(self, snapshot: Snapshot, now: float) -> None:
-        """Use this table from now on."""
+        """Use this snapshot from now on."""
         if snapshot.epoch != self._epoch:
             self._retained, self._retained_until = self._services, now + LEASE_SECONDS
-        # Once the new table has listed an instance, only the new table counts for it: also when it drops it.
+        # Once the new registry has listed an instance, only its snapshots count: also when they drop it.
         retained = self._retained if now < self._retained_until else {}
         self._retained = {
             name: _without(instances, snapshot.services.get(name, ())) for name, instances in retained.items()

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import server_processes
-from suite import ROOT, procfile
+from suite import ROOT, locations, procfile
 
 from tests import plain_http
 from tests.polling import PATIENCE_SECONDS, eventually
@@ -91,16 +91,19 @@ def variables(
     postgres: int, redis_port: int, dynamodb_port: int, mail: server_processes.Server
 ) -> dict[str, str]:
     """Where the servers are. Beanstalkd is bin/dev's own: other tests' workers would take its jobs."""
-    return {
-        "DB_PORT": str(postgres),
+    ports = {
+        "postgres": postgres,
+        "redis": redis_port,
+        "beanstalkd": server_processes.free_port(),
+        "dynamodb": dynamodb_port,
+        "mail": mail.port,
+    }
+    return locations(ports) | {
         "USERS_DB_NAME": "dev_users",
         "TIMELINES_DB_NAME": "dev_timelines",
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/7",
-        "BEANSTALKD_PORT": str(server_processes.free_port()),
-        "DYNAMODB_URL": f"http://127.0.0.1:{dynamodb_port}",
         "DYNAMODB_POLLS_TABLE": "DevPolls",
         "SMTP_HOST": server_processes.HOST,
-        "SMTP_PORT": str(mail.port),
     }
 
 
