@@ -137,6 +137,13 @@ def store_unavailable(name: str) -> Unavailable:
     return Unavailable(f"{name}_unavailable", f"{name} is unavailable; try again soon.")
 
 
+class CannotServe(Exception):
+    """A server responds, but cannot do what is needed now: it is read-only, loading or full, for example.
+
+    The text is for the log and for `GET /health`. It gives the reason, and neither addresses nor credentials.
+    """
+
+
 class CredentialsRejected(Exception):
     """A server rejects the user or password of our settings, until an operator corrects one of the two.
 

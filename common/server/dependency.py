@@ -5,14 +5,15 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from threading import Thread
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import anyio
 from fastapi import FastAPI, Request, Response
 
 from common.api.problems import render
-from common.errors import CredentialsRejected, Unavailable, store_unavailable
+from common.errors import CannotServe, CredentialsRejected, Unavailable, store_unavailable
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,28 @@ logger = logging.getLogger(__name__)
 PING_SECONDS = 1.0
 PREPARE_AGAIN_SECONDS = (0.2, 2.0)
 
+Result = TypeVar("Result")
+
 
 class Store(Protocol):
     """The shape that every store has, as far as a service's lifespan goes."""
 
     @property
     def outages(self) -> tuple[type[Exception], ...]: ...
-    def ping(self) -> None: ...
+    def ping(self) -> str | None:
+        """Raise unless it can serve. Returns a warning of a setting that endangers its data, if any."""
+        ...
+
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Whether a store can serve; if not, why; and what endangers its data though it can."""
+
+    is_healthy: bool
+    reason: str | None = None
+    warning: str | None = None
 
 
 class Dependency:
@@ -46,7 +61,7 @@ class Dependency:
         self._prepare = prepare
         self._is_prepared = prepare is None
         self._recheck = asyncio.Event()
-        self._ping: Future[None] | None = None
+        self._ping: Future[str | None] | None = None
         self._warn_of_settings = RepeatedWarning(logger)
 
     async def __aenter__(self) -> Self:
@@ -75,20 +90,22 @@ class Dependency:
                 await self._recheck.wait()
             await asyncio.sleep(random.uniform(*PREPARE_AGAIN_SECONDS))
 
-    async def is_healthy(self) -> bool:
+    async def condition(self) -> Condition:
         try:
             with anyio.fail_after(PING_SECONDS):
-                await asyncio.wrap_future(self._ping_once())
+                warning = await asyncio.wrap_future(self._ping_once())
         except Exception as exc:  # a ping that fails has failed, whatever the reason
             logger.debug("%s does not answer: %r", self.name, exc)
             if isinstance(exc, CredentialsRejected):
                 self._report(exc)
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
-            return False
-        return self._is_prepared
+            return Condition(is_healthy=False, reason=_reason(exc))
+        if not self._is_prepared:
+            return Condition(is_healthy=False, reason="is being prepared", warning=warning)
+        return Condition(is_healthy=True, warning=warning)
 
-    def _ping_once(self) -> Future[None]:
+    def _ping_once(self) -> Future[str | None]:
         # However many callers wait, and however long it hangs: one ping at a time.
         if self._ping is None or self._ping.done():
             self._ping = _in_daemon_thread(self._store.ping)
@@ -115,18 +132,31 @@ class Dependency:
             logger.warning("%s is unavailable: %s", self.name, exc)
 
 
-def _in_daemon_thread(work: Callable[[], None]) -> Future[None]:
+def _reason(exc: Exception) -> str:
+    """What `GET /health` says of a ping that failed."""
+    match exc:
+        case CannotServe():
+            return str(exc)
+        case CredentialsRejected():
+            return "rejects the credentials"
+        case TimeoutError():
+            return "does not respond in time"
+        case _:
+            return "cannot be reached"
+
+
+def _in_daemon_thread(work: Callable[[], Result]) -> Future[Result]:
     """Call it in a thread that, unlike anyio's and an executor's, keeps no process from ending."""
-    outcome: Future[None] = Future()
+    outcome: Future[Result] = Future()
     outcome.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            work()
+            result = work()
         except Exception as exc:  # the caller awaits it
             outcome.set_exception(exc)
         else:
-            outcome.set_result(None)
+            outcome.set_result(result)
 
     Thread(target=run, name="store", daemon=True).start()
     return outcome

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from common.api.headers import RETRY_AFTER
 from common.api.routing import router
@@ -16,6 +16,10 @@ from common.server.dependency import Dependency
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Live(BaseModel):
@@ -31,6 +35,12 @@ class Health(BaseModel):
     service: str
     version: str
     checks: dict[str, Literal["ok", "unavailable"]]
+    reasons: dict[str, str] | None = Field(
+        None, description="Why each of the unavailable ones is.", exclude_if=_is_none
+    )
+    warnings: dict[str, str] | None = Field(
+        None, description="Settings that endanger data.", exclude_if=_is_none
+    )
 
 
 def unavailable(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
@@ -62,8 +72,11 @@ async def health(request: Request, response: Response) -> Health:
 
 async def check(service: str, dependencies: Sequence[Dependency]) -> Health:
     """Check all dependencies at once."""
-    healthy = await asyncio.gather(*(dependency.is_healthy() for dependency in dependencies))
-    missing = [dependency for dependency, ok in zip(dependencies, healthy, strict=True) if not ok]
+    conditions = await asyncio.gather(*(dependency.condition() for dependency in dependencies))
+    found = {
+        dependency.name: condition for dependency, condition in zip(dependencies, conditions, strict=True)
+    }
+    missing = [dependency for dependency in dependencies if not found[dependency.name].is_healthy]
     return Health(
         status="ok"
         if not missing
@@ -72,7 +85,7 @@ async def check(service: str, dependencies: Sequence[Dependency]) -> Health:
         else "degraded",
         service=service,
         version=VERSION,
-        checks={
-            dependency.name: "unavailable" if dependency in missing else "ok" for dependency in dependencies
-        },
+        checks={name: "ok" if condition.is_healthy else "unavailable" for name, condition in found.items()},
+        reasons={name: condition.reason for name, condition in found.items() if condition.reason} or None,
+        warnings={name: condition.warning for name, condition in found.items() if condition.warning} or None,
     )

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from common.api.routing import router
 from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
+from common.errors import CannotServe
 from common.server import dependency
 from common.server.app import create_service
 from common.server.dependency import Dependency
@@ -38,6 +39,8 @@ class Shelf:
         self.is_closed = False
         self.answers = Event()
         self.answers.set()
+        self.warning: str | None = None
+        self.refuses_with: Exception | None = None
         self.pings = 0
         self._lock = Lock()
 
@@ -48,11 +51,12 @@ class Shelf:
         self._reach()
         self.is_empty = False
 
-    def ping(self) -> None:
+    def ping(self) -> str | None:
         with self._lock:
             self.pings += 1
         self.answers.wait()
         self.read()
+        return self.warning
 
     def read(self) -> str:
         self._reach()
@@ -64,6 +68,8 @@ class Shelf:
         self.is_closed = True
 
     def _reach(self) -> None:
+        if self.refuses_with:
+            raise self.refuses_with
         if self.is_away:
             raise self.outages[0]("the shelf is away")
 
@@ -112,7 +118,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 
 def _is(client: TestClient, status: str) -> bool:
-    return client.get("/health").json()["status"] == status
+    return bool(client.get("/health").json()["status"] == status)
 
 
 def test_who_has_all_it_needs_is_ok(client: TestClient) -> None:
@@ -143,6 +149,21 @@ def test_who_misses_something_else_is_degraded(client: TestClient, spare: Shelf)
 
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert answer.json()["checks"] == {"shelf": "ok", "spare": "unavailable"}
+
+
+def test_health_says_why_something_is_unavailable(client: TestClient, shelf: Shelf) -> None:
+    eventually(lambda: _is(client, "ok"))
+    shelf.refuses_with = CannotServe("is read-only")
+
+    assert client.get("/health").json()["reasons"] == {"shelf": "is read-only"}
+
+
+def test_health_warns_of_a_setting_that_endangers_data(client: TestClient, shelf: Shelf) -> None:
+    eventually(lambda: _is(client, "ok"))
+    shelf.warning = "forgets books when it is full"
+    health = client.get("/health").json()
+
+    assert (health["status"], health["warnings"]) == ("ok", {"shelf": "forgets books when it is full"})
 
 
 def test_what_is_missing_at_the_start_is_prepared_when_it_is_there(shelf: Shelf, app: FastAPI) -> None:
