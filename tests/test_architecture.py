@@ -56,6 +56,7 @@ def test_no_module_is_a_grab_bag(source: Path) -> None:
     assert is_noun, f"name {source.name} after the one thing that it is about"
 
 
+@pytest.mark.starts
 def test_importing_does_no_work() -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -99,6 +100,7 @@ def test_the_tree_in_the_documentation_names_every_module_of_common() -> None:
     require_rows("the tree in docs/architecture.md", named, modules)
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize("module", ["timelines_service.workers", "likes_service.workers"])
 def test_a_worker_does_not_load_what_serves(module: str) -> None:
     program = f"import sys, {module}; print(*({{'fastapi', 'uvicorn', 'alembic'}} & sys.modules.keys()))"

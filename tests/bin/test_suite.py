@@ -67,5 +67,6 @@ def honcho() -> Iterator[int]:
     process.wait()
 
 
+@pytest.mark.starts
 def test_the_procfile_runs_under_honcho_too(honcho: int) -> None:
     eventually(lambda: not server_processes.is_free(honcho))

@@ -325,6 +325,7 @@ def test_a_notification_worker_that_is_killed_mails_nobody_twice(bobs_like, inbo
     assert len(inbox.mails) == mails
 
 
+@pytest.mark.starts
 def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, suite, inbox, post):
     for _ in range(2):
         worker("validation")
@@ -344,6 +345,7 @@ def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, 
 JUNK = [b"", b"[]", b"\xff\xfe", b"x" * 65535, b"[" * 60000, job({"post_id": "1"}), job({"kind": "liked"})]
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize(("name", "tube"), [("validation", VALIDATE_TUBE), ("notification", NOTIFY_TUBE)])
 def test_junk_is_buried_with_its_reason_and_stops_no_worker(raw_tubes, worker, log, name, tube):
     raw_tubes.use(tube)
@@ -377,6 +379,7 @@ def test_a_worker_starts_before_all_that_it_needs_and_stops_when_told(arguments)
         assert worker.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.starts
 def test_there_is_no_other_worker():
     command = [sys.executable, "-m", "likes_service.workers", "other"]
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.suite.conftest import Suite
 
+pytestmark = pytest.mark.starts
+
 # Not unsupported_method: POST /likes/popular is a like of what is no id, and so it is answered.
 CHECKS = (
     "not_a_server_error",

@@ -11,6 +11,8 @@ import pytest
 
 from tests.suite.conftest import Suite
 
+pytestmark = pytest.mark.starts
+
 # The name of the package, which no other module has.
 CLIENT = "microblog_client"
 

@@ -7,6 +7,8 @@ import pytest
 from tests import plain_http
 from tests.suite.conftest import PASSWORD, SECRETS, Suite, check_log
 
+pytestmark = pytest.mark.starts
+
 ALICE = {"username": "log_alice", "password": PASSWORD, "email": "log_alice@example.com"}
 
 

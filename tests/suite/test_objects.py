@@ -14,6 +14,8 @@ from common.tokens import Tokens
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
 from tests.tables import require_rows
 
+pytestmark = pytest.mark.starts
+
 HERE = "tests/suite/test_objects.py"
 
 # What is named in the path is the owner's; `nobody` has no token.

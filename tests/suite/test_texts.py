@@ -10,6 +10,8 @@ import pytest
 from common.fields import new_id
 from tests.suite.conftest import PASSWORD, Suite
 
+pytestmark = pytest.mark.starts
+
 KEPT = {
     "markup": "<script>alert(1)</script> & &amp; \"quotes\" 'single'",
     "SQL": "'; DROP TABLE posts; --",

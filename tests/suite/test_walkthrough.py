@@ -9,6 +9,8 @@ from tests import plain_http
 from tests.polling import eventually
 from tests.suite.conftest import Suite
 
+pytestmark = pytest.mark.starts
+
 
 def _post(suite: Suite, headers: dict[str, str], text: str = "Hello!") -> str:
     created = suite.gateway.post("/posts", json={"text": text}, headers=headers)

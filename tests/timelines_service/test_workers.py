@@ -68,6 +68,7 @@ def _post() -> Post:
     return Post(id=new_id(), username="alice", text="Later!", created_at=datetime.now(UTC))
 
 
+@pytest.mark.starts
 def test_queued_posts_are_stored_once_however_often_they_come(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:
@@ -81,6 +82,7 @@ def test_queued_posts_are_stored_once_however_often_they_come(
     assert store.newest(1000, None) == posts[::-1]
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_post_whose_time_could_not_be_read_again_is_buried(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], at: str
@@ -126,6 +128,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     assert store.newest(100, None) == posts[::-1]
 
 
+@pytest.mark.starts
 def test_two_workers_store_every_post_once(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
 ) -> None:
@@ -174,6 +177,7 @@ JUNK = [
 ]
 
 
+@pytest.mark.starts
 def test_junk_is_buried_with_its_reason_and_the_rest_of_its_batch_stored(
     start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes], log: Path
 ) -> None:

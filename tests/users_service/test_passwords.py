@@ -75,6 +75,7 @@ def test_a_common_password_is_known_in_any_case(password: str) -> None:
     assert is_common(password)
 
 
+@pytest.mark.starts
 def test_common_passwords_are_read_when_they_are_needed_only() -> None:
     program = (
         "import users_service.app; from users_service.common_passwords import _common; "

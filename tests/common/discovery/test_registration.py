@@ -303,6 +303,7 @@ def test_after_a_restart_of_the_registry_all_register_again(registry: Registry) 
         assert eventually(lambda: _statuses(registry.url)) == ["up"]
 
 
+@pytest.mark.starts
 @pytest.mark.usefixtures("impatient")
 def test_a_service_may_start_before_the_registry(start: Start) -> None:
     registry = Registry(start)

@@ -215,6 +215,7 @@ def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
 
 
+@pytest.mark.starts
 def test_it_says_what_it_can_do() -> None:
     command = [sys.executable, "-m", "common.jobs", "--help"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout

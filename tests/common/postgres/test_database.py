@@ -157,6 +157,7 @@ def test_a_migration_that_is_applied_is_logged_once(
     assert caplog.messages == ["applied migration 0001 of things_service"]
 
 
+@pytest.mark.starts
 def test_several_processes_may_prepare_at_once(url: URL, connect, migrations: Path) -> None:
     add_revision(migrations, "0002", "op.execute('SELECT pg_sleep(0.2)')", "0001")
     program = textwrap.dedent("""

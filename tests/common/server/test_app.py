@@ -140,6 +140,7 @@ PROCFILE = (ROOT / "Procfile").read_text()
 COMMANDS = re.findall(r"exec python (.+)$", PROCFILE, flags=re.MULTILINE)
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize("command", [*COMMANDS, "-m uvicorn users_service.app:app"])
 def test_beyond_loopback_the_default_secret_is_refused_in_one_line(command: str) -> None:
     done = _run(*command.split(), HOST="0.0.0.0")
@@ -150,6 +151,7 @@ def test_beyond_loopback_the_default_secret_is_refused_in_one_line(command: str)
     assert "REGISTRY_TOKEN" in line
 
 
+@pytest.mark.starts
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
