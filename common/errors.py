@@ -4,6 +4,8 @@ from http import HTTPStatus
 
 from pydantic import BaseModel, Field
 
+PROBLEM_JSON = "application/problem+json"
+
 # Most outages are over by then.
 RETRY_SECONDS = 2
 

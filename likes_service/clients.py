@@ -7,7 +7,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from common.discovery.client import ServiceClient
-from common.errors import ProblemDetails, Unavailable
+from common.errors import Unavailable
 from likes_service.models import Post
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,7 +39,7 @@ class UsersClient:
 
 
 def _read(model: type[Model], response: httpx.Response) -> Model | None:
-    if response.status_code == 404 and not _is_unknown_route(response):
+    if response.status_code == 404:
         return None
     try:
         if response.status_code == 200:
@@ -47,11 +47,3 @@ def _read(model: type[Model], response: httpx.Response) -> Model | None:
     except ValidationError:
         pass
     raise Unavailable("not_understood", f"{response.status_code} from {response.url.path} is no answer.")
-
-
-def _is_unknown_route(response: httpx.Response) -> bool:
-    """Whether the route is missing, not the thing itself: another service runs at an old address."""
-    try:
-        return ProblemDetails.model_validate_json(response.content).code == "not_found"
-    except ValidationError:
-        return False

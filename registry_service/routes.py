@@ -65,7 +65,7 @@ async def overview() -> Overview:
     openapi_extra=TOKEN_OPTIONAL,
 )
 async def register(instance: NewInstance, store: Store) -> Lease:
-    """Register an instance. It replaces one of the same service, host and port."""
+    """Register an instance. It replaces what was registered at its host and port before."""
     return Lease(instance_id=store.register(instance).instance_id)
 
 

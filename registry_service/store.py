@@ -32,6 +32,10 @@ SUSPECT_SECONDS = 3 * LEASE_SECONDS
 SILENT_SECONDS = LEASE_SECONDS / 2
 
 
+# `localhost` is either address, or both. Other names are not resolved: each machine may do it differently.
+LOCALHOST = {"localhost", "127.0.0.1", "::1"}
+
+
 @dataclass
 class _Lease:
     instance: Instance
@@ -79,11 +83,12 @@ class RegistryStore:
         self._announce = announce
 
     def register(self, new: NewInstance) -> Instance:
-        """Replaces what was at the same place before. Raises Conflict when there are too many."""
+        """Replaces what was at the same address before. Raises Conflict when there are too many."""
         self.expire()
+        self._vacate(new)
         now = self._wall_clock()
         service = self._services.get(new.service_name) or _Service(now)
-        self._enforce_limits(new, service)
+        self._enforce_limits(service)
         instance = Instance(instance_id=str(new_id()), registered_at=now, last_heartbeat=now, **dict(new))
         lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status)
         self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
@@ -196,11 +201,17 @@ class RegistryStore:
             raise errors.unknown_instance()
         return lease
 
-    def _enforce_limits(self, new: NewInstance, service: _Service) -> None:
-        place = (new.host, new.port)
-        for lease in list(service.leases.values()):
-            if (lease.instance.host, lease.instance.port) == place:
+    def _vacate(self, new: NewInstance) -> None:
+        """Remove what is at the new instance's address, of whatever service: one process listens there."""
+        for lease in list(self._leases.values()):
+            instance = lease.instance
+            if instance.port == new.port and _is_same_host(instance.host, new.host):
+                logger.info(
+                    "%s at %s gives way to %s", instance.service_name, instance.netloc, new.service_name
+                )
                 self._remove(lease)
+
+    def _enforce_limits(self, service: _Service) -> None:
         if len(service.leases) >= MAX_INSTANCES_PER_SERVICE or len(self._leases) >= MAX_INSTANCES:
             raise errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)
 
@@ -220,3 +231,7 @@ class RegistryStore:
         self._version += 1
         self._snapshot = None
         self._announce()
+
+
+def _is_same_host(one: str, other: str) -> bool:
+    return one == other or ("localhost" in (one, other) and {one, other} <= LOCALHOST)

@@ -13,8 +13,7 @@ from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 
 import gateway
-from common.api.problems import PROBLEM_JSON
-from common.errors import ProblemDetails
+from common.errors import PROBLEM_JSON, ProblemDetails
 from users_service.models import ALICE, BOB, Credentials
 
 SERVICES = ["registry", "users", "timelines", "likes", "polls"]

@@ -14,10 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from common.api.headers import ERROR_HEADERS
-from common.errors import BadRequest, FieldError, Problem, Unprocessable
+from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unprocessable
 from common.telemetry import context
 
-PROBLEM_JSON = "application/problem+json"
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 EXAMPLE_REQUEST_ID = "0b1f6c1e9a4d4e0f8c2b7a6d5e4f3c2b"

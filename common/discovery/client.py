@@ -9,6 +9,7 @@ import httpx
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
+from common.discovery.identity import WrongInstance, is_foreign, is_unknown_route
 from common.errors import Unavailable
 from common.telemetry import context
 from common.tokens import Tokens
@@ -105,7 +106,12 @@ class ServiceClient:
             response.request = request
             response.stream = _DeadlineStream(response.stream, deadline)
             response.read()
-            if response.status_code in UPSTREAM_FAILURES:
+            status = response.status_code
+            if is_foreign(status, response.headers.get("content-type")) or is_unknown_route(
+                status, response.content
+            ):
+                raise WrongInstance(f"{status} is not from {attempt.instance.service_name}")
+            if status in UPSTREAM_FAILURES:
                 attempt.fail()
         return response
 

@@ -75,10 +75,12 @@ class Directory:
         """Use this snapshot from now on."""
         if snapshot.epoch != self._epoch:
             self._retained, self._retained_until = self._services, now + LEASE_SECONDS
-        # Once the new registry has listed an instance, only its snapshots count: also when they drop it.
+        # Once the new registry has listed an address, only its snapshots count: also when they drop it.
         retained = self._retained if now < self._retained_until else {}
+        listed = {one.netloc for instances in snapshot.services.values() for one in instances}
         self._retained = {
-            name: _without(instances, snapshot.services.get(name, ())) for name, instances in retained.items()
+            name: tuple(one for one in instances if one.netloc not in listed)
+            for name, instances in retained.items()
         }
         self._services = {
             name: snapshot.services.get(name, ()) + self._retained.get(name, ())
@@ -86,8 +88,3 @@ class Directory:
         }
         self._epoch, self._version = snapshot.epoch, snapshot.version
         self.is_current = True
-
-
-def _without(retained: tuple[Instance, ...], listed: tuple[Instance, ...]) -> tuple[Instance, ...]:
-    places = {instance.netloc for instance in listed}
-    return tuple(instance for instance in retained if instance.netloc not in places)

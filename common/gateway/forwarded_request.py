@@ -64,6 +64,10 @@ class ForwardedRequest:
         return f"{path}?{query}" if query else path
 
     @property
+    def has_escaped_slash(self) -> bool:
+        return b"%2f" in self._scope["raw_path"].lower()
+
+    @property
     def is_retryable(self) -> bool:
         """Whether it may be sent again although it may have been received (RFC 9110, §9.2.2)."""
         if not isinstance(self.body, bytes):
@@ -72,10 +76,10 @@ class ForwardedRequest:
             return True
         return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
-    def build_request(self, netloc: str) -> httpx.Request:
+    def build_request(self, netloc: str, method: str | None = None) -> httpx.Request:
         """The request to send to an instance."""
         return httpx.Request(
-            self.method,
+            method or self.method,
             _url(netloc),
             stream=httpx.ByteStream(self.body) if isinstance(self.body, bytes) else _BodyStream(self.body),
             extensions={"target": self._target, "raw_headers": self._forwarded_headers()},

@@ -107,6 +107,8 @@ class ApiDocument:
 
     def _routed_paths(self, name: str, document: Document) -> Document:
         paths = {path: item for path, item in document["paths"].items() if self._paths.get(path) == name}
+        if not paths:
+            raise ValueError("it is another service's")
         return document | {"paths": paths}
 
     def _with_gateway_errors(self, document: Document) -> Document:

@@ -12,6 +12,7 @@ from common.api.problems import render
 from common.bulkhead import Bulkhead, BulkheadFull
 from common.discovery.balancer import UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
+from common.discovery.identity import WrongInstance, is_foreign, is_unknown_route
 from common.discovery.models import Instance
 from common.errors import Problem
 from common.gateway import errors
@@ -95,8 +96,10 @@ class ReverseProxy:
                 if request.failure:
                     raise request.failure from exc
                 logger.warning("%s at %s failed: %r", name, attempt.instance.netloc, exc)
+                if isinstance(exc, WrongInstance) and not isinstance(request.body, bytes):
+                    raise request.bad_gateway_error() from exc  # the body has gone there, and nowhere else
                 if isinstance(exc, httpx.ConnectError):
-                    continue  # nothing was sent, so anything may be sent to another instance
+                    continue  # no instance has got the request, so anything may be sent to another one
                 is_late = isinstance(exc, httpx.ReadTimeout)
                 problem = request.timeout_error() if is_late else request.bad_gateway_error()
                 if not request.is_retryable:
@@ -108,7 +111,24 @@ class ReverseProxy:
         if response.status_code in UPSTREAM_FAILURES:
             await response.aclose()
             raise httpx.RemoteProtocolError(f"status {response.status_code}")
+        if is_foreign(response.status_code, response.extensions["content_type"]) or (
+            response.status_code == 404 and await self._is_unknown_route(request, instance, response)
+        ):
+            await response.aclose()
+            raise WrongInstance(f"{response.status_code} is not from {instance.service_name}")
         return response
+
+    async def _is_unknown_route(
+        self, request: ForwardedRequest, instance: Instance, response: httpx.Response
+    ) -> bool:
+        if request.has_escaped_slash:
+            return False  # a service reads it as a slash, so that the right one has no route either
+        if request.method == "HEAD":  # only a GET says why
+            as_get = request.build_request(instance.netloc, "GET")
+            response = await self._transport.handle_async_request(as_get)
+        assert isinstance(response.stream, Body)
+        response.stream = body = await response.stream.read_whole()
+        return is_unknown_route(response.status_code, body.content)
 
 
 async def _send_response(response: httpx.Response, attempt: Attempt, send: Send) -> None:

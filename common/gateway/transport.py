@@ -23,6 +23,11 @@ class Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
+    async def read_whole(self) -> "ReadBody":
+        """All of it, to look into."""
+        content = b"".join([chunk async for chunk in self])
+        return ReadBody(self._response, content)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self.is_complete:
             yield await self.read()
@@ -44,6 +49,23 @@ class Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Close the connection, unless the response is complete and the connection free again."""
         self._response.close()
+
+
+class ReadBody(Body):
+    """A body that has been read, and can be read once more."""
+
+    def __init__(self, response: aiohttp.ClientResponse, content: bytes) -> None:
+        super().__init__(response)
+        self.content = content
+        self._is_complete = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    async def read(self) -> bytes:
+        self._is_complete = True
+        return self.content
 
 
 class _Verbatim(aiohttp.ClientRequest):
@@ -101,7 +123,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout(str(exc)) from exc
         except aiohttp.ClientError as exc:
             raise httpx.RemoteProtocolError(repr(exc)) from exc
-        return httpx.Response(response.status, headers=response.raw_headers, stream=Body(response))
+        # httpx would search its headers for it, which costs more than all else here.
+        content_type = {"content_type": response.headers.get("Content-Type")}
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=Body(response), extensions=content_type
+        )
 
 
 def _content(stream: object) -> bytes | httpx.AsyncByteStream | None:

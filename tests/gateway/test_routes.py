@@ -13,7 +13,7 @@ from common.gateway import openapi
 from common.gateway.openapi import UNAVAILABLE_NOTE
 from common.gateway.routes import matcher
 from tests.gateway.conftest import Answer
-from tests.instances import snapshot_of
+from tests.instances import instance, snapshot_of
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,15 @@ def test_while_no_service_is_there_the_document_is_the_gateways_own(client: Test
 
     validate(document)
     assert set(document["paths"]) == {"/", "/livez", "/health"}
+
+
+def test_the_document_of_another_service_at_the_same_address_is_not_shown(
+    client: TestClient, documented, listed
+) -> None:
+    polls, timelines = documented["polls"], documented["timelines"]
+    listed(instance(timelines.server_port, "polls"), polls.as_instance(), timelines.as_instance())
+
+    assert {"/posts", "/polls"} <= client.get("/openapi.json").json()["paths"].keys()
 
 
 ODD = [

@@ -18,6 +18,7 @@ from aiosmtpd.smtp import Envelope
 from fastapi.testclient import TestClient
 
 from common.discovery.client import ServiceClient
+from common.errors import PROBLEM_JSON
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.tokens import Tokens
@@ -124,7 +125,7 @@ class Neighbour:
 
 def problem(status: int, code: str) -> httpx.Response:
     details = {"status": status, "title": "-", "detail": "-", "code": code, "request_id": "-"}
-    return httpx.Response(status, json=details)
+    return httpx.Response(status, json=details, headers={"Content-Type": PROBLEM_JSON})
 
 
 def ask(neighbour: Neighbour, service: str, tokens: Tokens) -> ServiceClient:

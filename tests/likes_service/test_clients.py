@@ -25,17 +25,16 @@ def test_a_post_is_asked_for_by_its_id_and_as_this_service(timelines, timelines_
     assert tokens.subject(request.headers["Authorization"].removeprefix("Bearer ")) == "service:likes"
 
 
-@pytest.mark.parametrize(
-    "answer", [problem(404, "post_not_found"), httpx.Response(404), httpx.Response(404, json={})]
-)
+@pytest.mark.parametrize("answer", [problem(404, "post_not_found"), httpx.Response(404)])
 def test_404_means_that_there_is_no_such_post(timelines, timelines_client, post_id, answer):
     timelines.otherwise = answer
 
     assert timelines_client.post(post_id) is None
 
 
-def test_404_of_a_service_that_knows_no_such_path_means_nothing(timelines, timelines_client, post_id):
-    timelines.otherwise = problem(404, "not_found")
+@pytest.mark.parametrize("answer", [problem(404, "not_found"), httpx.Response(404, json={})])
+def test_404_of_another_service_means_nothing(timelines, timelines_client, post_id, answer):
+    timelines.otherwise = answer
 
     with pytest.raises(Unavailable):
         timelines_client.post(post_id)

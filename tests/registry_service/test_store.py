@@ -56,6 +56,41 @@ def test_the_same_place_again_replaces_the_instance(store: RegistryStore, regist
     assert old != new
 
 
+def test_an_address_belongs_to_the_service_that_registered_last(
+    store: RegistryStore, register: Register
+) -> None:
+    register()
+    new = register(service_name="polls")
+
+    assert (store.instances("users"), [one.instance_id for one in store.instances("polls")]) == ([], [new])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remaining"),
+    [
+        ("localhost", "127.0.0.1", 1),
+        ("127.0.0.1", "localhost", 1),
+        ("::1", "localhost", 1),
+        ("::1", "127.0.0.1", 2),
+        ("127.0.0.2", "localhost", 2),
+        ("users", "localhost", 2),
+    ],
+)
+def test_localhost_is_the_address_of_this_machine(
+    store: RegistryStore, register: Register, old: str, new: str, remaining: int
+) -> None:
+    register(host=old)
+    register(host=new, service_name="polls")
+
+    assert sum(len(instances) for instances in store.snapshot().services.values()) == remaining
+
+
+def test_another_port_of_the_same_host_is_another_address(store: RegistryStore, register: Register) -> None:
+    register(5100), register(5110, "polls")
+
+    assert _listed(store) == [5100]
+
+
 def test_an_old_incarnation_cannot_touch_its_successor(store: RegistryStore, register: Register) -> None:
     old, _ = register(), register()
 
@@ -277,7 +312,7 @@ def test_the_services_that_are_gone_are_not_remembered_without_end(
     store: RegistryStore, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_INSTANCES", 3)
-    register(1, "here")
+    register(2, "here")
     for name in ("first", "second", "third"):
         store.deregister(register(1, name))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from common.api.problems import PROBLEM_JSON
+from common.errors import PROBLEM_JSON
 
 
 class DocumentedErrors:

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common import errors
-from common.api.problems import PROBLEM_JSON, problems, render
+from common.api.problems import problems, render
 from common.api.routing import MAX_BODY_BYTES, router
-from common.errors import Problem
+from common.errors import PROBLEM_JSON, Problem
 from common.fields import RequestBody
 from common.server.app import create_service
 from common.settings import ServiceSettings

@@ -183,6 +183,33 @@ def test_what_an_instance_decides_is_the_answer(serve, ask, status):
     assert sum(len(one.requests) for one in served) == 1
 
 
+NOT_FOUND = b'{"title":"-","status":404,"detail":"-","code":"not_found","request_id":"-"}'
+STRANGERS = {
+    "another service": b"HTTP/1.1 404 No\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(NOT_FOUND), NOT_FOUND),
+    "another framework": with_headers(b"Content-Type: application/json", status=b"404 No"),
+    "a page": with_headers(b"Content-Type: text/html"),
+    "a redirect": with_headers(b"Content-Type: text/html", b"Location: /", status=b"301 Moved"),
+}
+
+
+@pytest.mark.parametrize("response", STRANGERS.values(), ids=STRANGERS.keys())
+def test_a_stranger_at_an_instances_address_is_no_answer(serve, ask, response):
+    with pytest.raises(Unavailable):
+        ask(serve(response).port).get("/")
+
+
+@pytest.mark.usefixtures("ejected_for_good")
+@pytest.mark.parametrize("response", STRANGERS.values(), ids=STRANGERS.keys())
+def test_a_stranger_at_an_instances_address_is_asked_once(serve, ask, response):
+    stranger = serve(response)
+    client = ask(stranger.port, serve().port)
+    until_asked(client, stranger)
+
+    assert {client.get("/").text for _ in range(20)} == {"hello"}
+    assert len(stranger.requests) == 1
+
+
 def until_asked(client: ServiceClient, first: Served) -> None:
     """Which of two goes first is chance: ask until it was this one."""
     while not first.requests:

@@ -57,6 +57,14 @@ def test_an_instance_that_registers_again_is_there_once() -> None:
     assert _ports(directory) == [5100, 5110]
 
 
+def test_an_instance_whose_address_another_service_has_now_is_not_kept() -> None:
+    directory = Directory(None)
+    directory.update(_table("old", instance(1)), now=0)
+    directory.update(Snapshot(epoch="new", version=1, services={"polls": (instance(1, "polls"),)}), now=1)
+
+    assert directory.instances("users") == ()
+
+
 def test_within_an_epoch_an_instance_that_is_not_listed_is_gone() -> None:
     directory = Directory(None)
     directory.update(_table("first", instance(5100), instance(5110)), now=100)

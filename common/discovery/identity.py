@@ -1,0 +1,27 @@
+"""Whether a response is from an instance of the service, or from whatever has taken its address."""
+
+import httpx
+from pydantic import ValidationError
+
+from common.errors import PROBLEM_JSON, ProblemDetails
+
+JSON = "application/json"
+# The code for a path that no route of a service has; a service's own codes name what is missing.
+UNKNOWN_ROUTE = "not_found"
+
+
+class WrongInstance(httpx.ConnectError):
+    """Something else answers at an instance's address: no instance of the service has got the request."""
+
+
+def is_foreign(status: int, content_type: str | None) -> bool:
+    """Whether no service of ours responds like this: they say JSON, and problem details for an error."""
+    return content_type is not None and not content_type.startswith(PROBLEM_JSON if status >= 400 else JSON)
+
+
+def is_unknown_route(status: int, body: bytes) -> bool:
+    """Whether another service of ours responds: it has no route for the path."""
+    try:
+        return status == 404 and ProblemDetails.model_validate_json(body).code == UNKNOWN_ROUTE
+    except ValidationError:
+        return False
