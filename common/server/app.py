@@ -21,7 +21,7 @@ from common.api import openapi, problems, swagger
 from common.discovery.registration import Registration
 from common.server.dependency import Dependency
 from common.server.health import check, health_router, live_router
-from common.server.middleware import HeadAsGet, RequestContext
+from common.server.middleware import AsGet, RequestContext
 from common.settings import THREADS, ServiceSettings
 from common.tokens import Tokens
 from common.version import VERSION
@@ -85,7 +85,7 @@ def create_service(
     app.state.on_shutdown = on_shutdown
     app.state.tokens = Tokens.from_settings(settings)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(AsGet)
     problems.install(app)
     swagger.install(app)
     for dependency in dependencies:

@@ -13,6 +13,9 @@ access_log = logging.getLogger("access")
 # In the log, as in nginx: the client disconnected before its response.
 CLIENT_CLOSED_REQUEST = 499
 
+# HAProxy checks with `OPTIONS /` unless it is told otherwise, and takes 405 for a failure.
+CHECKED_PATHS = {"/", "/livez", "/health"}
+
 
 class RequestContext:
     """ASGI middleware: accept or make the request id and the trace, return both, log the request."""
@@ -54,13 +57,20 @@ class RequestContext:
             access_log.log(level, "%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
 
 
-class HeadAsGet:
-    """ASGI middleware: HEAD is GET without the body, which uvicorn leaves out (RFC 9110, §9.3.2)."""
+class AsGet:
+    """ASGI middleware: responds as to a GET to HEAD, and to the OPTIONS by which a balancer checks.
+
+    uvicorn leaves the body of a HEAD out (RFC 9110, §9.3.2).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
+        if scope["type"] == "http" and _is_as_get(scope["method"], scope["path"]):
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
+
+
+def _is_as_get(method: str, path: str) -> bool:
+    return method == "HEAD" or (method == "OPTIONS" and path in CHECKED_PATHS)

@@ -134,7 +134,9 @@ class BoundedProtocol(HttpToolsProtocol):
             detail = "This method is not for anything here."
             self._reject(MethodNotAllowed("method_not_allowed", detail, OTHER_METHODS))
         hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or not _target_matches_host(self.url, hosts[0]):
+        # HTTP/1.0 has no Host; balancers' checks speak it.
+        is_hostless = not hosts and self.parser.get_http_version() == "1.0"
+        if not is_hostless and not _names_one_host(self.url, hosts):
             self._reject(BadRequest("bad_host", "A request names its host exactly once."))
         if self.parser.should_upgrade() and any(name in BODY_FOLLOWS for name, _ in self.headers):
             # The parser would leave the body for another protocol to read.
@@ -185,6 +187,10 @@ class BoundedProtocol(HttpToolsProtocol):
             )
         elif not self._is_over:
             self.transport.close()
+
+
+def _names_one_host(target: bytes, hosts: list[bytes]) -> bool:
+    return len(hosts) == 1 and bool(HOST.fullmatch(hosts[0])) and _target_matches_host(target, hosts[0])
 
 
 def _target_matches_host(target: bytes, host: bytes) -> bool:

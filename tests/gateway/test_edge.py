@@ -97,7 +97,8 @@ REFUSED = {
     "a space in the target": (b"GET /posts /x HTTP/1.1\r\n" + HOST + END, 400),
     "NUL in the target": (b"GET /posts\x00 HTTP/1.1\r\n" + HOST + END, 400),
     "no host": (GET + END, 400),
-    "no host, in the old version": (b"GET /posts HTTP/1.0\r\n\r\n", 400),
+    "an empty host, in the old version": (b"GET /posts HTTP/1.0\r\nHost:\r\n\r\n", 400),
+    "two hosts, in the old version": (b"GET /posts HTTP/1.0\r\n" + HOST + HOST + END, 400),
     "two hosts": (GET + HOST + HOST + END, 400),
     "an empty host": (GET + b"Host:\r\n\r\n", 400),
     "a user in the host": (GET + b"Host: user@gateway\r\n\r\n", 400),
@@ -132,6 +133,36 @@ def test_what_could_be_read_in_two_ways_or_is_too_large_reaches_no_service(
     assert _status(answer) == status
     assert b"application/problem+json" in answer
     assert timelines.requests == []
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
+@pytest.mark.parametrize("path", [b"/health", b"/livez", b"/"])
+@pytest.mark.parametrize(
+    "version", [b"1.0\r\n", b"1.0\r\nHost: gateway\r\n", b"1.1\r\nHost: gateway\r\n" + CLOSE]
+)
+def test_a_balancers_check_is_200(
+    connect: Connect, timelines: Upstream, method: bytes, path: bytes, version: bytes
+) -> None:
+    connection = connect()
+    connection.sendall(method + b" " + path + b" HTTP/" + version + END)
+    head, _, body = _rest(connection).partition(END + END)
+
+    assert (_status(head), bool(body)) == (200, method != b"HEAD")
+
+
+def test_the_old_version_needs_no_host(connect: Connect, timelines: Upstream) -> None:
+    connection = connect()
+    connection.sendall(b"POST /posts HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+
+    assert _status(_rest(connection)) == 200
+    assert (timelines.requests[0].body, timelines.requests[0].headers["X-Forwarded-Host"]) == (b"{}", None)
+
+
+def test_options_is_for_checks_only(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"OPTIONS /docs HTTP/1.0\r\n\r\n")
+
+    assert _status(_rest(connection)) == 405
 
 
 def test_a_refusal_bears_the_request_id(connect: Connect) -> None:
