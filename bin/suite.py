@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 # foreman kills what takes longer.
 STOP_SECONDS = 5
 
-_LINE = re.compile(r"^(?P<name>\w+): (?:PORT=\$\(\((?P<port>\d+).*?\)\) )?(?P<command>.+)$", re.MULTILINE)
+# foreman (in PS) and honcho number the instances of a line: the second users is `users.2`. Their PORT depends
+# on the one in `.env`, so the Procfile makes each port of that number; here it is always the first.
+_PORT = r"n=\S+; PORT=\$\(\((?P<port>\d+).*?\)\) "
+_LINE = re.compile(rf"^(?P<name>\w+): (?:{_PORT})?(?P<command>.+)$", re.MULTILINE)
 _PYTHON = re.compile(r"exec python (?:-m )?(?P<source>\w+)")
 
 _WHERE = {

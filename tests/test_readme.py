@@ -56,7 +56,8 @@ def test_documented_ports_are_the_real_ones(service: str) -> None:
 @pytest.mark.parametrize("service", SETTINGS)
 def test_the_procfile_starts_each_service_on_its_port(service: str) -> None:
     port = SETTINGS[service].model_fields["port"].default
-    line = f"{service}: PORT=$(({port} + PORT % 100 * 10)) exec python"
+    instance = "${HONCHO_PROCESS_NAME:-${PS:-1}}"
+    line = f"{service}: n={instance}; PORT=$(({port} + (${{n##*.}} - 1) * 10)) exec python"
 
     assert line in PROCFILE, f"a line of Procfile should begin: {line}"
 

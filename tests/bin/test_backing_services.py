@@ -131,7 +131,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_taken_application_port_is_named_with_its_line(redis_port: int) -> None:
-    text = f"users: PORT=$(({redis_port} + PORT % 100 * 10)) exec python -m users_service.app\nw: exec x\n"
+    text = f"users: n=1; PORT=$(({redis_port} + $n)) exec python -m users_service.app\nw: exec x\n"
 
     with pytest.raises(dev.StartupAborted, match=f"(?s)Port {redis_port} is taken.*`users:`"):
         dev._require_free_ports(procfile(text))
