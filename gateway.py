@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
@@ -53,6 +53,7 @@ ROUTES = {
     "/polls/{poll_id}/vote": Route("polls"),
     "/polls/{poll_id}/results": Route("polls"),
 }
+OWN_PATHS = {"docs", "openapi.json", "health", "livez"}
 SERVICES = tuple(dict.fromkeys(route.service_name for route in ROUTES.values()))
 
 
@@ -61,6 +62,15 @@ State = Status | Literal["down"]
 
 class GatewaySettings(EdgeSettings):
     port: int = 8080
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_no_path_of_its_own(cls, root_path: str) -> str:
+        # Else `/users/alice` could be a path with the prefix, or one from which a proxy has stripped it.
+        first = root_path.partition("/")[2].partition("/")[0]
+        if first in {path.split("/")[1] for path in ROUTES} | OWN_PATHS:
+            raise ValueError("the API has paths that begin like this")
+        return root_path
 
 
 class ServiceStatus(BaseModel):
@@ -103,9 +113,14 @@ Services = Annotated[Directory, Depends(get_directory)]
 
 
 @routes.get("/")
-async def overview(directory: Services) -> Overview:
+async def overview(request: Request, directory: Services) -> Overview:
     """What this is, where the documentation is, and how the services are."""
-    return Overview(services={name: _service_status(directory, name) for name in SERVICES})
+    root_path = request.app.state.settings.root_path
+    return Overview(
+        docs=f"{root_path}/docs",
+        openapi=f"{root_path}/openapi.json",
+        services={name: _service_status(directory, name) for name in SERVICES},
+    )
 
 
 @health_routes.get("/health", responses=unavailable(GatewayHealth))
@@ -158,12 +173,13 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         ],
         health=health_routes,
         openapi_url=None,
+        root_path=settings.root_path,
     )
     app.state.settings = settings
     app.state.directory = directory
     paths = {path: route.service_name for path, route in ROUTES.items()}
     refusals = [protocol.bad_request(), protocol.url_too_long(), protocol.headers_too_large()]
-    app.state.api_document = ApiDocument(paths, "/login", directory, transport, refusals)
+    app.state.api_document = ApiDocument(paths, f"{settings.root_path}/login", directory, transport, refusals)
     return app
 
 

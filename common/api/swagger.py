@@ -16,14 +16,15 @@ ASSETS = "/docs/assets"
 INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
-def install(app: FastAPI) -> None:
-    """Show `app`'s API document on `/docs`."""
+def install(app: FastAPI, root_path: str = "") -> None:
+    """Show `app`'s API document on `/docs`; browsers find the app below `root_path`."""
+    assets = root_path + ASSETS
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root_path}/openapi.json",
         title=app.title,
-        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS}/favicon-32x32.png",
+        swagger_js_url=f"{assets}/swagger-ui-bundle.js",
+        swagger_css_url=f"{assets}/swagger-ui.css",
+        swagger_favicon_url=f"{assets}/favicon-32x32.png",
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
 

@@ -1,5 +1,6 @@
-"""Middleware of a service that faces the internet: CORS, trusted proxies."""
+"""Middleware of a service that faces the internet: the path above it, trusted proxies, CORS."""
 
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -8,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from common.api.problems import render
@@ -32,6 +34,8 @@ RESPONSE_HEADERS = [
     "X-Request-ID",
     "traceparent",
 ]
+# Headers whose value is, or contains, a reference to another path.
+REFERRING_HEADERS = {b"location", b"content-location", b"link"}
 
 
 class _Cors(CORSMiddleware):
@@ -47,6 +51,8 @@ class _Cors(CORSMiddleware):
 
 def edge_middleware(settings: EdgeSettings) -> Iterator[Middleware]:
     """The middleware that these settings ask for, outermost first."""
+    if settings.root_path:
+        yield Middleware(BelowRootPath, root_path=settings.root_path)
     if settings.trusted_proxies:
         yield Middleware(TrustedProxyMiddleware, trusted_hosts=split_list(settings.trusted_proxies))
     if settings.cors_origins:
@@ -57,6 +63,41 @@ def edge_middleware(settings: EdgeSettings) -> Iterator[Middleware]:
             allow_headers=REQUEST_HEADERS,
             expose_headers=RESPONSE_HEADERS,
         )
+
+
+class BelowRootPath:
+    """ASGI middleware: the app is below a path of the proxy in front, and knows nothing of it.
+
+    The proxy may strip the path or leave it: it is stripped here if it is
+    there. References in the response's headers get it back.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._prefix = root_path.encode()
+        # A path reference, in angle brackets or alone; `//` would begin a host.
+        self._reference = re.compile(rb"(^|<)(?=/(?!/))")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_root_path(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [self._completed(*header) for header in message.get("headers", ())]
+            await send(message)
+
+        if scope["type"] == "http":
+            self._strip(scope)
+        await self._app(scope, receive, send_with_root_path)
+
+    def _strip(self, scope: Scope) -> None:
+        path: bytes = scope["raw_path"]
+        if path == self._prefix or path.startswith(self._prefix + b"/"):
+            scope["raw_path"] = path[len(self._prefix) :] or b"/"
+            scope["path"] = scope["path"][len(self._prefix) :] or "/"
+
+    def _completed(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        if name.lower() in REFERRING_HEADERS:
+            value = self._reference.sub(rb"\1" + self._prefix, value)
+        return name, value
 
 
 class TrustedProxyMiddleware(ProxyHeadersMiddleware):

@@ -15,6 +15,17 @@ QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 
 
+# Segments of unreserved characters (RFC 3986, §2.3), none of them `.` or `..`.
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
+
+
+def _root_path(value: str) -> str:
+    path = value.removesuffix("/")
+    if not ROOT_PATH.fullmatch(path):
+        raise ValueError("say a path such as `/microblog`")
+    return path
+
+
 def _quota(value: str) -> str:
     if value != OFF and not QUOTA.fullmatch(value):
         raise ValueError("say `off`, or a rate and a burst such as `100/s burst 500`")
@@ -44,6 +55,7 @@ class EdgeSettings(ServiceSettings):
     rate_limit_storage: Annotated[str, url("redis", "rediss")] = ""
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
 
     @property
     def default_policy(self) -> Policy | None:

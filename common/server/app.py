@@ -58,12 +58,14 @@ def create_service(
     middleware: Sequence[Middleware] = (),
     health: APIRouter = health_router,
     openapi_url: str | None = "/openapi.json",
+    root_path: str = "",
 ) -> FastAPI:
     """A FastAPI app as every service is one.
 
     Its lifespan opens the dependencies, then the resources, then registers,
     and ends all that in reverse. `on_shutdown` is called before it stops listening.
-    `middleware` comes first, the outermost at the front.
+    `middleware` comes first, the outermost at the front. `root_path` is what a
+    proxy has put in front of the app's paths.
     """
     app = _App(
         [Middleware(RequestContext, quiet_paths=settings.QUIET_PATHS), *middleware],
@@ -74,6 +76,7 @@ def create_service(
         # Not by include_router: at each request FastAPI searches an included router twice.
         routes=[route for router in (*routers, live_router, health) for route in router.routes],
         openapi_url=openapi_url,
+        servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -87,7 +90,7 @@ def create_service(
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(AsGet)
     problems.install(app)
-    swagger.install(app)
+    swagger.install(app, root_path)
     for dependency in dependencies:
         dependency.install(app)
     return app
