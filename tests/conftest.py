@@ -4,12 +4,14 @@ import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import server_processes
@@ -115,6 +117,35 @@ def ejected_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """No ejection of an instance ends while the test goes on, however long that takes."""
     monkeypatch.setattr(balancer, "BASE_EJECTION_SECONDS", math.inf)
     monkeypatch.setattr(balancer, "MAX_EJECTION_SECONDS", math.inf)
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The addresses of names, as a resolver would give them; a name without any does not resolve."""
+    known: dict[str, list[str]] = {}
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *arguments: Any, **options: Any) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else host
+        found = known.get(name, [name])
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [one for address in found for one in resolve(address, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return known
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that answers no attempt to connect, as that of a machine that is off."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.3", 0), backlog=0))
+        for _ in range(3):  # as many as fill its queue: from then on it drops each attempt
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
 
 
 @pytest.fixture

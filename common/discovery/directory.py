@@ -10,7 +10,7 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, is_https
+from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, tls
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Directory:
         self._retained: Mapping[str, tuple[Instance, ...]] = {}
         self._retained_until = 0.0
         self._stop = Event()
+        self._last_failure = ""
         self.is_current = False
 
     def services(self) -> Mapping[str, tuple[Instance, ...]]:
@@ -53,16 +54,23 @@ class Directory:
     def _watch(self, registry_url: str) -> None:
         timeout = httpx.Timeout(2.0, read=WATCH_SECONDS + 5)
         with httpx.Client(
-            base_url=registry_url, timeout=timeout, trust_env=False, verify=is_https(registry_url)
+            base_url=registry_url, timeout=timeout, trust_env=False, verify=tls(registry_url)
         ) as client:
             while not self._stop.is_set():
                 try:
                     self.update(self._poll(client), time.monotonic())
+                    self._last_failure = ""
                 except (httpx.HTTPError, ValidationError) as exc:
-                    if self.is_current:
-                        logger.warning("the registry cannot be reached, its last table stays: %r", exc)
+                    self._log_once(repr(exc))
                     self.is_current = False
                     self._stop.wait(random.uniform(0.2, 1.0))
+
+    def _log_once(self, failure: str) -> None:
+        """A process may well start before its registry: that is no warning."""
+        if failure != self._last_failure:
+            level = logging.WARNING if self.is_current else logging.INFO
+            logger.log(level, "the registry cannot be reached, its last table stays: %s", failure)
+        self._last_failure = failure
 
     def _poll(self, client: httpx.Client) -> Snapshot:
         retained_for = self._retained_until - time.monotonic()

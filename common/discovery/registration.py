@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, is_https, netloc
+from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, netloc, tls
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Registration:
             headers=headers,
             timeout=TIMEOUT,
             trust_env=False,
-            verify=is_https(registry_url),
+            verify=tls(registry_url),
         )
         self._instance_id: str | None = None
         self._heartbeat_lock = asyncio.Lock()

@@ -15,6 +15,8 @@ from yarl import URL
 CONNECT_SECONDS = 1.0
 # Shorter than the services' own 75 seconds, so that the gateway is the side that closes an idle connection.
 IDLE_SECONDS = 30
+# How long an instance's name is not resolved again: it may lead elsewhere from one moment to the next.
+NAME_SECONDS = 1
 
 
 class Body(httpx.AsyncByteStream):
@@ -94,7 +96,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             # The bulkhead counts requests: a queue here would look like an instance that does not respond.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=NAME_SECONDS
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Verbatim,
             auto_decompress=False,

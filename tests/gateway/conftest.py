@@ -90,8 +90,8 @@ class Answer(BaseHTTPRequestHandler):
 class Upstream(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, service_name: str) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+    def __init__(self, service_name: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((host, port), Answer)
         self.service_name = service_name
         self.requests: list[Answer] = []
         self.behaviour: Behaviour = Answer.reply
@@ -129,12 +129,12 @@ def listed(app: FastAPI) -> Callable[..., None]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Upstream]]:
+def start() -> Iterator[Callable[..., Upstream]]:
     """Start an upstream of that name."""
     upstreams: list[Upstream] = []
 
-    def start(service_name: str) -> Upstream:
-        upstreams.append(Upstream(service_name))
+    def start(service_name: str, host: str = "127.0.0.1", port: int = 0) -> Upstream:
+        upstreams.append(Upstream(service_name, host, port))
         return upstreams[-1]
 
     yield start

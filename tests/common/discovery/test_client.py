@@ -303,6 +303,43 @@ def test_another_instance_answers_for_one_that_hangs(serve, ask, monkeypatch):
     assert len(hung.requests) == 1
 
 
+@pytest.fixture
+def by_name(tokens) -> Iterator[Callable[[int], ServiceClient]]:
+    """Makes a client that knows an instance on this port by a name."""
+    with ExitStack() as stack:
+
+        def make(port: int) -> ServiceClient:
+            directory = directory_of(instance(port, "things", host="things.test"))
+            client = ServiceClient("things", directory, tokens, "askers")
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+def test_an_address_that_refuses_does_not_matter_beside_another(serve, by_name, addresses):
+    addresses["things.test"] = ["::1", "127.0.0.2", "127.0.0.1"]
+
+    assert by_name(serve().port).get("/").text == "hello"
+
+
+def test_a_name_that_does_not_resolve_is_unavailable(by_name, addresses):
+    addresses["things.test"] = []
+
+    with pytest.raises(Unavailable):
+        by_name(1).get("/")
+
+
+def test_a_name_that_leads_elsewhere_is_followed(serve, by_name, addresses):
+    addresses["things.test"] = ["127.0.0.2"]
+    client = by_name(serve().port)
+    with pytest.raises(Unavailable):
+        client.get("/")
+    addresses["things.test"] = ["127.0.0.1"]
+
+    assert client.get("/").text == "hello"
+
+
 def test_many_that_hang_are_not_all_waited_for(serve, ask, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT", module.TIMEOUT | {"read": 0.15})
     monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
