@@ -56,6 +56,25 @@ Username = Annotated[
 # pydantic alone also accepts 32 bare digits, braces and urn:uuid:.
 Id = Annotated[KnownId, BeforeValidator(_canonical)]
 
+# A dot-atom at a domain (RFC 5321, §4.1.2): what a header and an SMTP command carry as it is, unquoted.
+_ATOM = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+EMAIL = rf"^{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*$"
+MAX_LOCAL_PART = 64
+
+
+def _mailable(address: str) -> str:
+    local_part = address.rpartition("@")[0]
+    if len(local_part) > MAX_LOCAL_PART:
+        raise PydanticCustomError("local_part_too_long", "At most 64 characters before the @")
+    # RFC 2047: a mail program decodes what begins so, perhaps to other addresses.
+    if "=?" in local_part:
+        raise PydanticCustomError("encoded_word", "No =? before the @")
+    return address
+
+
+Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL), AfterValidator(_mailable)]
+
 # For any text that users write: after the bounds of its length, so that their error counts characters.
 PRINTABLE = AfterValidator(printable)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, KnownUsername, RequestBody, Username
+from common.fields import PRINTABLE, Email, KnownUsername, RequestBody, Username
 from users_service.common_passwords import is_common
 
 MAX_FOLLOWEES = 7500
@@ -19,12 +19,6 @@ ALICE = {
     "bio": "Reads, cooks, cycles.",
 }
 BOB = {"username": "bob", "password": "quiet river paper lantern"}
-
-# What browsers accept as an address: WHATWG HTML, "valid e-mail address".
-_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
-EMAIL = rf"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*$"
-
-Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL)]
 
 
 def _reject_common(password: str) -> str:

@@ -10,10 +10,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from common import fields
-from common.fields import PRINTABLE, RESERVED_NAMES, Id, RequestBody, Username, new_id
+from common.fields import PRINTABLE, RESERVED_NAMES, Email, Id, RequestBody, Username, new_id
 
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
+addresses: TypeAdapter[str] = TypeAdapter(Email)
 texts: TypeAdapter[str] = TypeAdapter(Annotated[str, PRINTABLE])
 
 
@@ -109,6 +110,69 @@ def test_what_people_write_may_have_newlines_and_tabs(text: str) -> None:
 def test_what_people_write_has_no_other_control_characters(text: str) -> None:
     with pytest.raises(ValidationError):
         texts.validate_python(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "alice@example.com",
+        "Alice.B+news@sub.example.co",
+        "o'x+y=/?^_`{|}~-!#$%&*@example.com",
+        "a" * 64 + "@example.com",
+        "a@" + "b" * 63,
+        "alice@xn--bcher-kva.example",
+    ],
+)
+def test_an_address_is_taken_as_it_is(address: str) -> None:
+    assert addresses.validate_python(address) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "=?utf-8?q?victim=40other.example=2C?=@example.com",
+        "=?UTF-8?B?ZXZlQG90aGVyLmV4YW1wbGUs?=@example.com",
+        "x.=?iso-8859-1?Q?=3C?=.y@example.com",
+        "=?utf-8?q?open@example.com",
+        "alice@=?utf-8?q?example?=.com",
+    ],
+)
+def test_an_address_has_nothing_that_a_mail_program_decodes(address: str) -> None:
+    with pytest.raises(ValidationError):
+        addresses.validate_python(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            f"a{character}b@example.com"
+            for character in '\r\n\0\t\x7f\x85 \u00a0<>()[],;:\\"@é\u202e\u2028\ufeff'
+        ),
+        *(f"alice@exam{character}ple.com" for character in '\r\n\0 <>(),;:"_é\u202e'),
+        "alice@example.com\n",
+        " alice@example.com",
+        '"alice"@example.com',
+        '"a b"@example.com',
+        ".alice@example.com",
+        "alice.@example.com",
+        "al..ice@example.com",
+        "alice@example.com.",
+        "alice@.example.com",
+        "alice@-example.com",
+        "alice@[127.0.0.1]",
+        "Alice <alice@example.com>",
+        "a" * 65 + "@example.com",
+        "a@" + "b" * 64,
+        "a@" + ".".join(["b" * 60] * 5),
+        "@example.com",
+        "alice@",
+        "",
+    ],
+)
+def test_an_address_has_nothing_that_a_header_or_a_command_cannot_carry(address: str) -> None:
+    with pytest.raises(ValidationError):
+        addresses.validate_python(address)
 
 
 class Note(RequestBody):

@@ -100,6 +100,7 @@ def test_a_taken_address_is_409(client: TestClient) -> None:
         {"email": "a" * 64 + "@" + "b" * 186 + ".com"},
         {"email": "a@b@c"},
         {"email": "a@example.com\nBcc: b@example.com"},
+        {"email": "=?utf-8?q?victim=40other.example=2C?=@example.com"},
         {"bio": "x" * 501},
         {"bio": "\x07"},
         {"is_admin": True},
