@@ -91,15 +91,15 @@ class JobQueue:
         with self._lock:
             self._disconnect()
 
-    def put(self, payload: BaseModel) -> None:
-        """Queue a job; when this returns, Beanstalkd has it."""
+    def put(self, payload: BaseModel, delay: int = 0) -> None:
+        """Queue a job, ready after `delay` seconds; when this returns, Beanstalkd has it."""
         envelope = Envelope(
             request_id=context.request_id.get(),
             traceparent=context.traceparent.get(),
             payload=payload.model_dump(mode="json"),
         )
         with self._connection() as client:
-            client.put(envelope.model_dump_json().encode(), ttr=TTR_SECONDS)
+            client.put(envelope.model_dump_json().encode(), delay=delay, ttr=TTR_SECONDS)
 
     def reserve(self, timeout: int) -> Job | None:
         """The next job, or None after `timeout` seconds without one."""
@@ -136,6 +136,11 @@ class JobQueue:
     def release(self, job: Job, delay: int) -> None:
         with self._ignoring_lost_lease(job) as client:
             client.release(greenstalk.Job(job.id, job.text), delay=delay)
+
+    def touch(self, job: Job) -> None:
+        """Have the job for `TTR_SECONDS` from now."""
+        with self._ignoring_lost_lease(job) as client:
+            client.touch(greenstalk.Job(job.id, job.text))
 
     def bury(self, job: Job) -> None:
         with self._ignoring_lost_lease(job) as client:

@@ -16,7 +16,7 @@ import server_processes
 from pydantic import BaseModel, ValidationError
 
 from common.jobs import queue as module
-from common.jobs.queue import Envelope, Job, JobQueue, QueueUnavailable
+from common.jobs.queue import TTR_SECONDS, Envelope, Job, JobQueue, QueueUnavailable
 from common.telemetry import context
 from tests.own_server import Own, OwnServer
 from tests.polling import PATIENCE_SECONDS, eventually
@@ -134,6 +134,27 @@ def test_a_released_job_comes_again_after_its_delay(queue: JobQueue, raw: greens
 
     assert raw.stats_job(job.id)["delay"] == 1
     assert take(queue) == job
+
+
+def test_a_job_may_be_put_for_later(queue: JobQueue, raw: greenstalk.Client[bytes]) -> None:
+    queue.put(Note(text="later"), delay=3600)
+
+    assert queue.reserve(timeout=0) is None
+    delayed = raw.peek_delayed()
+    assert raw.stats_job(delayed)["delay"] == 3600
+    raw.delete(delayed)
+
+
+def test_a_touched_job_has_its_whole_time_again(queue: JobQueue, raw: greenstalk.Client[bytes]) -> None:
+    queue.put(Note(text="slow"))
+    job = queue.reserve(timeout=0)
+    assert job
+    eventually(lambda: raw.stats_job(job.id)["time-left"] < TTR_SECONDS - 1)
+
+    queue.touch(job)
+
+    assert raw.stats_job(job.id)["time-left"] >= TTR_SECONDS - 1
+    queue.delete(job)
 
 
 def test_a_buried_job_is_kept_and_can_be_kicked(queue: JobQueue, raw: greenstalk.Client[bytes]) -> None:
