@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
 from common.fields import Id, KnownId, KnownUsername, Username
 
@@ -52,26 +52,41 @@ class ValidateLike(BaseModel):
     username: Username
 
 
-class Liked(BaseModel):
+class _Mail(BaseModel):
+    """What the jobs of all mails have. `deferred_since` is when the mail server first deferred it."""
+
+    post_id: Id
+    username: Username
+    deferred_since: AwareDatetime | None = None
+
+
+class Liked(_Mail):
     """A job: mail the author."""
 
     kind: Literal["liked"] = "liked"
-    post_id: Id
-    username: Username
     author: Username
     text: str
 
+    @property
+    def recipient(self) -> str:
+        return self.author
 
-class LikeUndone(BaseModel):
+
+class LikeUndone(_Mail):
     """A job: mail the user that the post does not exist, and the like is undone."""
 
     kind: Literal["taken_back"] = "taken_back"
-    post_id: Id
-    username: Username
+
+    @property
+    def recipient(self) -> str:
+        return self.username
 
 
 Notification = Liked | LikeUndone
 NOTIFICATION: TypeAdapter[Notification] = TypeAdapter(Annotated[Notification, Field(discriminator="kind")])
+
+# What comes of a claim: it is granted, or the like was removed, or another worker has mailed it or does.
+Claim = Literal["granted", "unliked", "mailed"]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,11 @@ def popular(
 def like(
     post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, Depends(get_likes)]
 ) -> LikeState:
-    """Like a post. Liking it twice counts once. A like of a post that does not exist is undone soon."""
+    """Like a post. Liking it twice counts once.
+
+    The post is looked up afterwards. A like of a post that does not exist is 201, too, is taken back soon,
+    and the user gets a mail about it.
+    """
     liking = likes.like(post_id, username)
     if not liking.changed:
         response.status_code = 200
@@ -87,6 +91,6 @@ def liked_by(
     limit: Limit = 20,
     before: Before = None,
 ) -> Sequence[LikedPost]:
-    """The posts that a user likes, newest like first."""
+    """The posts that a user likes, newest like first. Empty for a user who does not exist."""
     found = store.liked_by(username, limit + 1, before)
     return paginate(found, limit, lambda liked: liked.post_id, request, response)

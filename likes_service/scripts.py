@@ -97,8 +97,8 @@ return overdue
 CLAIM = """
 local likers, mailed = unpack(KEYS)
 local kind, user, claimant = unpack(ARGV)
-if kind == 'liked' and not redis.call('ZSCORE', likers, user) then return false end
+if kind == 'liked' and not redis.call('ZSCORE', likers, user) then return 'unliked' end
 local field = kind .. ' ' .. user
 redis.call('HSETNX', mailed, field, claimant)
-return redis.call('HGET', mailed, field) == claimant
+return redis.call('HGET', mailed, field) == claimant and 'granted' or 'mailed'
 """

@@ -7,27 +7,30 @@ worker; what it loses, a periodic sweep of the outbox queues again.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
+from threading import Lock
 from uuid import UUID
 
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.jobs.queue import JobQueue, QueueUnavailable
 from common.telemetry import context
 from likes_service.clients import TimelinesClient, UsersClient
+from likes_service.interrupt import Interrupt
 from likes_service.mailer import (
     Mail,
+    MailDeferred,
     MailOutcomeUnknown,
     MailRefused,
     MailServer,
     MailServerUnavailable,
     SmtpSession,
 )
-from likes_service.models import Liked, LikeState, LikeUndone, Notification, Post, ValidateLike
+from likes_service.models import Claim, Liked, LikeState, LikeUndone, Notification, Post, ValidateLike
 from likes_service.store import LikesStore
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,16 @@ PAUSE_SECONDS = 5.0
 # Validations on their way to the queue; one more waits a little for a slot.
 MAX_IN_FLIGHT = 1000
 ENQUEUE_WAIT_SECONDS = 0.25
+
+# A deferred mail is tried until it is that old (RFC 5321, 4.5.4.1), and after pauses of at most that long.
+GIVE_UP_AFTER = timedelta(days=4)
+MAX_DEFERRAL = timedelta(hours=4)
+
+OUTCOMES: dict[Claim, str] = {
+    "granted": "sent",
+    "unliked": "not sent, the like was removed",
+    "mailed": "not sent, it was mailed already",
+}
 
 
 class Likes:
@@ -124,8 +137,11 @@ class LikeValidator:
             self._store.complete(pending)
 
     def _notify_author(self, post: Post, recorded: ValidateLike) -> None:
-        if post.username != recorded.username:
-            self._notifications.put(Liked(**recorded.model_dump(), author=post.username, text=post.text))
+        notification = Liked(**recorded.model_dump(), author=post.username, text=post.text)
+        if post.username == recorded.username:
+            _log_outcome(notification, "not sent, it is their own post")
+        else:
+            self._notifications.put(notification)
 
     def sweep(self) -> None:
         """Queue overdue validations again: their jobs were never queued, or were lost."""
@@ -142,43 +158,93 @@ class LikeValidator:
 
 
 class Notifier:
-    """Mails people, at most once about each like, whatever comes twice."""
+    """Mails people, at most once about each like, whatever comes twice. Threads may share it."""
 
-    def __init__(self, store: LikesStore, users: UsersClient, mail_server: MailServer) -> None:
+    def __init__(
+        self,
+        store: LikesStore,
+        users: UsersClient,
+        mail_server: MailServer,
+        queue: JobQueue,
+        first_deferral: timedelta = timedelta(minutes=1),
+    ) -> None:
         self._store = store
         self._users = users
         self._mail_server = mail_server
+        self._queue = queue
+        self._first_deferral = first_deferral
         # Without a response to its claim, a worker claims again as the same claimant: it may have succeeded.
         self._claimants: dict[str, str] = {}
+        self._in_hand: set[str] = set()
+        self._lock = Lock()
 
-    def notify(self, notification: Notification) -> None:
-        recipient = notification.author if isinstance(notification, Liked) else notification.username
-        address = self._users.address(recipient)
+    def notify(self, notification: Notification, interrupt: Interrupt | None = None) -> None:
+        """Mail it, or have it wait, or drop it; the log says which. Raises what is an outage."""
+        try:
+            _log_outcome(notification, self._mail(notification, interrupt or Interrupt()))
+        except MailDeferred as exc:
+            self._defer(notification, exc)
+        except (MailRefused, MailOutcomeUnknown) as exc:
+            _log_outcome(notification, f"not tried again, {exc}", logging.WARNING)
+
+    def _mail(self, notification: Notification, interrupt: Interrupt) -> str:
+        """What became of it. Raises MailDeferred, MailRefused, MailOutcomeUnknown, and outages."""
+        address = self._users.address(notification.recipient)
         if address is None:
-            return
+            return "not sent, there is no address"
         key = f"{notification.kind}.{notification.post_id}.{notification.username}"
         mail = self._compose(key, notification, address)
-        claimant = self._claimants.setdefault(key, token_hex(8))
-        with self._mail_server.session() as session:
+        with self._as_claimant(key) as claimant, self._mail_server.session(interrupt) as session:
+            try:
+                session.open_envelope(mail)
+            except MailRefused:
+                # For good: also when its job comes twice, or the user likes the post again.
+                self._store.claim(notification, claimant)
+                raise
             # Claimed last, just before sending: after a crash in between, the mail is lost, not doubled.
-            if self._store.claim(notification, claimant):
+            claim = self._store.claim(notification, claimant)
+            if claim == "granted":
                 self._send(session, mail, notification)
-            del self._claimants[key]
+            return OUTCOMES[claim]
+
+    @contextmanager
+    def _as_claimant(self, key: str) -> Iterator[str]:
+        """The claimant of this mail: the same until what became of the mail is known."""
+        with self._lock:
+            if key in self._in_hand:
+                raise MailDeferred("it is in hand already")
+            self._in_hand.add(key)
+            claimant = self._claimants.pop(key, None) or token_hex(8)
+        try:
+            yield claimant
+        except (MailDeferred, MailRefused, MailOutcomeUnknown):
+            raise
+        except Exception:
+            self._claimants[key] = claimant
+            raise
+        finally:
+            self._in_hand.discard(key)
 
     def _send(self, session: SmtpSession, mail: Mail, notification: Notification) -> None:
         try:
             session.send(mail)
-        except MailServerUnavailable:
+        except (MailServerUnavailable, MailDeferred):
             self._store.release(notification)
             raise
-        except (MailRefused, MailOutcomeUnknown) as exc:
-            logger.warning(
-                "the %s mail for post %s and %s is not tried again: %s",
-                notification.kind,
-                notification.post_id,
-                notification.username,
-                exc,
+
+    def _defer(self, notification: Notification, reason: MailDeferred) -> None:
+        """Have it wait for as long as it has waited: a new job, so that no attempt counts against it."""
+        now = datetime.now(UTC)
+        since = notification.deferred_since or now
+        if now - since > GIVE_UP_AFTER:
+            _log_outcome(
+                notification, f"given up, deferred since {_second(since)}, {reason}", logging.WARNING
             )
+            return
+        pause = min(max(now - since, self._first_deferral), MAX_DEFERRAL)
+        deferred = notification.model_copy(update={"deferred_since": since})
+        self._queue.put(deferred, delay=round(pause.total_seconds()))
+        _log_outcome(notification, f"deferred until {_second(now + pause)}, {reason}")
 
     def _compose(self, key: str, notification: Notification, address: str) -> Mail:
         if isinstance(notification, Liked):
@@ -187,3 +253,19 @@ class Notifier:
         subject = "Your like was taken back"
         text = f"{subject}, because there is no post {notification.post_id}.\n"
         return self._mail_server.compose(key, address, subject, text)
+
+
+def _second(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
+
+
+def _log_outcome(notification: Notification, outcome: str, level: int = logging.INFO) -> None:
+    logger.log(
+        level,
+        "mail %s, post_id=%s username=%s recipient=%s: %s",
+        notification.kind,
+        notification.post_id,
+        notification.username,
+        notification.recipient,
+        outcome,
+    )

@@ -6,6 +6,9 @@ from pydantic import Field, StringConstraints
 
 from common.settings import BeanstalkdSettings, Host, Port, ServiceSettings, url
 
+Ascii = Annotated[str, StringConstraints(pattern=r"^[ -~]*$")]
+SUBMISSIONS_PORT = 465
+
 
 class LikesSettings(ServiceSettings, BeanstalkdSettings):
     port: int = 8004
@@ -15,6 +18,15 @@ class LikesSettings(ServiceSettings, BeanstalkdSettings):
     smtp_host: Host = "localhost"
     smtp_port: Port = 25
     smtp_from: Annotated[str, StringConstraints(pattern=r"^[^\r\n]+@[^\r\n]+$")] = "microblog@localhost"
-    smtp_user: str = ""
-    smtp_password: str = ""
+    # smtplib sends nothing else.
+    smtp_user: Ascii = ""
+    smtp_password: Ascii = ""
     smtp_starttls: bool = False
+    # None: as the port says.
+    smtp_ssl: bool | None = None
+    smtp_retry_seconds: Annotated[int, Field(ge=1, le=4 * 60 * 60)] = 60
+
+    @property
+    def smtp_implicit_tls(self) -> bool:
+        """Whether TLS begins with the connection (RFC 8314, §3.3)."""
+        return self.smtp_port == SUBMISSIONS_PORT if self.smtp_ssl is None else self.smtp_ssl

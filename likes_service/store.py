@@ -15,7 +15,15 @@ from redis.retry import Retry
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.errors import CredentialsRejected
 from likes_service import errors, scripts
-from likes_service.models import LikedPost, LikeState, Notification, OutboxEntry, PostLikes, ValidateLike
+from likes_service.models import (
+    Claim,
+    LikedPost,
+    LikeState,
+    Notification,
+    OutboxEntry,
+    PostLikes,
+    ValidateLike,
+)
 
 LIKERS = "likes:post:"
 LIKED = "likes:user:"
@@ -166,11 +174,12 @@ class LikesStore:
             for pair in pairs
         ]
 
-    def claim(self, notification: Notification, claimant: str) -> bool:
-        """Whether this claimant, and no other, may mail it: no other has claimed it before, and its like is
-        still there. The same claimant may claim again."""
+    def claim(self, notification: Notification, claimant: str) -> Claim:
+        """Granted to this claimant, and to no other, while its like is there. The same claimant may claim
+        again."""
         keys = [_likers(notification.post_id), _mailed(notification.post_id)]
-        return bool(self._claim(keys, [notification.kind, notification.username, claimant]))
+        claim: Claim = self._claim(keys, [notification.kind, notification.username, claimant])
+        return claim
 
     def release(self, notification: Notification) -> None:
         """It was not mailed after all."""

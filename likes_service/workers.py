@@ -1,17 +1,21 @@
 """The likes service's workers: one validates likes, the other mails the notifications."""
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from threading import Event
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import timedelta
+from threading import Event, Thread
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Unavailable
-from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.jobs.queue import TTR_SECONDS, Job, JobQueue, QueueUnavailable
 from common.jobs.worker import Periodic, stop_on_signal, work
 from common.tokens import Tokens
 from likes_service.clients import TimelinesClient, UsersClient
+from likes_service.interrupt import Interrupt
 from likes_service.mailer import MailServer, MailServerUnavailable
 from likes_service.models import NOTIFICATION, NOTIFY_TUBE, VALIDATE_TUBE, ValidateLike
 from likes_service.service import LikeValidator, Notifier
@@ -19,6 +23,10 @@ from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 
 SWEEP_INTERVAL_SECONDS = 5
+# A recipient that the mail server takes minutes to check holds up one of these.
+MAX_SESSIONS = 4
+TOUCH_SECONDS = TTR_SECONDS / 4
+POLL_SECONDS = 0.1
 OUTAGES = (Unavailable, QueueUnavailable, MailServerUnavailable, *LikesStore.outages)
 
 
@@ -62,14 +70,55 @@ def notify(settings: LikesSettings, stop: Event) -> None:
     """Mail the notifications about likes until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
-        users = UsersClient(connections.service("users"))
-        notification = Notifier(connections.store, users, mail_server(settings))
+        queues = [connections.queue(NOTIFY_TUBE) for _ in range(MAX_SESSIONS)]
+        notifier = Notifier(
+            connections.store,
+            UsersClient(connections.service("users")),
+            mail_server(settings),
+            connections.queue(NOTIFY_TUBE),
+            timedelta(seconds=settings.smtp_retry_seconds),
+        )
 
-        def handle(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                notification.notify(NOTIFICATION.validate_python(job.open()))
+        def run(queue: JobQueue) -> None:
+            def handle(jobs: Sequence[Job]) -> None:
+                for job in jobs:
+                    notification = NOTIFICATION.validate_python(job.open())
+                    with _kept(queue, job, stop) as interrupt:
+                        notifier.notify(notification, interrupt)
 
-        work(connections.queue(NOTIFY_TUBE), handle, OUTAGES, stop)
+            try:
+                work(queue, handle, OUTAGES, stop, reminds=queue is queues[0])
+            finally:
+                # A loop that fails ends the worker.
+                stop.set()
+
+        with ThreadPoolExecutor(MAX_SESSIONS, "mails") as sessions:
+            list(sessions.map(run, queues))
+
+
+@contextmanager
+def _kept(queue: JobQueue, job: Job, stop: Event) -> Iterator[Interrupt]:
+    """Keep the lease of a job meanwhile; what is yielded is called as soon as the worker is to stop."""
+    interrupt, done = Interrupt(), Event()
+
+    def keep() -> None:
+        touch_at = time.monotonic() + TOUCH_SECONDS
+        while not done.wait(POLL_SECONDS):
+            if stop.is_set():
+                interrupt()
+            elif time.monotonic() > touch_at:
+                touch_at += TOUCH_SECONDS
+                # Without Beanstalkd, the loop learns of it when it settles the job.
+                with suppress(QueueUnavailable):
+                    queue.touch(job)
+
+    keeper = Thread(target=keep, name="lease")
+    keeper.start()
+    try:
+        yield interrupt
+    finally:
+        done.set()
+        keeper.join()
 
 
 def mail_server(settings: LikesSettings) -> MailServer:
@@ -80,6 +129,7 @@ def mail_server(settings: LikesSettings) -> MailServer:
         settings.smtp_user,
         settings.smtp_password,
         settings.smtp_starttls,
+        settings.smtp_implicit_tls,
     )
 
 

@@ -67,19 +67,22 @@ def work(
     stop: Event,
     batch: int = 1,
     periodic: Callable[[], None] | None = None,
+    reminds: bool = True,
 ) -> None:
     """Handle up to `batch` jobs at a time until `stop` is set.
 
     A job that meets an outage is retried, each time later than the last, for
     as long as the outage lasts. One that fails otherwise is retried a few
     times and then buried; one that cannot be read is buried at once. Buried
-    jobs are kept, where an operator can look at them and kick them.
+    jobs are kept, where an operator can look at them and kick them: `reminds`
+    says whether this loop tells of them.
     """
     memory.return_unused()
     remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
     while not stop.is_set():
         try:
-            remind()
+            if reminds:
+                remind()
             if periodic:
                 periodic()
             jobs = _reserve(queue, batch)

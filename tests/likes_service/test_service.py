@@ -1,11 +1,13 @@
 """What likes are about, and that every order of crashes comes to the same end."""
 
 import logging
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+import greenstalk
 import httpx
 import pytest
 import server_processes
@@ -218,13 +220,15 @@ def test_a_like_of_a_post_that_exists_stands_and_is_settled(store, validation, p
     assert store.pending(post, "bob") is None
 
 
-def test_nobody_is_told_that_they_like_their_own_post(store, validation, notifications, post):
+def test_nobody_is_told_that_they_like_their_own_post(store, validation, notifications, post, caplog):
+    caplog.set_level(logging.INFO)
     store.like(post, "alice", NOW, LATER)
 
     validation.validate(recorded(post, "alice"))
 
     assert take_all(notifications) == []
     assert store.pending(post, "alice") is None
+    assert f"post_id={post} username=alice recipient=alice: not sent, it is their own post" in caplog.text
 
 
 def test_a_like_of_a_missing_post_is_taken_back_and_its_liker_told(store, validation, notifications, post_id):
@@ -423,8 +427,25 @@ def test_the_sweep_takes_nothing_while_the_queue_is_away(store, timelines_client
 
 
 @pytest.fixture
-def notification(store, users_client, mail_server):
-    return Notifier(store, users_client, mail_server)
+def deferred(queues):
+    """Where deferred mails wait."""
+    return queues()
+
+
+@pytest.fixture
+def notifier(store, users_client, mail_server, deferred):
+    """Makes a notifier whose deferred mails are due at once."""
+
+    def make(**other):
+        given = {"store": store, "users": users_client, "mail_server": mail_server, "queue": deferred}
+        return Notifier(**given | {"first_deferral": timedelta(0)} | other)
+
+    return make
+
+
+@pytest.fixture
+def notification(notifier):
+    return notifier()
 
 
 @pytest.fixture
@@ -478,10 +499,10 @@ def test_a_like_is_mailed_once_whatever_comes_twice(store, notification, inbox, 
     assert len(inbox.mails) == 1
 
 
-def test_a_like_is_mailed_once_by_many_workers(redis_url, users_client, mail_server, inbox, like):
+def test_a_like_is_mailed_once_by_many_workers(redis_url, notifier, inbox, like):
     store = LikesStore.connect(redis_url, threads=8)
     with ThreadPoolExecutor(8) as threads:
-        workers = [Notifier(store, users_client, mail_server) for _ in range(8)]
+        workers = [notifier(store=store) for _ in range(8)]
         list(threads.map(lambda worker: worker.notify(like), workers))
     store.close()
 
@@ -508,10 +529,10 @@ def test_a_mail_waits_for_the_users_service(notification, addresses, inbox, like
     assert len(inbox.mails) == 1
 
 
-def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inbox, like):
+def test_a_mail_waits_for_the_mail_server(notifier, notification, inbox, like):
     away = MailServer("127.0.0.1", server_processes.free_port(), "microblog@localhost")
     with pytest.raises(MailServerUnavailable):
-        Notifier(store, users_client, away).notify(like)
+        notifier(mail_server=away).notify(like)
 
     notification.notify(like)
 
@@ -519,15 +540,171 @@ def test_a_mail_waits_for_the_mail_server(store, users_client, notification, inb
 
 
 @pytest.mark.parametrize("place", ["to_sender", "to_recipient", "to_mail"])
-def test_a_mail_that_is_not_taken_now_is_taken_later(notification, inbox, like, place):
+def test_a_deferred_mail_is_sent_when_its_time_comes(notification, deferred, inbox, like, place):
     setattr(inbox, place, "451 later")
-    with pytest.raises(MailServerUnavailable):
-        notification.notify(like)
+    notification.notify(like)
+    [job] = take_all(deferred)
     setattr(inbox, place, "250 OK")
 
+    notification.notify(NOTIFICATION.validate_python(job))
+
+    assert [mail["To"] for mail in inbox.mails] == ["alice@example.com"]
+
+
+def test_a_deferred_mail_of_a_like_that_was_removed_is_not_sent(
+    store, notification, deferred, inbox, like, post_id
+):
+    inbox.to_recipient = "451 later"
+    notification.notify(like)
+    [job] = take_all(deferred)
+    store.unlike(post_id, "bob")
+    inbox.to_recipient = "250 OK"
+
+    notification.notify(NOTIFICATION.validate_python(job))
+
+    assert inbox.mails == []
+
+
+def test_a_mail_that_cannot_be_put_off_is_tried_again_as_in_an_outage(notifier, inbox, like):
+    away = JobQueue.connect("127.0.0.1", server_processes.free_port(), "likes.test")
+    inbox.to_mail = "451 later"
+    with pytest.raises(QueueUnavailable):
+        notifier(queue=away).notify(like)
+    inbox.to_mail = "250 OK"
+
+    notifier().notify(like)
+
+    assert len(inbox.mails) == 1
+
+
+@pytest.fixture
+def delays(beanstalkd_port, deferred):
+    """The delays, in seconds, of the mails that wait; looking takes them away."""
+
+    def delays():
+        with greenstalk.Client(("127.0.0.1", beanstalkd_port), use=deferred._tube) as client:
+            found = []
+            with suppress(greenstalk.NotFoundError):
+                while True:
+                    job = client.peek_delayed()
+                    found.append(client.stats_job(job)["delay"])
+                    client.delete(job)
+        return found
+
+    return delays
+
+
+@pytest.mark.parametrize(
+    ("waited", "pause"),
+    [
+        (timedelta(0), timedelta(minutes=1)),
+        (timedelta(minutes=10), timedelta(minutes=10)),
+        (timedelta(hours=1), timedelta(hours=1)),
+        (timedelta(days=1), timedelta(hours=4)),
+        (timedelta(days=3, hours=23), timedelta(hours=4)),
+    ],
+)
+def test_a_mail_waits_for_as_long_as_it_has_waited_already(notifier, delays, inbox, like, waited, pause):
+    inbox.to_recipient = "451 later"
+    since = datetime.now(UTC) - waited if waited else None
+
+    notifier(first_deferral=timedelta(minutes=1)).notify(like.model_copy(update={"deferred_since": since}))
+
+    [delay] = delays()
+    assert delay == pytest.approx(pause.total_seconds(), abs=PATIENCE_SECONDS)
+
+
+def test_a_mail_is_given_up_after_four_days(notification, deferred, inbox, like, caplog):
+    inbox.to_recipient = "451 later"
+    since = datetime.now(UTC) - timedelta(days=4, seconds=1)
+
+    notification.notify(like.model_copy(update={"deferred_since": since}))
+
+    assert take_all(deferred) == []
+    assert "given up" in caplog.text
+
+
+def test_a_mail_that_another_thread_has_in_hand_waits(notification, deferred, inbox, like):
+    take = inbox.handle_DATA
+
+    async def take_while_it_comes_again(server, session, envelope):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(notification.notify, like).result(PATIENCE_SECONDS)
+        return await take(server, session, envelope)
+
+    inbox.handle_DATA = take_while_it_comes_again
     notification.notify(like)
 
     assert len(inbox.mails) == 1
+    assert len(take_all(deferred)) == 1
+
+
+def test_an_address_on_file_that_no_mail_can_have_costs_one_refusal(
+    notification, addresses, inbox, like, caplog
+):
+    address = "=?utf-8?q?victim=40other.example=2C?=@example.com"
+    addresses["/users/alice"] = httpx.Response(200, json={"username": "alice", "email": address})
+
+    notification.notify(like)
+
+    assert inbox.mails == []
+    assert [record.levelname for record in caplog.records if "not tried again" in record.message] == [
+        "WARNING"
+    ]
+
+
+def outcomes(caplog, post_id):
+    """What the log says became of the mails about this post."""
+    return [
+        record.getMessage().partition(": ")[2]
+        for record in caplog.records
+        if f"mail liked, post_id={post_id} username=bob recipient=alice: " in record.getMessage()
+    ]
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_the_log_says_that_a_mail_is_sent_and_once_only(notification, like, log, post_id):
+    for _ in range(2):
+        notification.notify(like)
+
+    assert outcomes(log, post_id) == ["sent", "not sent, it was mailed already"]
+
+
+def test_the_log_says_that_a_mail_has_no_address(notification, addresses, like, log, post_id):
+    addresses["/users/alice"] = httpx.Response(200, json={"username": "alice", "email": None})
+
+    notification.notify(like)
+
+    assert outcomes(log, post_id) == ["not sent, there is no address"]
+
+
+def test_the_log_says_that_a_like_was_removed_before_its_mail(store, notification, like, log, post_id):
+    store.unlike(post_id, "bob")
+
+    notification.notify(like)
+
+    assert outcomes(log, post_id) == ["not sent, the like was removed"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        ("550 5.1.1 no such user", "not tried again, RCPT: 550 5.1.1 no such user"),
+        ("451 4.7.1 greylisted", "deferred until .+00:00, RCPT: 451 4.7.1 greylisted"),
+    ],
+)
+def test_the_log_says_why_a_mail_is_not_taken(notification, inbox, like, log, post_id, reply, outcome):
+    inbox.to_recipient = reply
+
+    notification.notify(like)
+
+    [said] = outcomes(log, post_id)
+    assert re.fullmatch(outcome, said)
 
 
 @pytest.mark.parametrize("place", ["to_recipient", "to_mail"])
@@ -560,7 +737,7 @@ def test_a_mail_in_doubt_is_not_tried_again(notification, inbox, like):
 @pytest.mark.parametrize("code", ["451", "550"])
 def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog, place, code):
     caplog.set_level(logging.DEBUG)
-    setattr(inbox, place, f"{code} alice@example.com says no to {TEXT}")
+    setattr(inbox, place, f"{code} alice@example.com says no")
     try:
         notification.notify(like)
     except MailServerUnavailable as exc:
@@ -582,24 +759,20 @@ def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog
     ],
 )
 def test_a_crash_in_the_notification_never_doubles_a_mail(
-    store, users_client, mail_server, inbox, like, step, moment, mails
+    store, users_client, notifier, inbox, like, step, moment, mails
 ):
-    crashing = Notifier(
-        CrashesOnce(store, step, moment), CrashesOnce(users_client, step, moment), mail_server
-    )
+    crashing = notifier(store=CrashesOnce(store, step, moment), users=CrashesOnce(users_client, step, moment))
     with pytest.raises(Crash):
         crashing.notify(like)
 
-    Notifier(store, users_client, mail_server).notify(like)
+    notifier().notify(like)
 
     assert len(inbox.mails) == mails
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_claim_whose_answer_was_lost_ends_in_one_mail(
-    store, users_client, mail_server, inbox, like, moment
-):
-    notification = Notifier(CrashesOnce(store, "claim", moment), users_client, mail_server)
+def test_a_claim_whose_answer_was_lost_ends_in_one_mail(store, notifier, inbox, like, moment):
+    notification = notifier(store=CrashesOnce(store, "claim", moment))
     with pytest.raises(Crash):
         notification.notify(like)
 
@@ -611,9 +784,9 @@ def test_a_claim_whose_answer_was_lost_ends_in_one_mail(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_mail_that_waits_is_sent_although_its_claim_could_not_be_released(
-    store, users_client, mail_server, inbox, like, moment
+    store, notifier, inbox, like, moment
 ):
-    notification = Notifier(CrashesOnce(store, "release", moment), users_client, mail_server)
+    notification = notifier(store=CrashesOnce(store, "release", moment))
     inbox.to_mail = "451 later"
     with pytest.raises(Crash):
         notification.notify(like)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event
@@ -19,6 +20,7 @@ import greenstalk
 import pytest
 import server_processes
 
+from common.fields import new_id
 from common.jobs.queue import JobQueue
 from likes_service import service, workers
 from likes_service.models import NOTIFY_TUBE, VALIDATE_TUBE
@@ -26,7 +28,8 @@ from likes_service.service import Likes
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 from tests.instances import instance, snapshot_of
-from tests.likes_service.conftest import settings, take_all
+from tests.likes_service.conftest import LATER, NOW, settings, take_all
+from tests.likes_service.scripted_smtp import END, GREETING, ScriptedServer, scripted_server
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.tubes import is_empty, job
 
@@ -85,7 +88,18 @@ def suite() -> Iterator[Suite]:
 
 
 @pytest.fixture
-def given(suite, redis_url, beanstalkd_port, smtp_port) -> LikesSettings:
+def scripted() -> Iterator[ScriptedServer]:
+    """The mail server of a test that asks for it, instead of the inbox."""
+    with scripted_server() as server:
+        yield server
+
+
+@pytest.fixture
+def given(request, suite, redis_url, beanstalkd_port) -> LikesSettings:
+    is_scripted = "scripted" in request.fixturenames
+    smtp_port = (
+        request.getfixturevalue("scripted").port if is_scripted else request.getfixturevalue("smtp_port")
+    )
     given = settings(
         redis_url=redis_url, beanstalkd_port=beanstalkd_port, smtp_host="127.0.0.1", smtp_port=smtp_port
     )
@@ -224,6 +238,7 @@ def worker(given, suite, log) -> Iterator[Callable[..., Process]]:
         "BEANSTALKD_PORT": str(given.beanstalkd_port),
         "SMTP_HOST": given.smtp_host,
         "SMTP_PORT": str(given.smtp_port),
+        "SMTP_RETRY_SECONDS": "1",
     }
     with ExitStack() as stack:
 
@@ -340,6 +355,122 @@ def test_two_workers_of_each_kind_mail_each_like_once(given, raw_tubes, worker, 
     eventually(lambda: len(inbox.mails) >= 30 and is_empty(raw_tubes, VALIDATE_TUBE, NOTIFY_TUBE))
 
     assert sorted(mail["Subject"].split()[0] for mail in inbox.mails) == sorted(likers)
+
+
+@pytest.fixture
+def authors(suite) -> Callable[[str], UUID]:
+    """Makes a post of this author's, who has an address."""
+
+    def write(author: str) -> UUID:
+        post_id = new_id()
+        suite.answers[f"/posts/id/{post_id}"] = {"id": str(post_id), "username": author, "text": "Hello"}
+        suite.answers[f"/users/{author}"] = {"username": author, "email": f"{author}@example.com"}
+        return post_id
+
+    return write
+
+
+def recipients(server: ScriptedServer) -> list[str]:
+    return [str(message_from_bytes(mail)["To"]) for mail in server.mails]
+
+
+@pytest.fixture
+def waiting_mails(raw_tubes) -> Iterator[Callable[[], int]]:
+    """How many mails wait for their time; they are gone after the test."""
+    raw_tubes.use(NOTIFY_TUBE)
+    yield lambda: int(raw_tubes.stats_tube(NOTIFY_TUBE)["current-jobs-delayed"])
+    with suppress(greenstalk.NotFoundError):
+        while True:
+            raw_tubes.delete(raw_tubes.peek_delayed())
+
+
+def test_a_deferred_mail_waits_alone(given, tubes, scripted, authors, waiting_mails):
+    scripted.says["TO:<ALICE@EXAMPLE.COM>"] = "451 4.7.1 greylisted"
+    posts = [authors(author) for author in ("alice", "carol", "alice", "daisy")]
+    with at_work(given), liking(given) as likes:
+        for post in posts:
+            likes.like(post, "bob")
+        eventually(lambda: len(scripted.mails) == 2 and waiting_mails() == 2)
+
+    assert sorted(recipients(scripted)) == ["carol@example.com", "daisy@example.com"]
+    assert scripted.reached.count("TO:<ALICE@EXAMPLE.COM>") == 2
+
+
+def test_a_deferred_mail_arrives_after_its_pause(given, tubes, scripted, authors):
+    scripted.says["TO:<ALICE@EXAMPLE.COM>"] = "451 4.7.1 greylisted"
+    given = given.model_copy(update={"smtp_retry_seconds": 1})
+    with at_work(given), liking(given) as likes:
+        likes.like(authors("alice"), "bob")
+        eventually(lambda: scripted.reached.count("TO:<ALICE@EXAMPLE.COM>") > 1)
+        del scripted.says["TO:<ALICE@EXAMPLE.COM>"]
+        eventually(lambda: scripted.mails)
+
+    assert recipients(scripted) == ["alice@example.com"]
+
+
+def test_a_recipient_that_the_server_is_slow_to_check_holds_up_no_other(given, tubes, scripted, authors):
+    check = scripted.wait_at("TO:<ALICE@EXAMPLE.COM>")
+    with at_work(given), liking(given) as likes:
+        likes.like(authors("alice"), "bob")
+        eventually(lambda: "TO:<ALICE@EXAMPLE.COM>" in scripted.reached)
+        likes.like(authors("carol"), "bob")
+        eventually(lambda: recipients(scripted) == ["carol@example.com"])
+        check.set()
+        eventually(lambda: len(scripted.mails) == 2)
+
+
+def test_a_worker_keeps_a_job_for_as_long_as_the_mail_server_takes(
+    given, raw_tubes, scripted, store, authors, monkeypatch
+):
+    monkeypatch.setattr(workers, "TOUCH_SECONDS", 0.2)
+    check = scripted.wait_at("RCPT")
+    post = authors("alice")
+    store.like(post, "bob", NOW, LATER)
+    liked = {"kind": "liked", "post_id": str(post), "username": "bob", "author": "alice", "text": "-"}
+    raw_tubes.use(NOTIFY_TUBE)
+    number = raw_tubes.put(job(liked), ttr=4)
+    with at_work(given, BOTH[1:]):
+        eventually(lambda: raw_tubes.stats_job(number)["age"] > 5)
+        eventually(lambda: 1 < raw_tubes.stats_job(number)["time-left"] <= 4)
+        check.set()
+        eventually(lambda: is_empty(raw_tubes, NOTIFY_TUBE))
+
+    assert len(scripted.mails) == 1
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("step", [GREETING, "EHLO", "RCPT", "DATA"])
+def test_a_worker_that_is_stopped_while_the_mail_server_lets_it_wait_leaves_the_mail_to_another(
+    given, scripted, worker, raw_tubes, authors, step
+):
+    wait = scripted.wait_at(step)
+    stopped = worker("notification")
+    with at_work(given, BOTH[:1]), liking(given) as likes:
+        likes.like(authors("alice"), "bob")
+        eventually(lambda: step in scripted.reached)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(PATIENCE_SECONDS) == 0
+    wait.set()
+    worker("notification")
+    eventually(lambda: scripted.mails and is_empty(raw_tubes, NOTIFY_TUBE))
+
+    assert recipients(scripted) == ["alice@example.com"]
+
+
+@pytest.mark.kills
+def test_a_worker_that_is_stopped_when_the_mail_is_out_sends_no_second(
+    given, scripted, worker, raw_tubes, authors
+):
+    scripted.wait_at(END)
+    stopped = worker("notification")
+    with at_work(given, BOTH[:1]), liking(given) as likes:
+        likes.like(authors("alice"), "bob")
+        eventually(lambda: scripted.mails)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(PATIENCE_SECONDS) == 0
+
+    assert is_empty(raw_tubes, NOTIFY_TUBE)
+    assert recipients(scripted) == ["alice@example.com"]
 
 
 JUNK = [b"", b"[]", b"\xff\xfe", b"x" * 65535, b"[" * 60000, job({"post_id": "1"}), job({"kind": "liked"})]
