@@ -129,11 +129,11 @@ def dynamodb(data: Path, port: int) -> Server:
     )
 
 
-def mail(data: Path, port: int) -> Server:
+def mail(data: Path, port: int, handler: str = "aiosmtpd.handlers.Mailbox") -> Server:
     """Catches every mail into a Maildir: a file each, below `new`."""
     mailbox.Maildir(data)
     command = [sys.executable, "-m", "aiosmtpd", "-n", "-l", f"{HOST}:{port}"]
-    command += ["-c", "aiosmtpd.handlers.Mailbox", str(data)]
+    command += ["-c", handler, str(data)]
     return _start("mail", port, command, data, lambda: socket.create_connection((HOST, port), 1).close())
 
 

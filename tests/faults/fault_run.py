@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal
 
+from likes_service.workers import MAX_SESSIONS
 from tests.faults.checker import Checker, are_jobs_done
 from tests.faults.history import Answer, History
 from tests.faults.load import Load
@@ -40,6 +41,7 @@ NEEDS = {
     "ask": {"polls", "dynamodb"},
     "vote": {"polls", "dynamodb"},
 }
+UNDO = {"kill": "start", "stop": "start", "hang": "resume", "defer": "accept"}
 # A POST that was under way may have had its effect: the gateway must not send it again.
 NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
 
@@ -48,7 +50,7 @@ NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
 class Fault:
     """Something that is done to some parts at once, and undone some seconds later."""
 
-    verb: Literal["kill", "hang", "stop"]
+    verb: Literal["kill", "hang", "stop", "defer"]
     processes: tuple[str, ...]
     seconds: float = 2
 
@@ -95,6 +97,7 @@ QUICK = [
     Fault("hang", ("timelines_worker",), 4),
     *(Fault("kill", (store,)) for store in ("postgres", "redis", "beanstalkd", "mail")),
     *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
+    Fault("defer", ("mail",), 7),
     # The stand-in keeps nothing over a kill.
     Fault("stop", ("dynamodb",)),
     *ROLLING_RESTART,
@@ -221,7 +224,7 @@ class FaultRun:
         Event().wait(fault.seconds)
         reverted = time.monotonic()
         for process in processes:
-            process.resume() if fault.verb == "hang" else process.start()
+            getattr(process, UNDO[fault.verb])()
         eventually(lambda: self._is_answered(fault.concerned(), reverted, history))
         answering = time.monotonic()
         eventually(self._suite.is_whole)
@@ -251,8 +254,9 @@ class FaultRun:
 def in_hand(events: Iterable[FaultEvent]) -> int:
     """How many mails may have been in hand when their worker died, or the server that they were handed to."""
     mailing = {"likes_notification_worker", "mail"}
-    return sum(
-        event.fault.verb != "stop" and not mailing.isdisjoint(event.fault.processes) for event in events
+    return MAX_SESSIONS * sum(
+        event.fault.verb in ("kill", "hang") and not mailing.isdisjoint(event.fault.processes)
+        for event in events
     )
 
 

@@ -12,11 +12,19 @@ import server_processes
 import suite
 
 from tests import plain_http
+from tests.faults.mail_server import ACCEPT, DEFER
 from tests.polling import PATIENCE_SECONDS, eventually
 
 LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
 WORKERS = tuple(line.name for line in LINES if line.port is None)
+
+
+def mail(data: Path, port: int) -> server_processes.Server:
+    return server_processes.mail(data, port, "tests.faults.mail_server.DeferringMailbox")
+
+
+STARTERS = [mail if start is server_processes.mail else start for start in server_processes.STARTERS]
 
 
 class Process:
@@ -40,6 +48,13 @@ class Process:
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def defer(self) -> None:
+        """The mail server only."""
+        self._running.send_signal(DEFER)
+
+    def accept(self) -> None:
+        self._running.send_signal(ACCEPT)
 
     def stop(self) -> None:
         """As an operator does. A process that does not end is a failure of its own."""
@@ -109,11 +124,11 @@ class Suite:
 
     @staticmethod
     def _names() -> Iterator[str]:
-        yield from ("registry", "gateway", *(start.__name__ for start in server_processes.STARTERS))
+        yield from ("registry", "gateway", *(start.__name__ for start in STARTERS))
         yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
 
     def _launches(self) -> Iterator[tuple[str, Callable[[], "subprocess.Popen[bytes]"]]]:
-        for store in server_processes.STARTERS:
+        for store in STARTERS:
             yield store.__name__, self._store(store)
         for line in LINES:
             for name in (f"{line.name}.1", f"{line.name}.2") if line.name in SERVICES else (line.name,):
@@ -126,6 +141,6 @@ class Suite:
         return lambda: start(self.data / "stores" / name, self.ports[name])._process
 
     def _process(self, name: str, line: suite.Line) -> Callable[[], "subprocess.Popen[bytes]"]:
-        # The load is one machine's, and meant to be.
-        variables = suite.locations(self.ports) | {"RATE_LIMIT": "off"}
+        # The load is one machine's, and meant to be. Deferred mails arrive while the run lasts.
+        variables = suite.locations(self.ports) | {"RATE_LIMIT": "off", "SMTP_RETRY_SECONDS": "2"}
         return lambda: line.start(self.data / f"{name}.log", variables, self.ports.get(name))

@@ -65,5 +65,9 @@ def test_no_process_meets_what_it_does_not_expect(report: Report) -> None:
     assert report.bugs == []
 
 
+def test_mails_are_deferred(report: Report) -> None:
+    assert "deferred until" in dict(report.logs)["likes_notification_worker"]
+
+
 def test_everybody_is_told_of_the_likes_of_their_posts(report: Report) -> None:
     assert report.unnotified == []
