@@ -20,6 +20,12 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     store.add_missing([Post.model_validate(job.open()) for job in jobs])
 
 
+def ready(store: TimelinesStore) -> None:
+    """Make the store ready to take posts. Raises the store's outages."""
+    store.prepare()
+    store.ping()
+
+
 def store_posts(settings: TimelinesSettings, stop: Event) -> None:
     """Store what was accepted for later until `stop` is set."""
     with (
@@ -27,8 +33,9 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         closing(TimelinesStore.connect(settings.database)) as store,
     ):
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
-        prepare(store.prepare, store.outages, stop)
-        work(queue, partial(save, store), store.outages, stop, BATCH, delete_keys)
+        get_ready = partial(ready, store)
+        prepare(get_ready, store.outages, stop)
+        work(queue, partial(save, store), store.outages, stop, BATCH, delete_keys, get_ready)
 
 
 def main() -> None:

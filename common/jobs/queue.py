@@ -116,6 +116,14 @@ class JobQueue:
             return client.stats_job(job.id)["reserves"]
         return 0
 
+    def failures(self, job: Job) -> int:
+        """As attempts, without those that met an outage."""
+        with self._ignoring_lost_lease(job) as client:
+            stats = client.stats_job(job.id)
+            outages: int = greenstalk.DEFAULT_PRIORITY - stats["pri"]
+            return stats["reserves"] - outages
+        return 0
+
     def abandoned(self, job: Job) -> int:
         """How often, since it was last kicked, a worker has reserved this job and then lost it."""
         with self._ignoring_lost_lease(job) as client:
@@ -133,9 +141,11 @@ class JobQueue:
         with self._ignoring_lost_lease(job) as client:
             client.delete(job.id)
 
-    def release(self, job: Job, delay: int) -> None:
+    def release(self, job: Job, delay: int, met_outage: bool = False) -> None:
+        """Give it back for so many seconds. Its priority counts outages: Beanstalkd has no count for them."""
         with self._ignoring_lost_lease(job) as client:
-            client.release(greenstalk.Job(job.id, job.text), delay=delay)
+            priority = client.stats_job(job.id)["pri"] - met_outage
+            client.release(greenstalk.Job(job.id, job.text), priority=max(priority, 0), delay=delay)
 
     def touch(self, job: Job) -> None:
         """Have the job for `TTR_SECONDS` from now."""

@@ -67,15 +67,17 @@ def work(
     stop: Event,
     batch: int = 1,
     periodic: Callable[[], None] | None = None,
+    ready: Callable[[], None] | None = None,
     reminds: bool = True,
 ) -> None:
     """Handle up to `batch` jobs at a time until `stop` is set.
 
     A job that meets an outage is retried, each time later than the last, for
-    as long as the outage lasts. One that fails otherwise is retried a few
-    times and then buried; one that cannot be read is buried at once. Buried
-    jobs are kept, where an operator can look at them and kick them: `reminds`
-    says whether this loop tells of them.
+    as long as the outage lasts; meanwhile `ready` is called until it meets
+    none. A job that fails otherwise is retried a few times and then buried;
+    one that cannot be read is buried at once. Buried jobs are kept, where an
+    operator can look at them and kick them: `reminds` says whether this loop
+    tells of them.
     """
     memory.return_unused()
     remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
@@ -89,6 +91,8 @@ def work(
             if jobs and not _handle(queue, jobs, handle, outages, stop):
                 # The next jobs would meet the same outage, and each would count an attempt.
                 stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
+                if ready:
+                    prepare(ready, outages, stop)
         except QueueUnavailable as exc:
             logger.warning("reconnecting: %s", exc)
             stop.wait(random.uniform(*RECONNECT_SECONDS))
@@ -125,7 +129,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
         handle(jobs)
     except outages as exc:
         for job in jobs:
-            _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS)
+            _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS, met_outage=True)
         return False
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
@@ -152,7 +156,7 @@ def _handle_one_by_one(
 
 def _bury_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
     is_unreadable = isinstance(reason, ValidationError)
-    attempts = queue.attempts(job)
+    attempts = queue.failures(job)
     if is_unreadable or attempts >= MAX_ATTEMPTS:
         # A validation error repeats the input, which must not get into the log.
         why = "it cannot be read" if is_unreadable else f"attempt {attempts} met {reason!r}"
@@ -162,12 +166,12 @@ def _bury_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
         _retry(queue, job, reason, MAX_DELAY_SECONDS)
 
 
-def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int) -> None:
+def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int, met_outage: bool = False) -> None:
     attempts = queue.attempts(job)
     delay = min(2**attempts, max_delay)
     delay = random.randint((delay + 1) // 2, delay)
     logger.warning("job %d: attempt %d met %r, again in %d s", job.id, attempts, reason, delay)
-    queue.release(job, delay)
+    queue.release(job, delay, met_outage)
 
 
 class Periodic:

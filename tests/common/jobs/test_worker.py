@@ -105,6 +105,51 @@ def test_an_outage_is_tried_again_and_never_buried(
     eventually(lambda: len(tries) == worker.MAX_ATTEMPTS + 3 and _is_empty(tube))
 
 
+def test_an_outage_uses_up_no_attempt(
+    queue: JobQueue, tube, running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MAX_OUTAGE_DELAY_SECONDS", 0)
+    monkeypatch.setattr(worker, "MAX_DELAY_SECONDS", 0)
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", (0, 0))
+    tries: list[int] = []
+
+    def handle(jobs: Sequence[Job]) -> None:
+        tries.append(_number(jobs[0]))
+        raise Away if len(tries) <= worker.MAX_ATTEMPTS else RuntimeError("a bug")
+
+    queue.put(Number(number=1))
+    running(handle)
+
+    eventually(lambda: tube.stats_tube(TUBE)["current-jobs-buried"] == 1)
+    assert len(tries) == 2 * worker.MAX_ATTEMPTS
+
+
+def test_no_job_is_reserved_until_the_worker_is_ready_again(
+    queue: JobQueue, tube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "OUTAGE_PAUSE_SECONDS", (0, 0))
+    monkeypatch.setattr(worker, "RECONNECT_SECONDS", (0, 0))
+    for number in range(2):
+        queue.put(Number(number=number))
+    stop = Event()
+    handled: list[int] = []
+    readiness: list[None] = []
+
+    def handle(jobs: Sequence[Job]) -> None:
+        handled.append(_number(jobs[0]))
+        raise Away
+
+    def ready() -> None:
+        readiness.append(None)
+        if len(readiness) == 20:
+            stop.set()
+        raise Away
+
+    work(queue, handle, (Away,), stop, ready=ready)
+
+    assert handled == [0]
+
+
 def test_a_job_that_keeps_failing_is_buried_after_its_attempts(
     queue: JobQueue, tube, running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
