@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 PING_SECONDS = 1.0
 PREPARE_AGAIN_SECONDS = (0.2, 2.0)
+# What a request was refused for counts for so long, since a ping may not meet it: a full disk, for example.
+REFUSAL_SECONDS = 2.0
 
 Result = TypeVar("Result")
 
@@ -63,6 +67,7 @@ class Dependency:
         self._recheck = asyncio.Event()
         self._ping: Future[str | None] | None = None
         self._warn_of_settings = RepeatedWarning(logger)
+        self._refused_at, self._refusal = -math.inf, ""
 
     async def __aenter__(self) -> Self:
         # It belongs to an event loop, and a test's app may live in several, one after the other.
@@ -101,6 +106,8 @@ class Dependency:
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
             return Condition(is_healthy=False, reason=_reason(exc))
+        if time.monotonic() < self._refused_at + REFUSAL_SECONDS:
+            return Condition(is_healthy=False, reason=self._refusal, warning=warning)
         if not self._is_prepared:
             return Condition(is_healthy=False, reason="is being prepared", warning=warning)
         return Condition(is_healthy=True, warning=warning)
@@ -119,6 +126,8 @@ class Dependency:
     async def _respond_503(self, request: Request, exc: Exception) -> Response:
         self._report(exc)
         self._recheck.set()
+        if isinstance(exc, CannotServe):
+            self._refused_at, self._refusal = time.monotonic(), str(exc)
         if isinstance(exc, CredentialsRejected):
             detail = f"This service is misconfigured: {self.name} rejects its credentials."
             return render(Unavailable(f"{self.name}_unavailable", detail))

@@ -23,6 +23,10 @@ class ShelfAway(Exception):
     """The shelf cannot be reached."""
 
 
+class ShelfFull(CannotServe, ShelfAway):
+    """The shelf is there, but takes nothing."""
+
+
 class SpareAway(Exception):
     """The spare one cannot be reached."""
 
@@ -156,6 +160,18 @@ def test_health_says_why_something_is_unavailable(client: TestClient, shelf: She
     shelf.refuses_with = CannotServe("is read-only")
 
     assert client.get("/health").json()["reasons"] == {"shelf": "is read-only"}
+
+
+def test_health_knows_for_a_moment_why_a_request_was_refused(
+    client: TestClient, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependency, "REFUSAL_SECONDS", 3600)
+    eventually(lambda: _is(client, "ok"))
+    shelf.refuses_with = ShelfFull("is full")
+    client.get("/book")
+    shelf.refuses_with = None
+
+    assert client.get("/health").json()["reasons"] == {"shelf": "is full"}
 
 
 def test_health_warns_of_a_setting_that_endangers_data(client: TestClient, shelf: Shelf) -> None:
