@@ -27,7 +27,7 @@ from bench.load import Load, request
 from bench.processes import Processes
 from bench.report import progress, table
 from common.fields import new_id
-from common.postgres.database import database_url
+from common.postgres.url import database_url
 from common.settings import PostgresSettings
 from likes_service.store import LIKERS, POPULAR, LikesStore
 from polls_service.models import NewPoll

@@ -60,7 +60,7 @@ def metadata(service: str) -> MetaData:
 
 def compare(url: URL, migrations: Path, tables: MetaData) -> MigrationScript:
     """What lacks between all migrations, applied to this database, and the tables."""
-    database = Database.connect(url)
+    database = Database.connect(url, MetaData())
     try:
         database.prepare(migrations)
         with database.autocommit() as connection:

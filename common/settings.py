@@ -93,7 +93,6 @@ EMPTY_IS_A_VALUE = object()
 LOWERCASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 HttpUrl = Annotated[str, url("http", "https")]
-PostgresUrl = Annotated[str, url("postgresql", "postgres", "postgresql+psycopg2")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PORT: TypeAdapter[int] = TypeAdapter(Port)
 Host = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]

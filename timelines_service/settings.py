@@ -2,8 +2,8 @@
 
 from sqlalchemy import URL
 
-from common.postgres.database import database_url
-from common.settings import BeanstalkdSettings, PostgresSettings, PostgresUrl, ServiceSettings
+from common.postgres.url import PostgresUrl, database_url
+from common.settings import BeanstalkdSettings, PostgresSettings, ServiceSettings
 
 
 class TimelinesSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Post
-from timelines_service.tables import idempotency_keys, posts
+from timelines_service.tables import idempotency_keys, metadata, posts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -115,7 +115,7 @@ class TimelinesStore:
 
     @classmethod
     def connect(cls, url: URL) -> Self:
-        return cls(Database.connect(url))
+        return cls(Database.connect(url, metadata))
 
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)

@@ -7,6 +7,7 @@ metadata = MetaData()
 # Names are compared byte by byte: a home timeline compares thousands of them.
 NAME = Text(collation="C")
 
+# `rights` are what the store needs on a table: the service is unhealthy without them.
 posts = Table(
     "posts",
     metadata,
@@ -14,6 +15,7 @@ posts = Table(
     Column("username", NAME, nullable=False),
     Column("text", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT"]},
 )
 # A user's posts, newest first; a home timeline looks at nothing else to find its page.
 Index("posts_newest", posts.c.username, posts.c.id.desc())
@@ -27,5 +29,6 @@ idempotency_keys = Table(
     Column("fingerprint", Text, nullable=False),
     Column("post_id", Uuid, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 Index("idempotency_keys_oldest", idempotency_keys.c.created_at)

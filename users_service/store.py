@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from common.postgres.database import Database
 from users_service import errors
 from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile
-from users_service.tables import follows, users
+from users_service.tables import follows, metadata, users
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -70,7 +70,7 @@ class UsersStore:
 
     @classmethod
     def connect(cls, url: URL) -> Self:
-        return cls(Database.connect(url))
+        return cls(Database.connect(url, metadata))
 
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)

@@ -16,6 +16,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+# `rights` are what the store needs on a table: the service is unhealthy without them.
 users = Table(
     "users",
     metadata,
@@ -27,6 +28,7 @@ users = Table(
     Column("followees", Integer, nullable=False, server_default="0"),
     # Counts the changes of the list of followees, so that an unchanged list is recognised without reading it.
     Column("followees_version", BigInteger, nullable=False, server_default="0"),
+    info={"rights": ["SELECT", "INSERT", "UPDATE"]},
 )
 Index("users_email_key", func.lower(users.c.email), unique=True)
 
@@ -36,6 +38,7 @@ follows = Table(
     Column("follower", Text, ForeignKey("users.username", name="follows_follower_fkey"), primary_key=True),
     Column("followee", Text, ForeignKey("users.username", name="follows_followee_fkey"), primary_key=True),
     Column("position", BigInteger, Identity(always=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
 # The list of followees, newest first, without a look at the table.
 Index("follows_newest", follows.c.follower, follows.c.position.desc(), postgresql_include=["followee"])

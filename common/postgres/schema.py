@@ -1,20 +1,48 @@
-"""Creates the database, and decides whether to migrate it."""
+"""Creates the database and what is missing in it, decides whether to migrate it, checks its use."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from psycopg2 import errors, sql
 from sqlalchemy import (
     Connection,
+    MetaData,
     column,
+    inspect,
     select,
     table,
     text,
 )  # fmt: skip
 
+from common.postgres.connection import connect
+from common.postgres.deadline import deadline_in
+from common.postgres.outages import PostgresCannotServe
+
 # Any number will do, as long as nothing else in the database takes it.
 MIGRATION_LOCK = 0x6D6963726F
+# On a slow disk; the server goes on, so that the next attempt finds the database.
+CREATE_SECONDS = 30
+# Another process may be migrating for longer: then this one asks again.
+LOCK_SECONDS = 10
+
+# to_regclass finds what this user may look up without a schema's name.
+USABLE = text("""
+    WITH needed AS (
+        SELECT name, "right"
+        FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS one (name, "right")
+    )
+    SELECT
+        pg_is_in_recovery(),
+        current_setting('transaction_read_only') = 'on',
+        ARRAY(SELECT DISTINCT name FROM needed WHERE to_regclass(name) IS NULL),
+        ARRAY(
+            SELECT "right" || ' on ' || name FROM needed
+            WHERE NOT has_table_privilege(to_regclass(name), "right")
+        ),
+        current_setting('server_encoding')
+""")
 
 
 class SchemaNotReady(Exception):
@@ -35,13 +63,43 @@ def transaction(connection: Connection) -> Iterator[None]:
             driver.autocommit = True
 
 
-def create_database(connection: Connection, name: str) -> None:
-    # CREATE DATABASE has no IF NOT EXISTS, and fails while another one runs: hence the lock.
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
-    exists = text("SELECT 1 FROM pg_database WHERE datname = :name")
-    if connection.execute(exists, {"name": name}).first() is None:
-        quoted = connection.dialect.identifier_preparer.quote(name)
-        connection.execute(text(f"CREATE DATABASE {quoted}"))
+def create_database(parameters: Mapping[str, str]) -> None:
+    """Create the database that these parameters of libpq name. Every server has `postgres`.
+
+    Two processes may do it at once, and one of them fails. A lock would not do: behind a pooler, it stays.
+    """
+    name = parameters["dbname"]
+    with (
+        deadline_in(CREATE_SECONDS),
+        closing(connect({**parameters, "dbname": "postgres"}, CREATE_SECONDS)) as connection,
+    ):
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+            if cursor.fetchone() is None:
+                with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
+def wait_in_turn(connection: Connection) -> None:
+    """Until the transaction ends, no other process migrates. Raises OperationalError when one takes long."""
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+
+
+def create_schema_if_missing(connection: Connection) -> None:
+    if connection.execute(text("SELECT current_schema()")).scalar() is None:
+        connection.execute(text("CREATE SCHEMA IF NOT EXISTS public"))
+
+
+def create_missing_tables(connection: Connection, tables: MetaData) -> list[str]:
+    """Create those that a migration had made and that are gone since; returns their names."""
+    inspector = inspect(connection)
+    missing = [table for table in tables.sorted_tables if not inspector.has_table(table.name)]
+    tables.create_all(connection, missing)
+    return [table.name for table in missing]
 
 
 def is_up_to_date(connection: Connection, migrations: Path, version_table: str) -> bool:
@@ -52,3 +110,23 @@ def is_up_to_date(connection: Connection, migrations: Path, version_table: str) 
     found = connection.execute(select(column("version_num")).select_from(table(version_table))).scalar()
     newest = max(path.name for path in (migrations / "versions").glob("*.py"))
     return found == newest.partition("_")[0]
+
+
+def check(connection: Connection, tables: MetaData) -> str | None:
+    """Raise PostgresCannotServe unless these tables can be used. Returns a warning of what harms, if any."""
+    needed = [(one.name, right) for one in tables.sorted_tables for right in one.info.get("rights", ())]
+    values = {"names": [name for name, _ in needed], "rights": [right for _, right in needed]}
+    is_standby, is_read_only, missing, denied, encoding = connection.execute(USABLE, values).one()
+    for is_so, reason in (
+        (is_standby, "is a standby, and read-only"),
+        (is_read_only, "is read-only"),
+        (missing, f"lacks the tables {', '.join(missing)}"),
+        (denied, f"does not grant {', '.join(denied)}"),
+    ):
+        if is_so:
+            raise PostgresCannotServe(reason)
+    return (
+        None
+        if encoding == "UTF8"
+        else f"the encoding is {encoding}, and not UTF8: it cannot store every text"
+    )

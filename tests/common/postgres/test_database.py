@@ -14,15 +14,16 @@ from pathlib import Path
 import psycopg2
 import pytest
 import server_processes
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError
 
 from common.errors import CredentialsRejected
 from common.postgres import database as module
 from common.postgres import deadline
-from common.postgres.database import Database, database_url
+from common.postgres.database import Database
 from common.postgres.schema import SchemaNotReady
+from common.postgres.url import database_url
 from common.settings import PostgresSettings
 from tests.hung_server import count_waits, hung_server
 from tests.polling import PATIENCE_SECONDS, eventually
@@ -45,6 +46,8 @@ MAKE_THINGS = 'op.create_table("things", sa.Column("name", sa.Text, primary_key=
 
 NAMES = text("SELECT name FROM things ORDER BY name")
 
+NO_TABLES = MetaData()
+
 numbers = count()
 
 
@@ -60,8 +63,8 @@ def connect(url: URL) -> Iterator[Callable[..., Database]]:
     """Makes databases, which are closed in the end."""
     made: list[Database] = []
 
-    def connect(given: URL | None = None) -> Database:
-        made.append(Database.connect(given or url))
+    def connect(given: URL | None = None, tables: MetaData = NO_TABLES) -> Database:
+        made.append(Database.connect(given or url, tables))
         return made[-1]
 
     yield connect
@@ -163,9 +166,9 @@ def test_several_processes_may_prepare_at_once(url: URL, connect, migrations: Pa
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from sqlalchemy import make_url
+        from sqlalchemy import MetaData, make_url
         from common.postgres.database import Database
-        database = Database.connect(make_url(sys.argv[1]))
+        database = Database.connect(make_url(sys.argv[1]), MetaData())
         sys.stdin.read()
         database.prepare(Path(sys.argv[2]))
     """)
@@ -418,20 +421,3 @@ def test_an_error_does_not_tell_what_was_said(database: Database) -> None:
         database.rows(statement, {"word": "secret"})
 
     assert "secret" not in f"{caught.value}{caught_by_driver.value}"
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        (None, "postgresql+psycopg2://postgres:p%40ss%2Fword@db.example:5433/things"),
-        ("postgresql://u:p@h:1/other", "postgresql+psycopg2://u:p@h:1/other"),
-        ("postgres://u:p@h/other?sslmode=require", "postgresql+psycopg2://u:p@h/other?sslmode=require"),
-        ("postgresql://u:p@h", "postgresql+psycopg2://u:p@h/things"),
-    ],
-)
-def test_a_url_given_whole_wins_over_its_parts(override: str | None, expected: str) -> None:
-    settings = PostgresSettings(_env_file=None, db_host="db.example", db_port=5433, db_password="p@ss/word")
-
-    url = database_url(settings, override, "things")
-
-    assert url.render_as_string(hide_password=False) == expected
