@@ -21,10 +21,9 @@ from sqlalchemy import (
     Executable,
     MetaData,
     create_engine,
-    event,
     text,
 )  # fmt: skip
-from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from common import memory
@@ -61,8 +60,7 @@ class Database:
         self._obstacle: Exception | None = SchemaNotReady("the database has not been prepared yet")
         self._breaker = CircuitBreaker("PostgreSQL")
         self._sql = cache(self._compile)
-        self._are_connections_spoiled = False
-        event.listen(engine, "checkout", self._renew_if_spoiled)
+        self._generation = 0
 
     @classmethod
     def connect(cls, url: URL, tables: MetaData) -> Self:
@@ -114,17 +112,18 @@ class Database:
         """A connection that goes when it is spoiled, and all that were opened before it with it."""
         with told_apart(self._url), self._engine.connect() as connection:
             try:
+                self._renew_if_spoiled(connection)
                 yield connection
             except (psycopg2.Error, DBAPIError, PostgresCannotServe) as exc:
                 if spoils_connections(exc):
                     connection.invalidate()
-                    self._are_connections_spoiled = True
+                    self._generation += 1
                 raise
 
-    def _renew_if_spoiled(self, *_: object) -> None:
-        if self._are_connections_spoiled:
-            self._are_connections_spoiled = False
-            raise InvalidatePoolError
+    def _renew_if_spoiled(self, connection: Connection) -> None:
+        """Replace a connection that was opened before another one was spoiled."""
+        while connection.info.setdefault("generation", self._generation) != self._generation:
+            connection.invalidate()
 
     @contextmanager
     def _with_deadline(self) -> Iterator[None]:

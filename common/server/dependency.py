@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PING_SECONDS = 1.0
 PREPARE_AGAIN_SECONDS = (0.2, 2.0)
 # What a request was refused for counts for so long, since a ping may not meet it: a full disk, for example.
-REFUSAL_SECONDS = 2.0
+REFUSAL_SECONDS = 1.0
 
 Result = TypeVar("Result")
 

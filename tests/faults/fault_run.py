@@ -1,4 +1,4 @@
-"""The suite under load, with one part after the other killed, hung, or stopped and started again."""
+"""The suite under load, with one part after the other killed, hung, frozen, or stopped and started again."""
 
 import random
 import time
@@ -41,16 +41,18 @@ NEEDS = {
     "ask": {"polls", "dynamodb"},
     "vote": {"polls", "dynamodb"},
 }
-UNDO = {"kill": "start", "stop": "start", "hang": "resume", "defer": "accept"}
 # A POST that was under way may have had its effect: the gateway must not send it again.
 NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
+
+
+REVERTED_BY = {"kill": "start", "hang": "resume", "stop": "start", "freeze": "thaw", "defer": "accept"}
 
 
 @dataclass(frozen=True)
 class Fault:
     """Something that is done to some parts at once, and undone some seconds later."""
 
-    verb: Literal["kill", "hang", "stop", "defer"]
+    verb: Literal["kill", "hang", "stop", "freeze", "defer"]
     processes: tuple[str, ...]
     seconds: float = 2
 
@@ -98,6 +100,7 @@ QUICK = [
     *(Fault("kill", (store,)) for store in ("postgres", "redis", "beanstalkd", "mail")),
     *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
     Fault("defer", ("mail",), 7),
+    Fault("freeze", ("postgres",), 4),
     # The stand-in keeps nothing over a kill.
     Fault("stop", ("dynamodb",)),
     *ROLLING_RESTART,
@@ -224,7 +227,7 @@ class FaultRun:
         Event().wait(fault.seconds)
         reverted = time.monotonic()
         for process in processes:
-            getattr(process, UNDO[fault.verb])()
+            getattr(process, REVERTED_BY[fault.verb])()
         eventually(lambda: self._is_answered(fault.concerned(), reverted, history))
         answering = time.monotonic()
         eventually(self._suite.is_whole)

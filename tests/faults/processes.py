@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx2
+import psycopg2
 import server_processes
 import suite
 
@@ -82,6 +83,36 @@ class Process:
                 os.kill(pid, number)
 
 
+class PostgresProcess(Process):
+    """PostgreSQL, which may also become read-only, as after a failover to a standby."""
+
+    def __init__(self, port: int, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+        super().__init__("postgres", launch)
+        self._port = port
+
+    def freeze(self) -> None:
+        """Become read-only, and lose every connection."""
+        self._run("ALTER SYSTEM SET default_transaction_read_only = on")
+        self._run("SELECT pg_reload_conf()")
+        mine = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        self._run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+
+    def thaw(self) -> None:
+        """Take writes again; connections that were opened meanwhile stay read-only."""
+        self._run("ALTER SYSTEM RESET default_transaction_read_only")
+        self._run("SELECT pg_reload_conf()")
+
+    def _run(self, statement: str) -> None:
+        with closing(
+            psycopg2.connect(
+                host=server_processes.HOST, port=self._port, user="postgres", password="postgres",
+                dbname="postgres", options="-c default_transaction_read_only=off",
+            )
+        ) as connection:  # fmt: skip
+            connection.autocommit = True
+            connection.cursor().execute(statement)
+
+
 def _descendants(pid: int) -> Iterator[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     for child in children.read_text().split() if children.exists() else ():
@@ -97,6 +128,9 @@ class Suite:
         self.ports = {name: server_processes.free_port() for name in self._names()}
         self.url = f"http://127.0.0.1:{self.ports['gateway']}"
         self.processes = {name: Process(name, launch) for name, launch in self._launches()}
+        self.processes["postgres"] = PostgresProcess(
+            self.ports["postgres"], self._store(server_processes.postgres)
+        )
 
     def start(self) -> None:
         for process in self.processes.values():

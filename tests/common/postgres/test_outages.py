@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from common.errors import CannotServe
 from common.postgres.database import Database
 from common.postgres.schema import SchemaNotReady
 from common.postgres.url import database_url
-from common.settings import PostgresSettings
+from common.settings import THREADS, PostgresSettings
 from tests.polling import eventually
 
 TABLES = MetaData()
@@ -163,6 +164,15 @@ def test_a_connection_that_is_in_use_meanwhile_is_replaced_when_it_is_back(datab
 
     with database.autocommit() as one, database.autocommit() as other:
         assert before not in {each.execute(BACKEND).scalar_one() for each in (one, other)}
+
+
+def test_connections_that_many_threads_spoil_at_once_meet_nothing_else(database: Database) -> None:
+    def spoil(_: int) -> None:
+        with pytest.raises(CannotServe):
+            _raise(database, "25006")
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(spoil, range(20 * THREADS)))
 
 
 def test_what_a_client_has_sent_is_not_in_the_reason(database: Database, operator) -> None:
