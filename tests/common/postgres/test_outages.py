@@ -314,6 +314,13 @@ def test_a_server_that_refuses_a_connection_says_why(
     eventually(lambda: _answers(clerk))
 
 
+def test_a_server_without_the_tls_that_the_url_asks_for_says_so(
+    connect: Callable[[URL], Database], url: URL
+) -> None:
+    with pytest.raises(CannotServe, match="does not offer TLS"):
+        connect(url.update_query_dict({"sslmode": "require"})).ping()
+
+
 def test_a_lock_that_another_holds_is_waited_for_and_no_longer(
     database: Database, connect: Callable[[URL], Database], url: URL
 ) -> None:
