@@ -49,7 +49,7 @@ REFUSALS = {
     r"session is read-only|hot standby mode|session is not read-only": "is not what the URL asks for",
     r"permission denied for database": "does not grant the right to connect",
     r"unsupported startup parameter": "is behind a pooler that refuses the URL's options",
-    r"SSL|certificate|private key": "does not offer TLS as the URL asks for it",
+    r"does not support SSL|certificate|private key": "does not offer TLS as the URL asks for it",
     r"could not translate host name": "has a host name that is unknown",
 }
 # What the server says of a connection with SQLSTATE 28P01 or 28000, and libpq of one without a password.

@@ -44,7 +44,6 @@ NEEDS = {
 # A POST that was under way may have had its effect: the gateway must not send it again.
 NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
 
-
 REVERTED_BY = {"kill": "start", "hang": "resume", "stop": "start", "freeze": "thaw", "defer": "accept"}
 
 
