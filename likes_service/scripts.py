@@ -7,6 +7,9 @@ it is due. An entry whose like stands waits for its validation; an entry
 without a like was undone, and waits for the notification of its liker.
 """
 
+# Changes nothing, but is a write, by a script, that takes memory: refused wherever a like would be.
+PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
+
 LIKE = """
 local likers, liked, popular, outbox = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)

@@ -1,20 +1,20 @@
 """Likes in Redis: who likes a post, what a user likes, which posts are popular, and the outbox."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from common.circuit_breaker import CircuitBreaker, CircuitOpen
-from common.errors import CredentialsRejected
+from common.circuit_breaker import CircuitOpen
+from common.errors import CannotServe, CredentialsRejected
 from likes_service import errors, scripts
+from likes_service.connection import RedisClient
 from likes_service.models import (
     Claim,
     LikedPost,
@@ -37,56 +37,22 @@ SOCKET_TIMEOUT_SECONDS = 1.0
 # For the health check, beside the connections of requests.
 SPARE_CONNECTIONS = 4
 
+NO_EVICTION = "noeviction"
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# Redis answers, but cannot do its work now: full, failing over, writing nothing to its disk, or busy.
-BUSY_REPLY = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
-
-# Of NOAUTH, Redis says to a command of more than ten arguments only this.
-UNAUTHENTICATED = "unauthenticated multibulk"
-
-
-class RedisNotReady(Exception):
-    """Redis is there, but cannot do this now."""
-
-
-class _Client(redis.Redis):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._breaker = CircuitBreaker("Redis")
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        self._breaker.raise_if_open()
-        try:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
-        except redis.TimeoutError:
-            self._breaker.trip()
-            raise
-        except (redis.AuthenticationError, NoPermissionError) as exc:
-            raise self._rejection(exc) from exc
-        except redis.ResponseError as exc:
-            if BUSY_REPLY.search(f"{exc.status_code} {exc}"):
-                raise RedisNotReady(str(exc)) from exc
-            if UNAUTHENTICATED in str(exc):
-                raise self._rejection(exc) from exc
-            raise
-
-    def _rejection(self, exc: Exception) -> CredentialsRejected:
-        url = self.get_connection_kwargs()
-        place = url.get("path") or f"{url.get('host')}:{url.get('port')}"
-        user = url.get("username") or "default"
-        return CredentialsRejected(f"Redis at {place} rejects user {user}: correct REDIS_URL ({exc})")
 
 
 class LikesStore:
     """Every verb is one command or one script, so its views never disagree. Threads may share it."""
 
     outages = (
-        redis.ConnectionError, redis.TimeoutError, RedisNotReady, CredentialsRejected, CircuitOpen,
+        redis.ConnectionError, redis.TimeoutError, NoScriptError, CannotServe, CredentialsRejected,
+        CircuitOpen,
     )  # fmt: skip
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._ping = client.register_script(scripts.PING)
         self._like = client.register_script(scripts.LIKE)
         self._unlike = client.register_script(scripts.UNLIKE)
         self._page = client.register_script(scripts.PAGE)
@@ -101,7 +67,7 @@ class LikesStore:
         """Build the pool, without network activity."""
         # Nothing is sent twice: without a response, the store cannot know whether the script ran.
         return cls(
-            _Client.from_url(
+            RedisClient.from_url(
                 url,
                 protocol=2,
                 decode_responses=True,
@@ -112,8 +78,9 @@ class LikesStore:
             )
         )
 
-    def ping(self) -> None:
-        self._redis.ping()
+    def ping(self) -> str | None:
+        self._ping([POPULAR])
+        return self._data_risks()
 
     def close(self) -> None:
         self._redis.close()
@@ -184,6 +151,18 @@ class LikesStore:
     def release(self, notification: Notification) -> None:
         """It was not mailed after all."""
         self._redis.hdel(_mailed(notification.post_id), f"{notification.kind} {notification.username}")
+
+    def _data_risks(self) -> str | None:
+        try:
+            info = self._redis.info("memory") | self._redis.info("persistence")
+        except self.outages:
+            return None  # A user without the right, or a proxy: likes work all the same.
+        risks = []
+        if (policy := info.get("maxmemory_policy", NO_EVICTION)) != NO_EVICTION:
+            risks.append(f"maxmemory-policy {policy} deletes likes when memory is full: set {NO_EVICTION}")
+        if not info.get("aof_enabled", True):
+            risks.append("without an append-only file, a restart loses likes: set appendonly yes")
+        return "; ".join(risks) or None
 
     def _scored(self, key: str, limit: int, before: UUID | None) -> Iterator[tuple[UUID, int]]:
         found: Sequence[str] | None = self._page([key], [limit, str(before or "")])

@@ -68,6 +68,7 @@ class Dependency:
         self._ping: Future[str | None] | None = None
         self._warn_of_settings = RepeatedWarning(logger)
         self._refused_at, self._refusal = -math.inf, ""
+        self._last_warning: str | None = None
 
     async def __aenter__(self) -> Self:
         # It belongs to an event loop, and a test's app may live in several, one after the other.
@@ -106,6 +107,9 @@ class Dependency:
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
             return Condition(is_healthy=False, reason=_reason(exc))
+        if warning and warning != self._last_warning:
+            logger.warning("%s: %s", self.name, warning)
+        self._last_warning = warning
         if time.monotonic() < self._refused_at + REFUSAL_SECONDS:
             return Condition(is_healthy=False, reason=self._refusal, warning=warning)
         if not self._is_prepared:

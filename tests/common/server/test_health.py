@@ -182,6 +182,17 @@ def test_health_warns_of_a_setting_that_endangers_data(client: TestClient, shelf
     assert (health["status"], health["warnings"]) == ("ok", {"shelf": "forgets books when it is full"})
 
 
+def test_the_log_has_such_a_warning_once(
+    client: TestClient, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    eventually(lambda: _is(client, "ok"))
+    shelf.warning = "forgets books when it is full"
+    for _ in range(3):
+        client.get("/health")
+
+    assert caplog.messages.count("shelf: forgets books when it is full") == 1
+
+
 def test_what_is_missing_at_the_start_is_prepared_when_it_is_there(shelf: Shelf, app: FastAPI) -> None:
     shelf.is_away = True
     with TestClient(app) as client:

@@ -1,0 +1,101 @@
+"""The connection to Redis: what its errors mean, and new connections where it may have moved."""
+
+import logging
+import re
+from typing import Any
+
+import redis
+from redis.exceptions import NoPermissionError, NoScriptError
+from redis.sentinel import MasterNotFoundError
+
+from common.circuit_breaker import CircuitBreaker
+from common.errors import CannotServe, CredentialsRejected
+from common.telemetry.logging import RepeatedWarning
+
+logger = logging.getLogger(__name__)
+
+CLUSTER = "is a node of a cluster, and REDIS_URL must name a single server"
+# Why Redis cannot serve, by what its reply has in it, also where a script meets it.
+REASONS = {
+    "READONLY": "is a read-only replica",
+    "MASTERDOWN": "is a replica without its master",
+    "LOADING": "is loading its data",
+    "OOM": "is out of memory",
+    "MISCONF": "cannot write to its disk",
+    "NOREPLICAS": "has too few replicas",
+    "BUSY": "is busy with a script",
+    "UNKILLABLE": "is busy with a script",
+    "max number of clients": "has as many clients as it takes",
+    "CLUSTERDOWN": CLUSTER,
+    "MOVED": CLUSTER,
+    "ASK": CLUSTER,
+    "TRYAGAIN": CLUSTER,
+    "CROSSSLOT": CLUSTER,
+}
+REASON = re.compile(rf"\b({'|'.join(REASONS)})\b")
+
+# Redis's words for it in a script, and for NOAUTH to a command of more than ten arguments.
+REJECTED = re.compile(r"\bNOAUTH\b|\bNOPERM\b|The user executing the script can't|unauthenticated multibulk")
+
+# A mistake of our scripts, or a key that another program has overwritten: waiting does not help.
+MISTAKE = re.compile(
+    r"\bWRONGTYPE\b|(?<!@)user_script:\d+: |compiling script|(?i:wrong number of arg)|not a valid"
+    r"|syntax error"
+)
+
+
+class RedisClient(redis.Redis):
+    """Raises CannotServe and CredentialsRejected for Redis's error replies, and CircuitOpen after a hang.
+
+    A name may lead to another server by now: whatever the state that a server
+    cannot serve in, the next command goes over a new connection.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._breaker = CircuitBreaker("Redis")
+        self._warn = RepeatedWarning(logger)
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        self._breaker.raise_if_open()
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+        except redis.TimeoutError:
+            self._breaker.trip()
+            self._reconnect()
+            raise
+        except MasterNotFoundError as exc:
+            self._breaker.trip()
+            raise CannotServe("has no master that a sentinel knows") from exc
+        except (redis.ConnectionError, redis.ResponseError, redis.InvalidResponse) as exc:
+            if (error := self._error_for(exc)) is None:
+                raise
+            if isinstance(error, CannotServe):
+                self._reconnect()
+            raise error from exc
+
+    def _error_for(self, exc: redis.RedisError) -> Exception | None:
+        """Our exception for Redis's; None for one that says enough itself."""
+        # redis-py takes the codes that it knows off the text.
+        text = f"{getattr(exc, 'status_code', None) or ''} {exc}".strip()
+        if isinstance(exc, redis.AuthenticationError | NoPermissionError) or REJECTED.search(text):
+            return self._rejection(exc)
+        if found := REASON.search(text):
+            return CannotServe(REASONS[found[1]])
+        # After NOSCRIPT, redis-py loads the script and calls it again.
+        if isinstance(exc, redis.ConnectionError | NoScriptError) or MISTAKE.search(text):
+            return None
+        # From a proxy without a Redis behind it, for example. It may name addresses: only the log has it.
+        self._warn(f"Redis responds: {text}")
+        return CannotServe("responds with an error, which is in the log")
+
+    def _reconnect(self) -> None:
+        self.connection_pool.disconnect(inuse_connections=False)
+        # Those in use are replaced when their command is done.
+        self.connection_pool.update_active_connections_for_reconnect()
+
+    def _rejection(self, exc: Exception) -> CredentialsRejected:
+        url = self.get_connection_kwargs()
+        place = url.get("path") or f"{url.get('host')}:{url.get('port')}"
+        user = url.get("username") or "default"
+        return CredentialsRejected(f"Redis at {place} rejects user {user}: correct REDIS_URL ({exc})")
