@@ -57,8 +57,10 @@ def environment() -> dict[str, str]:
 
 
 def expected(variables: Environment) -> list[Expected]:
-    """Every backing server that these variables ask for, but AWS's own DynamoDB."""
-    needed = [_redis(variables), _beanstalkd(variables)]
+    """Every backing server that these variables ask for, but AWS's DynamoDB and a Redis behind sentinels."""
+    needed = [_beanstalkd(variables)]
+    if "+sentinel://" not in variables.get("REDIS_URL", ""):
+        needed.append(_redis(variables))
     if not all(variables.get(name) for name in DATABASE_URLS):
         needed.append(_postgres(variables))
     if url := variables.get("DYNAMODB_URL", "http://127.0.0.1:8000"):

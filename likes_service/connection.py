@@ -96,6 +96,7 @@ class RedisClient(redis.Redis):
 
     def _rejection(self, exc: Exception) -> CredentialsRejected:
         url = self.get_connection_kwargs()
-        place = url.get("path") or f"{url.get('host')}:{url.get('port')}"
+        master = getattr(self.connection_pool, "service_name", None)
+        place = master or url.get("path") or f"{url.get('host')}:{url.get('port')}"
         user = url.get("username") or "default"
         return CredentialsRejected(f"Redis at {place} rejects user {user}: correct REDIS_URL ({exc})")

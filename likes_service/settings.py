@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from common.settings import BeanstalkdSettings, Host, Port, ServiceSettings, url
+from common.redis_url import RedisUrl
+from common.settings import BeanstalkdSettings, Host, Port, ServiceSettings
 
 Ascii = Annotated[str, StringConstraints(pattern=r"^[ -~]*$")]
 SUBMISSIONS_PORT = 465
@@ -12,9 +13,7 @@ SUBMISSIONS_PORT = 465
 
 class LikesSettings(ServiceSettings, BeanstalkdSettings):
     port: int = 8004
-    redis_url: Annotated[str, Field(min_length=1), url("redis", "rediss", "unix")] = (
-        "redis://127.0.0.1:6379/0"
-    )
+    redis_url: Annotated[RedisUrl, Field(min_length=1)] = "redis://127.0.0.1:6379/0"
     smtp_host: Host = "localhost"
     smtp_port: Port = 25
     smtp_from: Annotated[str, StringConstraints(pattern=r"^[^\r\n]+@[^\r\n]+$")] = "microblog@localhost"

@@ -10,9 +10,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from common.circuit_breaker import CircuitOpen
 from common.errors import CannotServe, CredentialsRejected
+from common.redis_url import connect
 from likes_service import errors, scripts
 from likes_service.connection import RedisClient
 from likes_service.models import (
@@ -67,7 +69,9 @@ class LikesStore:
         """Build the pool, without network activity."""
         # Nothing is sent twice: without a response, the store cannot know whether the script ran.
         return cls(
-            RedisClient.from_url(
+            connect(
+                RedisClient,
+                Sentinel,
                 url,
                 protocol=2,
                 decode_responses=True,

@@ -10,12 +10,16 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple, Self, TypeVar
 
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from throttled import MemoryStore, Quota, RateLimiterType, RateLimitResult, Throttled
 from throttled import asyncio as throttled_asyncio
 from throttled.exceptions import StoreUnavailableError
 
 from common.errors import Unauthorized
 from common.gateway import errors
+from common.redis_url import connect
 from common.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -52,8 +56,17 @@ class SharedRedis:
     """The Redis in which gateways count together; not called for REDIS_RETRY_SECONDS after a failure."""
 
     def __init__(self, url: str) -> None:
-        options = {"SOCKET_TIMEOUT": REDIS_SECONDS, "SOCKET_CONNECT_TIMEOUT": REDIS_SECONDS}
-        self.store = throttled_asyncio.RedisStore(url, options)
+        self._client = connect(
+            Redis,
+            Sentinel,
+            url,
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self.store = throttled_asyncio.RedisStore()
+        # throttled-py's own options know neither sentinels' passwords nor a database there.
+        self.store._backend._client = self._client  # type: ignore[assignment]  # noqa: SLF001
         self._retry_at = 0.0
 
     async def attempt(self, call: Callable[[], Awaitable[Value]]) -> Value | None:
@@ -64,12 +77,20 @@ class SharedRedis:
             return await asyncio.wait_for(call(), REDIS_SECONDS)
         except (StoreUnavailableError, TimeoutError) as exc:
             self._retry_at = time.monotonic() + REDIS_RETRY_SECONDS
-            logger.warning("each gateway counts for itself: %r", exc)
+            logger.warning("each gateway counts for itself: %r", exc.__cause__ or exc)
+            await self._reconnect()
             return None
 
+    async def _reconnect(self) -> None:
+        """Its name may lead to another server by then. Connections in use are replaced after their call."""
+        pool = self._client.connection_pool
+        await pool.disconnect(inuse_connections=False)
+        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py's own
+
     async def close(self) -> None:
-        # throttled-py itself has no way to: hence the underscore, and a type that it does not tell.
-        await self.store._backend.get_client().aclose(close_connection_pool=True)  # type: ignore[attr-defined]  # noqa: SLF001
+        await self._client.aclose(close_connection_pool=True)
+        if sentinels := getattr(self._client.connection_pool, "sentinel_manager", None):
+            await sentinels.aclose()
 
 
 class Buckets:

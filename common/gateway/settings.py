@@ -8,7 +8,8 @@ from pydantic import AfterValidator
 from throttled.rate_limiter.quota_parser import parse
 
 from common.gateway.rate_limits import Policy
-from common.settings import ServiceSettings, url
+from common.redis_url import RedisUrl
+from common.settings import ServiceSettings
 
 OFF = "off"
 QUOTA = re.compile(r"[1-9]\d*/(s|min|hour|day)( burst [1-9]\d*)?")
@@ -52,7 +53,7 @@ class EdgeSettings(ServiceSettings):
     """Settings of a service that faces the internet. Lists are separated by commas."""
 
     rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
-    rate_limit_storage: Annotated[str, url("redis", "rediss")] = ""
+    rate_limit_storage: RedisUrl = ""
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
     root_path: Annotated[str, AfterValidator(_root_path)] = ""

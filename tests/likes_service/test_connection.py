@@ -19,6 +19,7 @@ from tests.forwarder import Forwarder, forwarder
 from tests.likes_service.conftest import LATER, NOW, settings
 from tests.own_server import Own, OwnServer
 from tests.polling import eventually
+from tests.sentinels import Watched
 
 COMMAND = re.compile(rb"^\*\d+\r$", re.MULTILINE)
 # Redis's own words, and those of proxies without a Redis.
@@ -250,6 +251,29 @@ def _counts(store: LikesStore, post_id: UUID) -> bool:
     except LikesStore.outages:
         return False
     return True
+
+
+@pytest.mark.kills
+def test_likes_go_to_the_master_that_the_sentinels_have_chosen(own: Own, post_id: UUID) -> None:
+    watched = Watched(own)
+    store = LikesStore.connect(watched.url)
+    _like(store, post_id)
+    eventually(lambda: watched.raw(watched.replica).zcard(f"likes:post:{post_id}") == 1)
+    watched.master.kill()
+    with pytest.raises(LikesStore.outages):
+        store.ping()
+
+    eventually(lambda: _counts(store, post_id))
+    assert watched.raw(watched.replica).zcard(f"likes:post:{post_id}") == 1
+
+
+@pytest.mark.kills
+def test_sentinels_that_know_no_master_are_an_outage(own: Own, post_id: UUID) -> None:
+    watched = Watched(own)
+    store = LikesStore.connect(watched.url.replace("/main/", "/unknown/"))
+
+    with pytest.raises(CannotServe, match="has no master that a sentinel knows"):
+        _like(store, post_id)
 
 
 @pytest.mark.kills

@@ -1,8 +1,10 @@
 """Who is let in how often, counted in memory and in a real Redis."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
+import redis
 import server_processes
 from throttled.rate_limiter import per_hour
 
@@ -10,7 +12,10 @@ from common.errors import TooManyRequests
 from common.gateway import rate_limits
 from common.gateway.rate_limits import Caller, Limiter, Policy, SharedRedis
 from common.tokens import Tokens
+from tests.forwarder import forwarder
 from tests.own_server import Own, OwnServer
+from tests.polling import PATIENCE_SECONDS, eventually
+from tests.sentinels import Watched
 
 # No token comes back while a test goes on.
 ORDINARY = Policy("ordinary", per_hour(1, burst=3))
@@ -135,3 +140,58 @@ def test_a_redis_that_stops_answering_doubles_nothing(limiting, run, own_redis) 
     own_redis.hang()
 
     assert before + run(_admitted(limiter, *[ANYBODY] * 10)) == 3
+
+
+@pytest.mark.kills
+def test_a_redis_that_becomes_a_replica_is_done_without_and_counted_in_when_it_is_a_master_again(
+    limiting, run, own_redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+    gateways = [limiting(f"redis://127.0.0.1:{own_redis.port}/0") for _ in range(2)]
+    raw = redis.Redis(port=own_redis.port)
+    run(_admitted(gateways[0], ANYBODY))
+    raw.replicaof("127.0.0.1", str(server_processes.free_port()))
+    alone = [run(_admitted(one, ANYBODY)) for one in gateways]
+    raw.replicaof("NO", "ONE")
+
+    assert (alone, run(_admitted(gateways[1], *[ANYBODY] * 10))) == ([1, 1], 2)
+
+
+@pytest.mark.kills
+def test_gateways_count_on_in_the_master_that_a_name_leads_to(
+    limiting, run, own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+    before, after = own(server_processes.redis), own(server_processes.redis)
+    before.start()
+    after.start()
+    with forwarder(before.port) as name:
+        limiter = limiting(f"redis://127.0.0.1:{name.port}/0")
+        run(_admitted(limiter, ANYBODY))
+        redis.Redis(port=before.port).replicaof("127.0.0.1", str(after.port))
+        name.target = after.port
+
+        run(_admitted(limiter, ANYBODY, ANYBODY))
+
+    assert redis.Redis(port=after.port).dbsize() == 1
+
+
+@pytest.mark.kills
+def test_gateways_count_on_in_the_master_that_the_sentinels_have_chosen(
+    limiting, run, own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+    watched = Watched(own)
+    limiter = limiting(watched.url)
+    run(_admitted(limiter, ANYBODY))
+    watched.master.kill()
+    addresses = count()
+
+    def is_counted() -> bool:
+        run(_admitted(limiter, Caller(f"192.0.2.{next(addresses)}")))
+        return watched.raw(watched.replica).dbsize() > 1
+
+    eventually(is_counted)

@@ -1,0 +1,114 @@
+"""Where Redis is: at an address, or wherever sentinels say that the master is."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+SENTINEL_PORT = 26379
+MASTER = re.compile(r"/([^/\s]+)(?:/(\d+))?")
+
+Client = TypeVar("Client")
+
+
+@dataclass(frozen=True)
+class SentinelUrl:
+    """`redis+sentinel://user:password@host:port,host:port/master-name/database`, `rediss+sentinel` with TLS.
+
+    User and password are Redis's. Those of the sentinels, if they have any, are
+    in the query: `?sentinel_username=…&sentinel_password=…`.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    master: str
+    to_redis: dict[str, Any]
+    to_sentinels: dict[str, Any]
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises ValueError."""
+        parts = urlsplit(url)
+        account, _, nodes = parts.netloc.rpartition("@")
+        found = MASTER.fullmatch(parts.path)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        if not found or parts.fragment or query.keys() - {"sentinel_username", "sentinel_password"}:
+            raise ValueError("it has no master's name, or parts that no such URL has")
+        username, _, password = account.partition(":")
+        tls = {"ssl": True} if parts.scheme == "rediss+sentinel" else {}
+        return cls(
+            tuple(_address(node) for node in nodes.split(",")),
+            unquote(found[1]),
+            tls | {"db": int(found[2] or 0)} | _credentials(unquote(username), unquote(password)),
+            tls | _credentials(query.get("sentinel_username"), query.get("sentinel_password")),
+        )
+
+
+def _address(node: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{node}")
+    if not parts.hostname or parts.port == 0 or parts.username is not None:
+        raise ValueError("a sentinel is a host and a port")
+    return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def _credentials(username: str | None, password: str | None) -> dict[str, Any]:
+    given = {"username": username, "password": password}
+    return {name: value for name, value in given.items() if value}
+
+
+class _Fixed(list[Any]):
+    """redis-py moves the sentinel that responds to the front; two calls at once would lose another."""
+
+    def __setitem__(self, *_: object) -> None:
+        pass
+
+
+def connect(kind: type[Client], sentinel_kind: Any, url: str, **options: Any) -> Client:
+    """A client of redis-py, or of its asyncio half, for this URL; nothing is sent yet.
+
+    The sentinels together take as long to fail as Redis itself, `options["socket_timeout"]` seconds.
+    """
+    if not _is_of_sentinels(url):
+        client: Client = kind.from_url(url, **options)  # type: ignore[attr-defined]  # they share no type
+        return client
+    place = SentinelUrl.parse(url)
+    seconds = options["socket_timeout"] / len(place.sentinels)
+    timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": options["retry"]}
+    sentinel = sentinel_kind(place.sentinels, sentinel_kwargs=timeouts | place.to_sentinels)
+    sentinel.sentinels = _Fixed(sentinel.sentinels)
+    master: Client = sentinel.master_for(place.master, redis_class=kind, **place.to_redis, **options)
+    return master
+
+
+def _is_of_sentinels(url: str) -> bool:
+    return urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel")
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        if _is_of_sentinels(url):
+            SentinelUrl.parse(url)
+            return True
+        parts = urlsplit(url)
+        is_place = parts.path if parts.scheme == "unix" else parts.hostname and "," not in parts.hostname
+        # A connection that is never opened: redis-py finds out what is wrong with the options in the query.
+        redis.ConnectionPool.from_url(url).make_connection()
+        return bool(is_place) and parts.port != 0
+    except (ValueError, TypeError, redis.RedisError):
+        return False
+
+
+def _check(url: str) -> str:
+    if url and (re.search(r"\s", url) or not _is_usable(url)):
+        raise PydanticCustomError(
+            "malformed_url",
+            "must be a URL like redis://host:port/0 or redis+sentinel://host:port,host:port/master-name/0",
+        )
+    return url
+
+
+# Nothing, or a URL of a Redis. An error never repeats the URL: it may hold a password.
+RedisUrl = Annotated[str, AfterValidator(_check)]
