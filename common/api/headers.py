@@ -11,6 +11,11 @@ def header(name: str, description: str) -> Headers:
 
 
 LINK = header("Link", 'The next page (RFC 8288, `rel="next"`); absent on the last one.')
+LINKS = header(
+    "Link",
+    'The neighbouring pages (RFC 8288): `rel="next"` while there are older items, `rel="prev"` on every page '
+    "with items.",
+)
 LOCATION = header("Location", "The path of what was created.")
 ETAG = header("ETag", "The version of this list, for `If-None-Match` (RFC 9110, §8.8.3).")
 RETRY_AFTER = header("Retry-After", "Seconds to wait before the next attempt.")

@@ -1,4 +1,4 @@
-"""Pages of a list, and the link to the next one."""
+"""Pages of a list, and the links from a page to its neighbours."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
@@ -8,17 +8,51 @@ from fastapi import Query, Request, Response
 
 Limit = Annotated[int, Query(ge=1, le=100, description="The size of a page.")]
 
+PAGE_PARAMETERS = {"limit", "before", "after"}
+
 Item = TypeVar("Item")
 
 
 def paginate(
-    found: Sequence[Item], limit: int, last_id: Callable[[Item], object], request: Request, response: Response
+    found: Sequence[Item], limit: int, id_of: Callable[[Item], object], request: Request, response: Response
 ) -> Sequence[Item]:
     """The first `limit` of the items found, and a link to the next page if there are more."""
     if len(found) <= limit:
         return found
     shown = found[:limit]
-    query = urlencode({"limit": limit, "before": last_id(shown[-1])})
-    # A path reference works through the gateway and directly.
-    response.headers["Link"] = f'<{request.scope["path"]}?{query}>; rel="next"'
+    response.headers["Link"] = _link(request, "next", limit, before=id_of(shown[-1]))
     return shown
+
+
+def paginate_both_ways(
+    found: Sequence[Item],
+    limit: int,
+    after: object,
+    id_of: Callable[[Item], object],
+    request: Request,
+    response: Response,
+) -> Sequence[Item]:
+    """A page of at most `limit` items, and links to its neighbours.
+
+    `found` has at most `limit + 1` items, newest first: the nearest to the cursor. The one too many is the
+    newest where `after` is given, else the oldest. A page with items always links to the previous one, since
+    newer items may come at any time. With `after` it also links to the next one, which the client came from.
+    """
+    if after is None:
+        shown, has_next = found[:limit], len(found) > limit
+    else:
+        shown, has_next = found[-limit:], True
+    if shown:
+        following = [_link(request, "next", limit, before=id_of(shown[-1]))] if has_next else []
+        previous = _link(request, "prev", limit, after=id_of(shown[0]))
+        response.headers["Link"] = ", ".join([*following, previous])
+    return shown
+
+
+def _link(request: Request, rel: str, limit: int, **cursor: object) -> str:
+    """A path reference, which works through the gateway and directly. It keeps the list's filters."""
+    filters = [
+        (name, value) for name, value in request.query_params.multi_items() if name not in PAGE_PARAMETERS
+    ]
+    query = urlencode([*filters, ("limit", limit), *cursor.items()])
+    return f'<{request.scope["path"]}?{query}>; rel="{rel}"'
