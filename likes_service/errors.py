@@ -3,5 +3,5 @@
 from common.errors import BadRequest
 
 
-def unknown_cursor(before: str) -> BadRequest:
-    return BadRequest("unknown_cursor", f"{before} is not on this list any more.")
+def unknown_cursor(cursor: str) -> BadRequest:
+    return BadRequest("unknown_cursor", f"{cursor} is not on this list any more.")

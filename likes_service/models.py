@@ -30,6 +30,19 @@ class PostLikes(BaseModel):
     count: int
 
 
+class PostLikesWithOwn(PostLikes):
+    """How many users like a post, and whether the user who asks is one of them."""
+
+    liked: bool
+
+
+class Liker(BaseModel):
+    """A user who likes a post, and since when."""
+
+    username: KnownUsername
+    liked_at: datetime
+
+
 class LikedPost(BaseModel):
     """A post that a user likes, and since when."""
 

@@ -6,14 +6,15 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 
 from common.api import headers
-from common.api.auth import CurrentUser
-from common.api.pagination import Limit, paginate
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
+from common.api.batch import UNIQUE, batch
+from common.api.pagination import Limit, paginate, paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
 from likes_service import errors
-from likes_service.models import LikedPost, LikeState, PostLikes
+from likes_service.models import LikedPost, Liker, LikeState, PostLikes, PostLikesWithOwn
 from likes_service.service import Likes
 from likes_service.store import LikesStore
 
@@ -32,6 +33,19 @@ async def get_store(request: Request) -> LikesStore:
 
 Store = Annotated[LikesStore, Depends(get_store)]
 Before = Annotated[Id | None, Query(description="The last post_id of the previous page.")]
+After = Annotated[Id | None, Query(description="The first post_id of a page, for newer ones.")]
+BeforeUser = Annotated[Username | None, Query(description="The last username of the previous page.")]
+AfterUser = Annotated[Username | None, Query(description="The first username of a page, for newer ones.")]
+PostIds = Annotated[list[Id], batch("post_id"), UNIQUE]
+
+
+@routes.get("/likes", response_model=list[PostLikesWithOwn | PostLikes], openapi_extra=TOKEN_OPTIONAL)
+def counts(post_ids: PostIds, store: Store, subject: OptionalSubject) -> Sequence[PostLikes]:
+    """How many users like each of these posts and, with a token, whether you do."""
+    found = store.counts(post_ids, subject)
+    if subject is None:
+        return [PostLikes(post_id=likes.post_id, count=likes.count) for likes in found]
+    return found
 
 
 @routes.get(
@@ -79,9 +93,28 @@ def count(post_id: Id, store: Store) -> PostLikes:
 
 
 @routes.get(
+    "/likes/{post_id}/users",
+    response_model=list[Liker],
+    responses={200: {"headers": headers.LINKS}, **problems(errors.unknown_cursor("alice"))},
+)
+def likers(
+    post_id: Id,
+    store: Store,
+    request: Request,
+    response: Response,
+    limit: Limit = 20,
+    before: BeforeUser = None,
+    after: AfterUser = None,
+) -> Sequence[Liker]:
+    """The users who like a post, newest like first."""
+    found = store.likers(post_id, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, lambda liker: liker.username, request, response)
+
+
+@routes.get(
     "/users/{username}/likes",
     response_model=list[LikedPost],
-    responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor(EXAMPLE_ID))},
+    responses={200: {"headers": headers.LINKS}, **problems(errors.unknown_cursor(EXAMPLE_ID))},
 )
 def liked_by(
     username: Username,
@@ -90,7 +123,8 @@ def liked_by(
     response: Response,
     limit: Limit = 20,
     before: Before = None,
+    after: After = None,
 ) -> Sequence[LikedPost]:
     """The posts that a user likes, newest like first. Empty for a user who does not exist."""
-    found = store.liked_by(username, limit + 1, before)
-    return paginate(found, limit, lambda liked: liked.post_id, request, response)
+    found = store.liked_by(username, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, lambda liked: liked.post_id, request, response)

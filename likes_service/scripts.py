@@ -4,18 +4,27 @@ Three sorted sets show a like: the post's likers and the user's likes, by
 time in microseconds, and the ranking, by count. A fourth is a transactional
 outbox: the same script that records a like adds its entry there, by the time
 it is due. An entry whose like stands waits for its validation; an entry
-without a like was undone, and waits for the notification of its liker.
+without a like was undone, and waits for the notification of its liker. An
+undone like leaves its time for a while, so that it is still a cursor.
 """
 
 # Changes nothing, but is a write, by a script, that takes memory: refused wherever a like would be.
 PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
+UNDONE_SECONDS = 3600
 
 LIKE = """
 local likers, liked, popular, outbox = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)
-if redis.call('ZADD', likers, 'NX', at, user) == 0 then
+if redis.call('ZSCORE', likers, user) then
   return {0, redis.call('ZCARD', likers)}
 end
+-- Later than all likes of both lists, whatever the clock of the caller says: a client that has read a list
+-- up to its newest like finds this one after it.
+for _, list in ipairs({likers, liked}) do
+  local newest = redis.call('ZREVRANGE', list, 0, 0, 'WITHSCORES')[2]
+  at = math.max(at, (newest or 0) + 1)
+end
+redis.call('ZADD', likers, at, user)
 local count = redis.call('ZCARD', likers)
 redis.call('ZADD', liked, at, post)
 redis.call('ZADD', popular, count, post)
@@ -23,8 +32,9 @@ redis.call('ZADD', outbox, due, post .. ' ' .. user)
 return {1, count}
 """
 
-_REMOVE = """
-local function remove(likers, liked, popular, post, user)
+_REMOVE = f"""
+local function remove(likers, liked, popular, undone, post, user)
+  redis.call('SET', undone, redis.call('ZSCORE', likers, user), 'EX', {UNDONE_SECONDS})
   redis.call('ZREM', likers, user)
   redis.call('ZREM', liked, post)
   local count = redis.call('ZCARD', likers)
@@ -39,33 +49,62 @@ end
 
 UNLIKE = f"""
 {_REMOVE}
-local likers, liked, popular, outbox = unpack(KEYS)
+local likers, liked, popular, undone, outbox = unpack(KEYS)
 local post, user = unpack(ARGV)
 if not redis.call('ZSCORE', likers, user) then
   return {{0, redis.call('ZCARD', likers)}}
 end
 redis.call('ZREM', outbox, post .. ' ' .. user)
-return {{1, remove(likers, liked, popular, post, user)}}
+return {{1, remove(likers, liked, popular, undone, post, user)}}
 """
 
 UNDO = f"""
 {_REMOVE}
-local likers, liked, popular = unpack(KEYS)
+local likers, liked, popular, undone = unpack(KEYS)
 local post, user, at = unpack(ARGV)
 if redis.call('ZSCORE', likers, user) ~= at then return 0 end
-remove(likers, liked, popular, post, user)
+remove(likers, liked, popular, undone, post, user)
 return 1
 """
 
+# The members next to a cursor, highest score first; or the cursor, when it was never on the list.
 PAGE = """
-local limit, before = unpack(ARGV)
+local list, before_undone, after_undone = unpack(KEYS)
+local limit, before, after = unpack(ARGV)
+
+-- How many members stand above this one, and whether it is there itself: 1 or 0.
+local function place(member, undone)
+  local above = redis.call('ZREVRANK', list, member)
+  if above then return above, 1 end
+  local score = undone and redis.call('GET', undone)
+  if score then return redis.call('ZCOUNT', list, '(' .. score, '+inf'), 0 end
+end
+
 local first = 0
 if before ~= '' then
-  local rank = redis.call('ZREVRANK', KEYS[1], before)
-  if not rank then return false end
-  first = rank + 1
+  local above, itself = place(before, before_undone)
+  if not above then return before end
+  first = above + itself
 end
-return redis.call('ZREVRANGE', KEYS[1], first, first + limit - 1, 'WITHSCORES')
+local last = first + limit - 1
+if after ~= '' then
+  local above = place(after, after_undone)
+  if not above then return after end
+  last = above - 1
+  first = math.max(first, above - limit)
+end
+if last < first then return {} end
+return redis.call('ZREVRANGE', list, first, last, 'WITHSCORES')
+"""
+
+# Of each post, the number of its likers, and whether this user is one of them: 1 or 0.
+COUNTS = """
+local counts = {}
+for _, likers in ipairs(KEYS) do
+  table.insert(counts, redis.call('ZCARD', likers))
+  table.insert(counts, redis.call('ZSCORE', likers, ARGV[1]) and 1 or 0)
+end
+return counts
 """
 
 PENDING = """

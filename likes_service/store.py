@@ -20,15 +20,18 @@ from likes_service.connection import RedisClient
 from likes_service.models import (
     Claim,
     LikedPost,
+    Liker,
     LikeState,
     Notification,
     OutboxEntry,
     PostLikes,
+    PostLikesWithOwn,
     ValidateLike,
 )
 
 LIKERS = "likes:post:"
 LIKED = "likes:user:"
+UNDONE = "likes:undone:"
 MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
 PENDING = "likes:owed"
@@ -57,6 +60,7 @@ class LikesStore:
         self._ping = client.register_script(scripts.PING)
         self._like = client.register_script(scripts.LIKE)
         self._unlike = client.register_script(scripts.UNLIKE)
+        self._counts = client.register_script(scripts.COUNTS)
         self._page = client.register_script(scripts.PAGE)
         self._pending = client.register_script(scripts.PENDING)
         self._undo = client.register_script(scripts.UNDO)
@@ -97,24 +101,46 @@ class LikesStore:
 
     def unlike(self, post_id: UUID, username: str) -> LikeState:
         """Take a like back, and its entry out of the outbox."""
-        keys = [*_keys(post_id, username), POPULAR, PENDING]
+        keys = [*_keys(post_id, username), POPULAR, _undone(post_id, username), PENDING]
         changed, count = self._unlike(keys, [str(post_id), username])
         return LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
 
     def count(self, post_id: UUID) -> PostLikes:
         return PostLikes(post_id=post_id, count=self._redis.zcard(_likers(post_id)))
 
-    def liked_by(self, username: str, limit: int, before: UUID | None) -> list[LikedPost]:
-        """Newest like first. Raises BadRequest when `before` is not one of them."""
+    def counts(self, post_ids: Sequence[UUID], username: str | None) -> list[PostLikesWithOwn]:
+        """The likes of each of these posts, in this order; without a username, none is the user's own."""
+        found = self._counts([_likers(post_id) for post_id in post_ids], [username or ""])
         return [
-            LikedPost(post_id=post_id, liked_at=_moment(score))
-            for post_id, score in self._scored(_liked(username), limit, before)
+            PostLikesWithOwn(post_id=post_id, count=count, liked=bool(liked))
+            for post_id, count, liked in zip(post_ids, found[::2], found[1::2], strict=True)
+        ]
+
+    def likers(
+        self, post_id: UUID, limit: int, before: str | None = None, after: str | None = None
+    ) -> list[Liker]:
+        """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
+        keys = [_likers(post_id), _undone(post_id, before), _undone(post_id, after)]
+        return [
+            Liker(username=username, liked_at=_moment(score))
+            for username, score in self._scored(keys, limit, before, after)
+        ]
+
+    def liked_by(
+        self, username: str, limit: int, before: UUID | None = None, after: UUID | None = None
+    ) -> list[LikedPost]:
+        """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
+        keys = [_liked(username), _undone(before, username), _undone(after, username)]
+        return [
+            LikedPost(post_id=UUID(post_id), liked_at=_moment(score))
+            for post_id, score in self._scored(keys, limit, before, after)
         ]
 
     def popular(self, limit: int, before: UUID | None) -> list[PostLikes]:
         """Most liked first, ties newest first. Raises BadRequest when `before` has no likes."""
         return [
-            PostLikes(post_id=post_id, count=score) for post_id, score in self._scored(POPULAR, limit, before)
+            PostLikes(post_id=UUID(post_id), count=int(score))
+            for post_id, score in self._scored([POPULAR], limit, before)
         ]
 
     def pending(self, post_id: UUID, username: str) -> OutboxEntry | None:
@@ -128,6 +154,7 @@ class LikesStore:
     def undo(self, pending: OutboxEntry) -> OutboxEntry | None:
         """Take this very like back: its entry now waits for the notification. None if it is gone already."""
         keys = [*_keys(pending.post_id, pending.username), POPULAR]
+        keys.append(_undone(pending.post_id, pending.username))
         is_taken = self._undo(keys, [str(pending.post_id), pending.username, _version(pending)])
         return replace(pending, liked_at=None) if is_taken else None
 
@@ -168,12 +195,13 @@ class LikesStore:
             risks.append("without an append-only file, a restart loses likes: set appendonly yes")
         return "; ".join(risks) or None
 
-    def _scored(self, key: str, limit: int, before: UUID | None) -> Iterator[tuple[UUID, int]]:
-        found: Sequence[str] | None = self._page([key], [limit, str(before or "")])
-        if found is None:
-            raise errors.unknown_cursor(str(before))
-        for post_id, score in zip(found[::2], found[1::2], strict=True):
-            yield UUID(post_id), int(score)
+    def _scored(
+        self, keys: list[str], limit: int, before: object, after: object = None
+    ) -> Iterator[tuple[str, str]]:
+        found: str | list[str] = self._page(keys, [limit, str(before or ""), str(after or "")])
+        if isinstance(found, str):
+            raise errors.unknown_cursor(found)
+        return zip(found[::2], found[1::2], strict=True)
 
 
 def _likers(post_id: UUID) -> str:
@@ -182,6 +210,10 @@ def _likers(post_id: UUID) -> str:
 
 def _liked(username: str) -> str:
     return f"{LIKED}{username}"
+
+
+def _undone(post_id: UUID | None, username: str | None) -> str:
+    return f"{UNDONE}{post_id}:{username}"
 
 
 def _mailed(post_id: UUID) -> str:

@@ -27,6 +27,8 @@ from tests.instances import instance, snapshot_of
         ("/posts/async", "timelines"),
         ("/posts/home/alice", "timelines"),
         ("/likes/popular", "likes"),
+        ("/likes", "likes"),
+        ("/likes/1/users", "likes"),
         ("/polls/1/results", "polls"),
     ],
 )
@@ -38,7 +40,7 @@ def test_a_path_leads_to_its_service(path: str, service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/users", "/users/", "/posts/", "/likes", "/polls/1/vote/2", "/registerx"]
+    "path", ["/", "/users", "/users/", "/posts/", "/likes/", "/polls/1/vote/2", "/registerx"]
 )
 def test_other_paths_lead_nowhere(path: str) -> None:
     assert matcher(gateway.ROUTES)(path.encode()) is None

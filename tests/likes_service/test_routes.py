@@ -109,7 +109,8 @@ def test_an_id_in_capitals_is_the_same_post(client, as_user):
 
 def test_what_is_not_there_is_405_or_404(client):
     assert client.get(f"/likes/{UNKNOWN}").status_code == 405
-    assert client.get("/likes").status_code == 404
+    assert client.put("/likes").status_code == 405
+    assert client.get("/likes/").status_code == 404
 
 
 def test_the_count_counts_users(client, as_user):
@@ -176,28 +177,162 @@ def test_links_lead_through_all_pages(client, as_user, path):
     while following:
         answer = client.get(following)
         seen += [one["post_id"] for one in answer.json()]
-        link = answer.headers.get("Link")
-        following = link and link.removeprefix("<").removesuffix('>; rel="next"')
+        following = answer.links.get("next", {}).get("url")
 
     assert seen == posts[::-1]
 
 
 @pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular"])
-def test_a_last_page_that_is_full_has_no_link(client, as_user, path):
+def test_a_last_page_that_is_full_has_no_link_to_a_next_one(client, as_user, path):
     like_some(client, as_user, 2)
 
-    assert "Link" not in client.get(f"{path}?limit=2").headers
+    assert "next" not in client.get(f"{path}?limit=2").links
 
 
-@pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular"])
+def test_the_link_to_a_next_page_is_what_it_was_before_there_were_others(client, as_user):
+    posts = like_some(client, as_user, 3)
+
+    link = client.get("/users/bob/likes?limit=2").headers["Link"]
+
+    assert link.startswith(f'</users/bob/likes?limit=2&before={posts[1]}>; rel="next", ')
+
+
+def test_the_ranking_has_no_previous_page(client, as_user):
+    posts = like_some(client, as_user, 3)
+
+    link = client.get("/likes/popular?limit=2").headers["Link"]
+
+    assert link == f'</likes/popular?limit=2&before={posts[1]}>; rel="next"'
+
+
+def follow(client, answer, rel):
+    """The answers that these links lead to, up to an empty one."""
+    while url := answer.links.get(rel, {}).get("url"):
+        answer = client.get(url)
+        yield answer
+
+
+def test_links_lead_back_to_what_is_newest_while_more_is_liked(client, as_user):
+    posts = like_some(client, as_user, 5)
+    first = client.get("/users/bob/likes?limit=2")
+    *_, last = follow(client, first, "next")
+    posts += like_some(client, as_user, 4)
+
+    back = [[one["post_id"] for one in answer.json()] for answer in follow(client, last, "prev")]
+
+    assert [post_id for page in reversed(back) for post_id in page] == posts[:0:-1]
+
+
+def test_the_newest_page_leads_to_what_comes_later(client, as_user):
+    like_some(client, as_user, 3)
+    newest = client.get("/users/bob/likes")
+    later = like_some(client, as_user, 2)
+
+    answer = client.get(newest.links["prev"]["url"])
+
+    assert [one["post_id"] for one in answer.json()] == later[::-1]
+
+
+def test_the_users_who_like_a_post_are_newest_first_and_paged(client, as_user):
+    names = ["alice", "bob", "carol", "dave", "erin"]
+    for name in names:
+        client.post(f"/likes/{UNKNOWN}", headers=as_user(name))
+
+    pages = [client.get(f"/likes/{UNKNOWN}/users?limit=2")]
+    pages += follow(client, pages[0], "next")
+
+    assert [[liker["username"] for liker in page.json()] for page in pages] == [
+        *(["erin", "dave"], ["carol", "bob"], ["alice"])
+    ]
+    assert set(pages[0].json()[0]) == {"username", "liked_at"}
+    assert pages[0].json()[0]["liked_at"].endswith("Z")
+
+
+def test_a_user_who_takes_a_like_back_is_still_a_cursor(client, as_user):
+    for name in ("alice", "bob", "carol"):
+        client.post(f"/likes/{UNKNOWN}", headers=as_user(name))
+    first = client.get(f"/likes/{UNKNOWN}/users?limit=2")
+    client.delete(f"/likes/{UNKNOWN}", headers=as_user("bob"))
+
+    answer = client.get(first.links["next"]["url"])
+
+    assert [liker["username"] for liker in answer.json()] == ["alice"]
+
+
+def test_nobody_likes_an_unknown_post(client):
+    answer = client.get(f"/likes/{UNKNOWN}/users")
+
+    assert (answer.status_code, answer.json()) == (200, [])
+
+
+def batch(client, posts, **options):
+    return client.get("/likes", params={"post_id": posts}, **options)
+
+
+def test_the_likes_of_posts_come_in_the_order_asked_each_once(client, as_user):
+    first, second = like_some(client, as_user, 2)
+    client.post(f"/likes/{second}", headers=as_user("carol"))
+
+    answer = batch(client, [second, UNKNOWN, first, second.upper()])
+
+    assert answer.status_code == 200
+    assert answer.json() == [
+        {"post_id": second, "count": 2},
+        {"post_id": UNKNOWN, "count": 0},
+        {"post_id": first, "count": 1},
+    ]
+
+
+def test_with_a_token_the_likes_of_posts_say_whether_one_likes_them(client, as_user):
+    (post_id,) = like_some(client, as_user, 1)
+
+    liked = [
+        [one["liked"] for one in batch(client, [post_id, UNKNOWN], headers=as_user(name)).json()]
+        for name in ("bob", "carol")
+    ]
+
+    assert liked == [[True, False], [False, False]]
+
+
+def test_a_service_likes_none_of_the_posts_that_it_asks_for(client, as_user, as_service):
+    (post_id,) = like_some(client, as_user, 1)
+
+    answer = batch(client, [post_id], headers=as_service("timelines"))
+
+    assert answer.json() == [{"post_id": post_id, "count": 1, "liked": False}]
+
+
+@pytest.mark.parametrize("posts", [[], ["1"], [UNKNOWN, "x"], [str(new_id()) for _ in range(101)]])
+def test_none_more_than_a_hundred_or_malformed_posts_are_422(client, posts):
+    assert batch(client, posts).status_code == 422
+
+
+def test_a_hundred_posts_are_one_batch(client):
+    assert len(batch(client, [str(new_id()) for _ in range(100)]).json()) == 100
+
+
+def test_a_bad_token_is_401_in_a_batch(client):
+    assert batch(client, [UNKNOWN], headers={"Authorization": "Bearer x"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/users/bob/likes?before={UNKNOWN}",
+        f"/users/bob/likes?after={UNKNOWN}",
+        f"/likes/popular?before={UNKNOWN}",
+        f"/likes/{UNKNOWN}/users?before=bob",
+        f"/likes/{UNKNOWN}/users?after=bob",
+    ],
+)
 def test_an_unknown_cursor_is_400(client, path):
-    answer = client.get(f"{path}?before={UNKNOWN}")
+    answer = client.get(path)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "unknown_cursor")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "before=1"])
-@pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular"])
+@pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular", f"/likes/{UNKNOWN}/users"])
 def test_a_malformed_page_is_422(client, path, query):
     assert client.get(f"{path}?{query}").status_code == 422
 
@@ -265,6 +400,8 @@ def without_redis(beanstalkd_port):
         ("GET", f"/likes/{UNKNOWN}/count"),
         ("GET", "/users/bob/likes"),
         ("GET", "/likes/popular"),
+        ("GET", f"/likes?post_id={UNKNOWN}"),
+        ("GET", f"/likes/{UNKNOWN}/users"),
     ],
 )
 def test_without_redis_it_is_503(without_redis, as_user, method, path):
@@ -293,3 +430,5 @@ def test_every_status_is_in_the_document(client):
     assert documented["get", "/likes/{post_id}/count"] == {"200", "422", "503"}
     assert documented["get", "/users/{username}/likes"] == {"200", "400", "422", "503"}
     assert documented["get", "/likes/popular"] == {"200", "400", "422", "503"}
+    assert documented["get", "/likes"] == {"200", "401", "422", "503"}
+    assert documented["get", "/likes/{post_id}/users"] == {"200", "400", "422", "503"}

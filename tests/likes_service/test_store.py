@@ -61,7 +61,7 @@ def test_liking_again_does_not_change_since_when(store, post_id):
 
 
 def test_the_moment_of_a_like_comes_back_to_the_microsecond(store):
-    moments = [NOW + timedelta(microseconds=random.randrange(10**15)) for _ in range(100)]
+    moments = sorted(NOW + timedelta(microseconds=random.randrange(10**15)) for _ in range(100))
     for at in moments:
         like(store, new_id(), "bob", at=at)
 
@@ -89,12 +89,13 @@ def test_unliking_what_is_not_liked_changes_nothing(store, post_id):
     assert (liking.changed, liking.count) == (False, 1)
 
 
-def test_the_last_unlike_leaves_nothing_behind(store, raw_redis, post_id):
+def test_the_last_unlike_leaves_nothing_but_a_cursor_that_expires(store, raw_redis, post_id):
     like(store, post_id, "bob")
 
     store.unlike(post_id, "bob")
 
-    assert raw_redis.keys() == []
+    (cursor,) = raw_redis.keys()
+    assert raw_redis.ttl(cursor) > 0
 
 
 def test_an_unknown_post_has_no_likes(store, post_id):
@@ -110,12 +111,119 @@ def test_a_users_likes_are_newest_first(store):
     assert moments == sorted(moments, reverse=True)
 
 
-def test_likes_of_one_moment_are_ordered_by_post_newest_first(store):
-    posts = [new_id() for _ in range(5)]
-    for post_id in random.sample(posts, 5):
-        like(store, post_id, "bob")
+@pytest.mark.parametrize("step", [0, -1], ids=["of one moment", "by a clock that goes backwards"])
+def test_likes_are_listed_in_the_order_in_which_they_came(store, step):
+    posts = random.sample([new_id() for _ in range(5)], 5)
+    for number, post_id in enumerate(posts):
+        like(store, post_id, "bob", at=NOW + number * step * SECOND)
 
-    assert [liked.post_id for liked in store.liked_by("bob", 10, None)] == posts[::-1]
+    assert [liked.post_id for liked in store.liked_by("bob", 10)] == posts[::-1]
+
+
+def test_likers_are_listed_in_the_order_in_which_they_came(store, post_id):
+    like(store, new_id(), "carol", at=NOW + SECOND)
+    like(store, post_id, "bob", at=NOW)
+    like(store, post_id, "carol", at=NOW - SECOND)
+    like(store, post_id, "alice", at=NOW)
+
+    found = store.likers(post_id, 10)
+
+    assert [liker.username for liker in found] == ["alice", "carol", "bob"]
+    assert [liker.liked_at for liker in found] == sorted({liker.liked_at for liker in found}, reverse=True)
+
+
+def test_a_page_after_a_cursor_is_the_nearest_newer_likes(store, post_id):
+    like(store, post_id, "u1", "u2", "u3", "u4", "u5")
+
+    assert [liker.username for liker in store.likers(post_id, 2, after="u2")] == ["u4", "u3"]
+    assert [liker.username for liker in store.likers(post_id, 9, after="u2")] == ["u5", "u4", "u3"]
+    assert store.likers(post_id, 2, after="u5") == []
+
+
+def test_a_page_between_two_cursors_is_what_is_nearest_to_the_older_one(store, post_id):
+    like(store, post_id, "u1", "u2", "u3", "u4", "u5")
+
+    assert [liker.username for liker in store.likers(post_id, 9, "u5", "u2")] == ["u4", "u3"]
+    assert [liker.username for liker in store.likers(post_id, 1, "u5", "u2")] == ["u3"]
+    assert store.likers(post_id, 9, "u2", "u5") == []
+
+
+def test_a_cursor_that_is_gone_stands_where_it_stood(store, post_id):
+    like(store, post_id, "u1", "u2", "u3", "u4", "u5")
+    store.unlike(post_id, "u3")
+
+    assert [liker.username for liker in store.likers(post_id, 9, before="u3")] == ["u2", "u1"]
+    assert [liker.username for liker in store.likers(post_id, 9, after="u3")] == ["u5", "u4"]
+
+
+def test_a_post_that_is_not_liked_any_more_is_a_cursor_of_its_users_list(store):
+    posts = [new_id() for _ in range(3)]
+    for post in posts:
+        like(store, post, "bob")
+    store.unlike(posts[1], "bob")
+
+    assert [liked.post_id for liked in store.liked_by("bob", 9, before=posts[1])] == [posts[0]]
+    assert [liked.post_id for liked in store.liked_by("bob", 9, after=posts[1])] == [posts[2]]
+
+
+def test_an_undone_like_is_a_cursor(store, post_id):
+    like(store, post_id, "bob", "carol")
+    store.undo(store.pending(post_id, "bob"))
+
+    assert [liker.username for liker in store.likers(post_id, 9, after="bob")] == ["carol"]
+
+
+@pytest.mark.parametrize("cursor", [{"before": "dave"}, {"after": "dave"}])
+def test_a_cursor_that_never_liked_the_post_is_refused(store, post_id, cursor):
+    like(store, post_id, "bob")
+
+    with pytest.raises(BadRequest) as caught:
+        store.likers(post_id, 9, **cursor)
+
+    assert (caught.value.code, "dave" in caught.value.detail) == ("unknown_cursor", True)
+
+
+def test_following_newer_likes_misses_none_while_many_like_at_once(redis_url, post_id):
+    store = LikesStore.connect(redis_url, threads=8)
+    like(store, post_id, "first")
+    seen = ["first"]
+
+    def follow() -> None:
+        seen.extend(liker.username for liker in reversed(store.likers(post_id, 10, after=seen[-1])))
+
+    with ThreadPoolExecutor(8) as pool:
+        dice = random.Random(1)
+        names = [f"user{number}" for number in range(200)]
+        moments = [NOW + dice.randrange(-1000, 1000) * SECOND for _ in names]
+        done = [pool.submit(store.like, post_id, *one, LATER) for one in zip(names, moments, strict=True)]
+        while not all(one.done() for one in done):
+            follow()
+    while len(seen) < 201:
+        follow()
+    store.close()
+
+    assert sorted(seen[1:]) == sorted(names)
+
+
+def test_the_likes_of_many_posts_are_one_round_trip(store, raw_redis):
+    posts = [new_id() for _ in range(100)]
+    like(store, posts[7], "bob", "carol")
+    like(store, posts[8], "carol")
+    store.counts(posts, "bob")
+    raw_redis.config_resetstat()
+
+    found = store.counts(posts, "bob")
+
+    assert set(raw_redis.info("commandstats")) == {
+        *("cmdstat_evalsha", "cmdstat_zcard", "cmdstat_zscore", "cmdstat_config|resetstat")
+    }
+    assert raw_redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    assert [(likes.count, likes.liked) for likes in found[6:10]] == [
+        (0, False),
+        (2, True),
+        (1, False),
+        (0, False),
+    ]
 
 
 def test_pages_of_a_users_likes_have_no_gap_and_no_overlap(store):

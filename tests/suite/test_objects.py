@@ -42,6 +42,8 @@ STATUSES = {
     "POST /likes/{post_id}": MAKING,
     "DELETE /likes/{post_id}": FOR_USERS,
     "GET /likes/{post_id}/count": FOR_ALL,
+    "GET /likes/{post_id}/users": FOR_ALL,
+    "GET /likes": (200, 200, 200, 401, 200),
     "GET /likes/popular": FOR_ALL,
     "GET /users/{username}/likes": FOR_ALL,
     "POST /polls": MAKING,
@@ -58,6 +60,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /polls": NEW_POLL,
     "POST /polls/{poll_id}/vote": {"option": 0},
 }
+# What a batch asks for, named as in a path.
+QUERIES = {"GET /likes": {"post_id": "post_id"}}
 # Where an answer says whose doing it was. A vote and what is only queued do not.
 DOERS = {
     "POST /users/follow/{username}": "follower",
@@ -98,8 +102,11 @@ class World:
         if call == "POST /register":
             body = {**BODIES[call], "username": f"m{new_id().hex[8:32]}"}
         json = None if body is None else body | extra
+        query = {parameter: self.names[name] for parameter, name in QUERIES.get(call, {}).items()}
         headers = self.headers[asker]
-        return self.suite.gateway.request(method, path.format(**self.names), json=json, headers=headers)
+        return self.suite.gateway.request(
+            method, path.format(**self.names), json=json, params=query, headers=headers
+        )
 
 
 @pytest.fixture(scope="session")
