@@ -188,6 +188,34 @@ class DynamoTable:
     def put(self, item: Item) -> None:
         self._call(partial(self._dynamodb.put_item, TableName=self.name, Item=item))
 
+    def query(self, pk: str, prefix: str, limit: int, after: str | None = None) -> list[Item]:
+        """The keys of small items of one partition whose `sk` begins so, in its order, from `after` on."""
+        start: Any = {"ExclusiveStartKey": key(pk, after)} if after else {}
+        response = self._call(
+            partial(
+                self._dynamodb.query,
+                TableName=self.name,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+                ExpressionAttributeValues={":pk": {"S": pk}, ":prefix": {"S": prefix}},
+                ProjectionExpression="pk, sk",
+                ConsistentRead=True,
+                Limit=limit,
+                **start,
+            )
+        )
+        return response["Items"]
+
+    def delete_all(self, keys: list[Item]) -> None:
+        """Delete these items; 25 at most. Those that do not exist are no error."""
+        wanted: Any = {self.name: [{"DeleteRequest": {"Key": one}} for one in keys]}
+        backoff = Backoff()
+        while wanted:
+            wanted = self._call(partial(self._dynamodb.batch_write_item, RequestItems=wanted))[
+                "UnprocessedItems"
+            ]
+            if wanted:
+                backoff.sleep(Throttled("unprocessed items"))
+
     def transact(self, writes: Any, token: str) -> None:
         """Do all of these writes or none, once for each token. Raises ConditionFailed."""
         self._call(

@@ -1,36 +1,95 @@
 """The request and response bodies of the polls service."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from common.fields import PRINTABLE, KnownId, KnownUsername, RequestBody
 
+MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 300, 2_629_746
+
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
 Option = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE]
+Index = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
-def _all_different(options: list[str]) -> list[str]:
+def _different(options: list[Any]) -> list[Any]:
     if len(set(options)) < len(options):
         raise PydanticCustomError("repeated_option", "The options must be different")
     return options
+
+
+ALL_DIFFERENT = AfterValidator(_different)
 
 
 class NewPoll(RequestBody):
     """A question and its options; neither ever changes."""
 
     question: Question = Field(examples=["Tea or coffee?"])
-    options: Annotated[list[Option], AfterValidator(_all_different)] = Field(
+    options: Annotated[list[Option], ALL_DIFFERENT] = Field(
         min_length=2, max_length=10, examples=[["Tea", "Coffee"]]
     )
+    expires_in: int | None = Field(
+        default=None,
+        ge=MIN_DURATION_SECONDS,
+        le=MAX_DURATION_SECONDS,
+        strict=True,
+        description="Seconds until it ends; without it, it never does.",
+    )
+    multiple: bool = Field(
+        default=False, strict=True, description="Whether one vote may be for several options."
+    )
+    hide_totals: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether its totals are hidden until it ends; requires `expires_in`.",
+    )
+
+    @field_validator("hide_totals")
+    @classmethod
+    def _until_it_ends(cls, hide_totals: bool, info: ValidationInfo) -> bool:
+        if hide_totals and info.data.get("expires_in", MIN_DURATION_SECONDS) is None:
+            raise PydanticCustomError(
+                "never_ends", "Totals can be hidden only until the poll ends: set expires_in"
+            )
+        return hide_totals
 
 
 class NewVote(RequestBody):
     """The option that the user chooses."""
 
-    option: int = Field(ge=0, lt=2**31, strict=True, description="The option's index, from 0.", examples=[0])
+    option: Index = Field(description="The option's index, from 0.", examples=[0])
+
+    @property
+    def options(self) -> list[int]:
+        return [self.option]
+
+
+class NewVoteForSeveral(RequestBody):
+    """The options that the user chooses; several only in a poll that allows it."""
+
+    options: Annotated[list[Index], ALL_DIFFERENT] = Field(
+        min_length=1, max_length=10, description="The options' indices, from 0.", examples=[[0, 1]]
+    )
+
+
+def _by_its_field(body: Any, _: object) -> NewVote | NewVoteForSeveral:
+    """By a union, pydantic would name both models in the errors of each."""
+    several = isinstance(body, dict) and "options" in body
+    return (NewVoteForSeveral if several else NewVote).model_validate(body, from_attributes=True)
+
+
+Choice = Annotated[NewVote | NewVoteForSeveral, WrapValidator(_by_its_field)]
 
 
 class Poll(BaseModel):
@@ -41,12 +100,19 @@ class Poll(BaseModel):
     options: list[str]
     created_by: KnownUsername
     created_at: datetime
+    expires_at: datetime | None = Field(description="When it ends; null if it never does.")
+    closed: bool = Field(description="Whether it has ended.")
+    multiple: bool = Field(description="Whether one vote may be for several options.")
+    voters_count: int | None = Field(description="How many users have voted; null while that is hidden.")
 
 
 class PollWithVote(Poll):
     """A poll as a user who is signed in sees it."""
 
-    voted: int | None = Field(description="The index of the option that you voted for.")
+    voted: int | None = Field(
+        description="The index of the option that you voted for; of several, the first."
+    )
+    own_votes: list[int] = Field(description="The indices of all options that you voted for.")
 
 
 class Vote(BaseModel):
@@ -56,12 +122,18 @@ class Vote(BaseModel):
     option: int
 
 
+class VoteForSeveral(Vote):
+    """A vote that is counted, for all of these options."""
+
+    options: list[int]
+
+
 class OptionResult(BaseModel):
     """How many users voted for this option."""
 
     option: int
     text: str
-    votes: int
+    votes: int | None = Field(description="null while the totals are hidden.")
 
 
 class Results(BaseModel):
@@ -69,5 +141,5 @@ class Results(BaseModel):
 
     poll_id: KnownId
     question: str
-    total_votes: int
+    total_votes: int | None = Field(description="null while the totals are hidden.")
     results: list[OptionResult]

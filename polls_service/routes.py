@@ -1,5 +1,6 @@
 """HTTP for polls: read the request, call the store, name the status."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,12 +8,22 @@ from fastapi import Depends, Request, Response
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
+from common.api.batch import UNIQUE, batch
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
 from common.fields import Id
 from polls_service import errors
-from polls_service.models import NewPoll, NewVote, Poll, PollWithVote, Results, Vote
+from polls_service.models import (
+    Choice,
+    NewPoll,
+    NewVoteForSeveral,
+    Poll,
+    PollWithVote,
+    Results,
+    Vote,
+    VoteForSeveral,
+)
 from polls_service.store import PollsStore
 
 routes = router("polls", store_unavailable("dynamodb"))
@@ -24,6 +35,7 @@ async def get_store(request: Request) -> PollsStore:
 
 
 Store = Annotated[PollsStore, Depends(get_store)]
+PollIds = Annotated[list[Id], batch("id"), UNIQUE]
 
 
 @routes.post(
@@ -38,6 +50,12 @@ def create(poll: NewPoll, username: CurrentUser, store: Store, response: Respons
     return created
 
 
+@routes.get("/polls", response_model=list[PollWithVote | Poll], openapi_extra=TOKEN_OPTIONAL)
+def polls(poll_ids: PollIds, store: Store, subject: OptionalSubject) -> Sequence[Poll]:
+    """Those of these polls that exist and, with a token, your votes."""
+    return store.polls(poll_ids, subject)
+
+
 @routes.get(
     "/polls/{poll_id}",
     response_model=PollWithVote | Poll,
@@ -46,20 +64,42 @@ def create(poll: NewPoll, username: CurrentUser, store: Store, response: Respons
 )
 def poll(poll_id: Id, store: Store, subject: OptionalSubject) -> Poll:
     """A poll and, with a token, your vote."""
-    found = store.poll(poll_id)
-    if subject is None:
-        return found
-    return PollWithVote(**found.model_dump(), voted=store.voted(poll_id, subject))
+    return store.poll(poll_id, subject)
+
+
+@routes.delete(
+    "/polls/{poll_id}",
+    status_code=204,
+    responses=problems(
+        errors.not_yours(),
+        errors.poll_not_found(),
+        errors.deletion_unfinished(),
+        store_unavailable("dynamodb"),
+    ),
+)
+def delete(poll_id: Id, username: CurrentUser, store: Store) -> None:
+    """Delete your poll, with its votes."""
+    store.delete(poll_id, username)
 
 
 @routes.post(
     "/polls/{poll_id}/vote",
     status_code=201,
-    responses=problems(errors.option_out_of_range(), errors.poll_not_found(), errors.already_voted()),
+    response_model=VoteForSeveral | Vote,
+    responses=problems(
+        errors.option_out_of_range(),
+        errors.single_choice(),
+        errors.poll_not_found(),
+        errors.already_voted(),
+        errors.poll_closed(),
+    ),
 )
-def vote(poll_id: Id, choice: NewVote, username: CurrentUser, store: Store) -> Vote:
+def vote(poll_id: Id, choice: Choice, username: CurrentUser, store: Store) -> Vote:
     """Vote in a poll, once: a vote cannot be changed."""
-    return store.vote(poll_id, username, choice.option)
+    chosen = store.vote(poll_id, username, *choice.options)
+    if isinstance(choice, NewVoteForSeveral):
+        return VoteForSeveral(poll_id=poll_id, option=chosen[0], options=chosen)
+    return Vote(poll_id=poll_id, option=chosen[0])
 
 
 @routes.get("/polls/{poll_id}/results", responses=problems(errors.poll_not_found()))

@@ -1,34 +1,54 @@
-"""Polls and votes in DynamoDB.
+"""Polls and votes in DynamoDB; `items` says how they look there."""
 
-A poll is one item. A vote is one item, and one more in the counter of its
-shard, written together: no item grows with the number of voters, and no
-single one is written by every vote. Poll and shards are partitions of their
-own, so that a popular poll spreads over several.
-"""
-
-import zlib
-from collections import Counter
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Self
+from itertools import islice
+from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID, uuid4
 
+from common.errors import Problem
 from common.fields import new_id
-from polls_service import errors
-from polls_service.dynamodb import ConditionFailed, DynamoTable, Item, key
-from polls_service.models import NewPoll, OptionResult, Poll, Results, Vote
+from polls_service import errors, items
+from polls_service.dynamodb import ConditionFailed, DynamoTable, Item
+from polls_service.items import StoredPoll, Tally
+from polls_service.models import NewPoll, OptionResult, Poll, PollWithVote, Results
 
-SHARDS = 10
 POLL_CACHE_SIZE = 1000
+# What DynamoDB takes in one call: keys to read or writes of a transaction, and items to delete.
+MAX_ITEMS, MAX_DELETES = 100, 25
+# A request that deletes a poll of more votes than it can delete in this time is to be repeated.
+DELETE_SECONDS = 2.0
+
+Value = TypeVar("Value")
+
+
+class _Found(NamedTuple):
+    """A poll as it is now."""
+
+    poll: StoredPoll
+    tally: Tally
+    own_votes: list[int]
+    closed: bool
+
+    @property
+    def is_hidden(self) -> bool:
+        return self.poll.hide_totals and not self.closed
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class PollsStore:
     outages = DynamoTable.outages
 
-    def __init__(self, table: DynamoTable) -> None:
+    def __init__(self, table: DynamoTable, clock: Callable[[], datetime] = _now) -> None:
         self._table = table
+        self._clock = clock
         self.close = table.close
-        # A poll never changes, so it may be remembered.
+        # For votes: what is stored of a poll never changes, though it may be deleted.
         self._cached_poll = lru_cache(POLL_CACHE_SIZE)(self._read_poll)
 
     @classmethod
@@ -44,84 +64,192 @@ class PollsStore:
         self._table.status()
 
     def create(self, poll: NewPoll, username: str, at: datetime) -> Poll:
-        created = Poll(id=new_id(), created_by=username, created_at=at, **poll.model_dump())
-        self._table.put(
-            key(str(created.id), "poll")
-            | {
-                "question": {"S": created.question},
-                "options": {"L": [{"S": option} for option in created.options]},
-                "created_by": {"S": username},
-                "created_at": {"S": at.isoformat()},
-            }
+        created = StoredPoll(
+            id=new_id(),
+            created_by=username,
+            created_at=at,
+            expires_at=at + timedelta(seconds=poll.expires_in) if poll.expires_in else None,
+            **poll.model_dump(exclude={"expires_in"}),
         )
-        return created
+        self._table.put(items.poll_item(created))
+        return _poll(_Found(created, Tally(), [], created.is_over(at)))
 
-    def poll(self, poll_id: UUID) -> Poll:
-        """Raises NotFound."""
-        return self._cached_poll(poll_id)
+    def poll(self, poll_id: UUID, username: str | None = None) -> Poll:
+        """With a username, a PollWithVote. Raises NotFound."""
+        found = self.polls([poll_id], username)
+        if not found:
+            raise errors.poll_not_found()
+        return found[0]
 
-    def voted(self, poll_id: UUID, username: str) -> int | None:
-        """The option that this user voted for."""
-        vote = self._table.get(_shard(poll_id, username), f"vote#{username}")
-        return int(vote["option"]["N"]) if vote else None
-
-    def vote(self, poll_id: UUID, username: str, option: int) -> Vote:
-        """Raises NotFound, BadRequest for an option that there is not, Conflict for a second vote."""
-        if option >= len(self.poll(poll_id).options):
-            raise errors.option_out_of_range()
-        shard = _shard(poll_id, username)
-        put = {
-            "TableName": self._table.name,
-            "Item": key(shard, f"vote#{username}") | {"option": {"N": str(option)}},
-            "ConditionExpression": "attribute_not_exists(pk)",
-        }
-        count = {
-            "TableName": self._table.name,
-            "Key": key(shard, "count"),
-            "UpdateExpression": "ADD #option :one",
-            "ExpressionAttributeNames": {"#option": f"option{option}"},
-            "ExpressionAttributeValues": {":one": {"N": "1"}},
-        }
-        try:
-            # One token for all tries: a retry after a lost response does not write again.
-            self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
-        except ConditionFailed as exc:
-            raise errors.already_voted() from exc
-        return Vote(poll_id=poll_id, option=option)
+    def polls(self, poll_ids: Sequence[UUID], username: str | None = None) -> list[Poll]:
+        """Those of these polls that exist, in this order; with a username, each is a PollWithVote."""
+        show = _poll if username is None else _poll_with_vote
+        return [show(found) for found in self._find(poll_ids, username)]
 
     def results(self, poll_id: UUID) -> Results:
         """Raises NotFound."""
-        poll = self.poll(poll_id)
-        votes = self._counts(poll_id)
-        counted = [
-            OptionResult(option=index, text=text, votes=votes[f"option{index}"])
-            for index, text in enumerate(poll.options)
-        ]
-        return Results(poll_id=poll_id, question=poll.question, total_votes=votes.total(), results=counted)
+        for found in self._find([poll_id]):
+            return _results(found)
+        raise errors.poll_not_found()
 
-    def _counts(self, poll_id: UUID) -> Counter[str]:
-        votes: Counter[str] = Counter()
-        for item in self._table.get_all([key(f"{poll_id}#{shard}", "count") for shard in range(SHARDS)]):
-            votes.update({name: int(value["N"]) for name, value in item.items() if "N" in value})
-        return votes
+    def own_votes(self, poll_id: UUID, username: str) -> list[int]:
+        """The options that this user voted for."""
+        return items.read_vote(self._table.get(*_place(items.vote_key(poll_id, username))))
 
-    def _read_poll(self, poll_id: UUID) -> Poll:
-        item = self._table.get(str(poll_id), "poll")
+    def vote(self, poll_id: UUID, username: str, *options: int) -> list[int]:
+        """Vote for these options, and return them in their order.
+
+        Raises NotFound, BadRequest for options that this poll does not have or take, Conflict for a second
+        vote and after the end.
+        """
+        chosen = sorted(options)
+        refusal = self._refusal(self._cached_poll(poll_id), chosen)
+        if not refusal and self._count(poll_id, username, chosen):
+            return chosen
+        # The poll that is remembered may be deleted by now.
+        self._read_poll(poll_id)
+        if refusal:
+            raise refusal
+        raise errors.already_voted() if self.own_votes(poll_id, username) else errors.poll_closed()
+
+    def voters(self, poll_id: UUID, limit: int, after: str | None = None) -> list[str]:
+        """The next of all users who voted, after this one, by shard and name; it may be gone meanwhile."""
+        first = 0 if after is None else items.shard_number(after)
+        found: list[str] = []
+        for counter in items.counter_keys(poll_id)[first:]:
+            shard, start = counter["pk"]["S"], f"{items.VOTE}{after}" if after else None
+            page = self._table.query(shard, items.VOTE, limit - len(found), start)
+            found += [item["sk"]["S"].removeprefix(items.VOTE) for item in page]
+            if len(found) == limit:
+                break
+            after = None
+        return found
+
+    def delete(self, poll_id: UUID, username: str) -> None:
+        """Delete a poll and its votes. It is gone at once; what interrupts the rest, a repetition finishes.
+
+        Its sealed counters stay, for the votes that are under way. Raises NotFound, Forbidden for another's
+        poll, Unavailable when there are more votes than can be deleted in one call.
+        """
+        item = self._table.get(*_place(items.poll_key(poll_id)))
         if item is None:
             raise errors.poll_not_found()
-        return _poll(poll_id, item)
+        if item["created_by"]["S"] != username:
+            raise errors.poll_not_found() if "deleted" in item else errors.not_yours()
+        self._table.put(item | items.DELETED)
+        for counter in items.counter_keys(poll_id):
+            self._table.put(counter | items.SEALED)
+        self._delete_votes(poll_id)
+        self._table.delete_all([items.poll_key(poll_id)])
+
+    def _delete_votes(self, poll_id: UUID) -> None:
+        end = time.monotonic() + DELETE_SECONDS
+        last = None
+        while voters := self.voters(poll_id, MAX_DELETES, last):
+            if time.monotonic() > end:
+                raise errors.deletion_unfinished()
+            self._table.delete_all([items.vote_key(poll_id, voter) for voter in voters])
+            last = voters[-1]
+
+    def _refusal(self, poll: StoredPoll, options: list[int]) -> Problem | None:
+        if poll.is_over(self._clock()):
+            return errors.poll_closed()
+        if options[-1] >= len(poll.options):
+            return errors.option_out_of_range()
+        if len(options) > 1 and not poll.multiple:
+            return errors.single_choice()
+        return None
+
+    def _count(self, poll_id: UUID, username: str, options: list[int]) -> bool:
+        """Whether the vote is counted: not if there is one already, and not if the counter is sealed."""
+        put = {
+            "TableName": self._table.name,
+            "Item": items.vote_item(poll_id, username, options),
+            "ConditionExpression": "attribute_not_exists(pk)",
+        }
+        count = {"TableName": self._table.name, **items.count_update(poll_id, username, options)}
+        try:
+            # One token for all tries: a retry after a lost response does not write again.
+            self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
+        except ConditionFailed:
+            return False
+        return True
+
+    def _find(self, poll_ids: Sequence[UUID], username: str | None = None) -> list[_Found]:
+        found = self._read(poll_ids, username)
+        ended = [one.poll.id for one in found.values() if one.closed and not one.tally.is_final]
+        if ended:
+            self._seal(ended)
+            found |= self._read(ended, username)
+        return [found[poll_id] for poll_id in poll_ids if poll_id in found]
+
+    def _read(self, poll_ids: Sequence[UUID], username: str | None) -> dict[UUID, _Found]:
+        """Those of these polls that exist."""
+        keys: list[Item] = []
+        for poll_id in poll_ids:
+            keys += [items.poll_key(poll_id), *items.counter_keys(poll_id)]
+            keys += [items.vote_key(poll_id, username)] if username else []
+        read = {_place(item): item for some in _chunks(keys, MAX_ITEMS) for item in self._table.get_all(some)}
+        found = {}
+        for poll_id in poll_ids:
+            item = read.get(_place(items.poll_key(poll_id)))
+            if item and "deleted" not in item:
+                counters = map(_place, items.counter_keys(poll_id))
+                tally = Tally.of([read[place] for place in counters if place in read])
+                vote = read.get(_place(items.vote_key(poll_id, username))) if username else None
+                found[poll_id] = self._found(items.read_poll(item), tally, items.read_vote(vote))
+        return found
+
+    def _found(self, poll: StoredPoll, tally: Tally, own_votes: list[int]) -> _Found:
+        # Sealed by a process whose clock is ahead, it is closed for all.
+        return _Found(poll, tally, own_votes, tally.is_final or poll.is_over(self._clock()))
+
+    def _seal(self, poll_ids: Sequence[UUID]) -> None:
+        counters = [counter for poll_id in poll_ids for counter in items.counter_keys(poll_id)]
+        for some in _chunks(counters, MAX_ITEMS):
+            updates = [{"TableName": self._table.name, **items.seal_update(counter)} for counter in some]
+            self._table.transact([{"Update": update} for update in updates], token=str(uuid4()))
+
+    def _read_poll(self, poll_id: UUID) -> StoredPoll:
+        item = self._table.get(*_place(items.poll_key(poll_id)))
+        if item is None or "deleted" in item:
+            raise errors.poll_not_found()
+        return items.read_poll(item)
 
 
-def _poll(poll_id: UUID, item: Item) -> Poll:
-    return Poll(
-        id=poll_id,
-        question=item["question"]["S"],
-        options=[option["S"] for option in item["options"]["L"]],
-        created_by=item["created_by"]["S"],
-        created_at=datetime.fromisoformat(item["created_at"]["S"]),
+def _poll(found: _Found) -> Poll:
+    return Poll(**_shown(found))
+
+
+def _poll_with_vote(found: _Found) -> PollWithVote:
+    first = found.own_votes[0] if found.own_votes else None
+    return PollWithVote(**_shown(found), voted=first, own_votes=found.own_votes)
+
+
+def _shown(found: _Found) -> dict[str, Any]:
+    stored = {name: value for name, value in vars(found.poll).items() if name in Poll.model_fields}
+    voters = None if found.is_hidden else found.tally.voters
+    return stored | {"closed": found.closed, "voters_count": voters}
+
+
+def _results(found: _Found) -> Results:
+    votes = [found.tally.votes(index) for index in range(len(found.poll.options))]
+    return Results(
+        poll_id=found.poll.id,
+        question=found.poll.question,
+        total_votes=None if found.is_hidden else sum(votes),
+        results=[
+            OptionResult(option=index, text=text, votes=None if found.is_hidden else votes[index])
+            for index, text in enumerate(found.poll.options)
+        ],
     )
 
 
-def _shard(poll_id: UUID, username: str) -> str:
-    """Always the same one for a user, so that the vote's own item says whether there is one."""
-    return f"{poll_id}#{zlib.crc32(username.encode()) % SHARDS}"
+def _place(item: Item) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
+
+
+def _chunks(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    left = iter(values)
+    while chunk := list(islice(left, size)):
+        yield chunk

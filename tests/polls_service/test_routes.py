@@ -1,6 +1,7 @@
 """What the polls service answers."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common.api.routing import MAX_BODY_BYTES
+from common.fields import new_id
 from polls_service import dynamodb
 from polls_service.app import create_app
+from polls_service.models import NewPoll
 from polls_service.settings import PollsSettings
+from polls_service.store import PollsStore
 from tests.own_server import Own
 from tests.polling import eventually
 
@@ -163,7 +167,9 @@ def test_a_malformed_poll_is_422(client: TestClient, as_user: Headers, body: obj
     assert client.post("/polls", json=body, headers=as_user("alice")).status_code == 422
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/results"), ("POST", "/vote")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("GET", "/results"), ("POST", "/vote"), ("DELETE", "")]
+)
 def test_an_unknown_poll_is_404(client: TestClient, as_user: Headers, method: str, path: str) -> None:
     body = {"option": 0} if method == "POST" else None
     response = client.request(method, f"/polls/{UNKNOWN}{path}", json=body, headers=as_user("bob"))
@@ -199,6 +205,197 @@ def test_services_ask_and_vote_nothing(client: TestClient, poll: dict[str, Any],
     assert client.post("/polls", json=question, headers=as_service("likes")).status_code == 403
 
 
+def _vote(client: TestClient, poll_id: object, headers: dict[str, str], **choice: object) -> Any:
+    return client.post(f"/polls/{poll_id}/vote", json=choice, headers=headers)
+
+
+@pytest.fixture
+def several(client: TestClient, as_user: Headers) -> dict[str, Any]:
+    """A poll in which one vote may be for several options."""
+    body = {"question": "Tea?", "options": ["Black", "Green", "White"], "multiple": True}
+    created: dict[str, Any] = client.post("/polls", json=body, headers=as_user("alice")).json()
+    return created
+
+
+@pytest.fixture
+def ended(store: PollsStore) -> str:
+    """The id of a poll that has ended, and hid its totals until then."""
+    poll = NewPoll(question="Tea?", options=["Yes", "No"], expires_in=300, hide_totals=True)
+    return str(store.create(poll, "alice", datetime.now(UTC) - timedelta(seconds=301)).id)
+
+
+def test_a_poll_is_open_for_one_choice_without_an_end_unless_said_otherwise(poll: dict[str, Any]) -> None:
+    new = {name: poll[name] for name in ("expires_at", "closed", "multiple", "voters_count")}
+
+    assert new == {"expires_at": None, "closed": False, "multiple": False, "voters_count": 0}
+
+
+@pytest.mark.parametrize("seconds", [300, 86_400, 2_629_746])
+def test_a_poll_says_when_it_ends(client: TestClient, as_user: Headers, seconds: int) -> None:
+    body = {"question": "Tea?", "options": ["Yes", "No"], "expires_in": seconds}
+    created = client.post("/polls", json=body, headers=as_user("alice")).json()
+
+    start, end = (datetime.fromisoformat(created[name]) for name in ("created_at", "expires_at"))
+    assert (end - start, created["closed"]) == (timedelta(seconds=seconds), False)
+    assert client.get(f"/polls/{created['id']}").json() == created
+
+
+@pytest.mark.parametrize(
+    ("settings", "pointer"),
+    [
+        ({"expires_in": 299}, "#/expires_in"),
+        ({"expires_in": 2_629_747}, "#/expires_in"),
+        ({"expires_in": "300"}, "#/expires_in"),
+        ({"expires_in": 0, "hide_totals": True}, "#/expires_in"),
+        ({"hide_totals": True}, "#/hide_totals"),
+        ({"hide_totals": True, "expires_in": None}, "#/hide_totals"),
+        ({"hide_totals": None, "expires_in": 300}, "#/hide_totals"),
+        ({"multiple": 1}, "#/multiple"),
+    ],
+)
+def test_impossible_settings_of_a_poll_are_422(
+    client: TestClient, as_user: Headers, settings: dict[str, Any], pointer: str
+) -> None:
+    body = {"question": "Tea?", "options": ["Yes", "No"], **settings}
+    refused = client.post("/polls", json=body, headers=as_user("alice"))
+
+    assert (refused.status_code, [error["pointer"] for error in refused.json()["errors"]]) == (422, [pointer])
+
+
+def test_a_vote_for_several_options_counts_for_each(
+    client: TestClient, several: dict[str, Any], as_user: Headers
+) -> None:
+    voted = _vote(client, several["id"], as_user("bob"), options=[2, 0])
+    _vote(client, several["id"], as_user("carol"), option=2)
+    results = client.get(f"/polls/{several['id']}/results").json()
+    seen = client.get(f"/polls/{several['id']}", headers=as_user("bob")).json()
+
+    assert (voted.status_code, voted.json()) == (
+        *(201, {"poll_id": several["id"], "option": 0, "options": [0, 2]}),
+    )
+    assert (results["total_votes"], [one["votes"] for one in results["results"]]) == (3, [1, 0, 2])
+    assert (seen["voters_count"], seen["voted"], seen["own_votes"]) == (2, 0, [0, 2])
+
+
+def test_options_may_be_one_where_one_is_allowed(
+    client: TestClient, poll: dict[str, Any], as_user: Headers
+) -> None:
+    refused = _vote(client, poll["id"], as_user("bob"), options=[0, 1])
+    voted = _vote(client, poll["id"], as_user("bob"), options=[1])
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "single_choice")
+    assert (voted.status_code, voted.json()["options"]) == (201, [1])
+
+
+def test_an_option_out_of_range_among_several_is_400(
+    client: TestClient, several: dict[str, Any], as_user: Headers
+) -> None:
+    voted = _vote(client, several["id"], as_user("bob"), options=[0, 3])
+
+    assert (voted.status_code, voted.json()["code"]) == (400, "option_out_of_range")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"options": []},
+        {"options": [0, 0]},
+        {"options": [0, -1]},
+        {"options": ["0"]},
+        {"options": None},
+        {"options": 0},
+        {"options": [0], "option": 0},
+        {"options": list(range(11))},
+    ],
+)
+def test_a_malformed_choice_is_422(
+    client: TestClient, several: dict[str, Any], as_user: Headers, choice: dict[str, Any]
+) -> None:
+    assert _vote(client, several["id"], as_user("bob"), **choice).status_code == 422
+
+
+def test_a_vote_after_the_end_is_409(client: TestClient, ended: str, as_user: Headers) -> None:
+    voted = _vote(client, ended, as_user("bob"), option=0)
+
+    assert (voted.status_code, voted.json()["code"]) == (409, "poll_closed")
+
+
+def test_hidden_totals_are_null_everywhere_until_the_end(
+    client: TestClient, store: PollsStore, as_user: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"question": "?", "options": ["Yes", "No"], "expires_in": 300, "hide_totals": True}
+    created = client.post("/polls", json=body, headers=as_user("alice")).json()
+    poll_id = created["id"]
+    _vote(client, poll_id, as_user("bob"), option=1)
+
+    def look() -> list[Any]:
+        results = client.get(f"/polls/{poll_id}/results").json()
+        own = client.get(f"/polls/{poll_id}", headers=as_user("alice")).json()
+        [listed] = client.get(f"/polls?id={poll_id}", headers=as_user("bob")).json()
+        votes = [one["votes"] for one in results["results"]]
+        return [results["total_votes"], votes, own["voters_count"], listed["voters_count"], own["closed"]]
+
+    before = look()
+    monkeypatch.setattr(store, "_clock", lambda: datetime.now(UTC) + timedelta(seconds=301))
+
+    assert created["voters_count"] is None
+    assert before == [None, [None, None], None, None, False]
+    assert look() == [1, [0, 1], 1, 1, True]
+
+
+def test_a_batch_has_the_polls_that_exist_in_the_order_asked_each_once(
+    client: TestClient, poll: dict[str, Any], several: dict[str, Any]
+) -> None:
+    ids = [several["id"], UNKNOWN, poll["id"], several["id"].upper()]
+
+    assert client.get("/polls", params={"id": ids}).json() == [several, poll]
+
+
+def test_a_batch_has_ones_own_votes(
+    client: TestClient, poll: dict[str, Any], several: dict[str, Any], as_user: Headers
+) -> None:
+    _vote(client, several["id"], as_user("bob"), options=[1, 2])
+    batch = client.get("/polls", params={"id": [poll["id"], several["id"]]}, headers=as_user("bob")).json()
+    single = client.get(f"/polls/{several['id']}", headers=as_user("bob")).json()
+
+    assert [(one["voted"], one["own_votes"]) for one in batch] == [(None, []), (1, [1, 2])]
+    assert batch[1] == single
+
+
+def test_a_hundred_polls_are_one_batch(client: TestClient, poll: dict[str, Any], as_user: Headers) -> None:
+    ids = [str(new_id()) for _ in range(99)]
+    batch = client.get("/polls", params={"id": [*ids, poll["id"]]}, headers=as_user("bob"))
+
+    assert [one["id"] for one in batch.json()] == [poll["id"]]
+
+
+@pytest.mark.parametrize("ids", [[], ["1"], [str(new_id()) for _ in range(101)]])
+def test_none_more_than_a_hundred_or_malformed_ids_are_422(client: TestClient, ids: list[str]) -> None:
+    assert client.get("/polls", params={"id": ids}).status_code == 422
+
+
+def test_a_deleted_poll_is_gone(
+    client: TestClient, poll: dict[str, Any], several: dict[str, Any], as_user: Headers
+) -> None:
+    _vote(client, poll["id"], as_user("bob"), option=0)
+    path, owner = f"/polls/{poll['id']}", as_user("alice")
+    deleted = client.delete(path, headers=owner)
+
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert [client.get(path + "/results").status_code, client.get(path).status_code] == [404, 404]
+    assert _vote(client, poll["id"], as_user("carol"), option=0).status_code == 404
+    assert client.delete(path, headers=owner).status_code == 404
+    assert client.get("/polls", params={"id": [poll["id"], several["id"]]}).json() == [several]
+
+
+def test_another_users_poll_stays(client: TestClient, poll: dict[str, Any], as_user: Headers) -> None:
+    refused = client.delete(f"/polls/{poll['id']}", headers=as_user("bob"))
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_yours")
+    assert client.get(f"/polls/{poll['id']}").json() == poll
+
+
 def test_a_store_that_throttles_all_the_time_is_503(
     client: TestClient,
     poll: dict[str, Any],
@@ -225,6 +422,8 @@ CALLS = [
     ("GET", f"/polls/{UNKNOWN}", None),
     ("POST", f"/polls/{UNKNOWN}/vote", {"option": 0}),
     ("GET", f"/polls/{UNKNOWN}/results", None),
+    ("GET", f"/polls?id={UNKNOWN}", None),
+    ("DELETE", f"/polls/{UNKNOWN}", None),
 ]
 
 

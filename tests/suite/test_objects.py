@@ -47,6 +47,8 @@ STATUSES = {
     "GET /likes/popular": FOR_ALL,
     "GET /users/{username}/likes": FOR_ALL,
     "POST /polls": MAKING,
+    "GET /polls": (200, 200, 200, 401, 200),
+    "DELETE /polls/{poll_id}": (204, 403, 401, 401, 403),
     "GET /polls/{poll_id}": (200, 200, 200, 401, 200),
     "POST /polls/{poll_id}/vote": MAKING,
     "GET /polls/{poll_id}/results": FOR_ALL,
@@ -61,8 +63,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /polls/{poll_id}/vote": {"option": 0},
 }
 # What a batch asks for, named as in a path.
-QUERIES = {"GET /likes": {"post_id": "post_id"}}
-# Where an answer says whose doing it was. A vote and what is only queued do not.
+QUERIES = {"GET /likes": {"post_id": "post_id"}, "GET /polls": {"id": "poll_id"}}
+# Where an answer says whose doing it was. A vote, a deletion and what is only queued do not.
 DOERS = {
     "POST /users/follow/{username}": "follower",
     "POST /users/unfollow/{username}": "follower",
@@ -71,7 +73,7 @@ DOERS = {
     "DELETE /likes/{post_id}": "username",
     "POST /polls": "created_by",
 }
-SILENT = {"POST /posts/async", "POST /polls/{poll_id}/vote"}
+SILENT = {"POST /posts/async", "POST /polls/{poll_id}/vote", "DELETE /polls/{poll_id}"}
 OPERATIONAL = {"GET /livez", "GET /health"}
 
 
@@ -178,6 +180,15 @@ def test_a_vote_is_its_tokens_subjects(world: World) -> None:
 
     assert world.ask("GET /polls/{poll_id}", "other").json()["voted"] == 0
     assert world.ask("GET /polls/{poll_id}", "owner").json()["voted"] is None
+
+
+def test_a_poll_is_deleted_for_its_owner_only(world: World) -> None:
+    refused = world.ask("DELETE /polls/{poll_id}", "other")
+    before = world.ask("GET /polls/{poll_id}", "other")
+    world.ask("DELETE /polls/{poll_id}", "owner")
+    after = world.ask("GET /polls/{poll_id}", "other")
+
+    assert [one.status_code for one in (refused, before, after)] == [403, 200, 404]
 
 
 @pytest.mark.parametrize("call", BODIES)

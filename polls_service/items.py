@@ -1,0 +1,158 @@
+"""How polls, votes and counters look in DynamoDB.
+
+A poll is one item. A vote is one item, and one more in the counter of its
+shard, written together: no item grows with the number of voters, and no
+single one is written by every vote. Poll and shards are partitions of their
+own, so that a popular poll spreads over several.
+
+A sealed counter takes no more votes. Whoever sees the totals of a poll that
+has ended seals its counters first: a vote that was under way then is refused,
+so these totals are final, whatever the clocks of other processes say.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from polls_service.dynamodb import Item, key
+
+SHARDS = 10
+
+VOTE = "vote#"
+SEALED: Item = {"sealed": {"BOOL": True}}
+DELETED: Item = {"deleted": {"BOOL": True}}
+
+# A vote for n options adds n - 1 to the first: the voters are the votes without these. Processes of version
+# 1.0 take every number of a counter for votes; for them, the second makes up for the first.
+SURPLUS, SURPLUS_NEGATED = "surplus", "surplus_negated"
+
+
+@dataclass(frozen=True)
+class StoredPoll:
+    """What never changes of a poll."""
+
+    id: UUID
+    question: str
+    options: Sequence[str]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None
+    multiple: bool
+    hide_totals: bool
+
+    def is_over(self, at: datetime) -> bool:
+        return self.expires_at is not None and at >= self.expires_at
+
+
+@dataclass
+class Tally:
+    """The votes of a poll: its counters, added up."""
+
+    numbers: Counter[str] = field(default_factory=Counter)
+    sealed: int = 0
+
+    @classmethod
+    def of(cls, counters: Sequence[Item]) -> Self:
+        tally = cls()
+        for item in counters:
+            tally.numbers.update({name: int(value["N"]) for name, value in item.items() if "N" in value})
+            tally.sealed += "sealed" in item
+        return tally
+
+    @property
+    def is_final(self) -> bool:
+        return self.sealed == SHARDS
+
+    @property
+    def voters(self) -> int:
+        return self.numbers.total() - self.numbers[SURPLUS]
+
+    def votes(self, option: int) -> int:
+        return self.numbers[f"option{option}"]
+
+
+def poll_key(poll_id: UUID) -> Item:
+    return key(str(poll_id), "poll")
+
+
+def poll_item(poll: StoredPoll) -> Item:
+    item = poll_key(poll.id) | {
+        "question": {"S": poll.question},
+        "options": {"L": [{"S": option} for option in poll.options]},
+        "created_by": {"S": poll.created_by},
+        "created_at": {"S": poll.created_at.isoformat()},
+        "multiple": {"BOOL": poll.multiple},
+        "hide_totals": {"BOOL": poll.hide_totals},
+    }
+    return item | ({"expires_at": {"S": poll.expires_at.isoformat()}} if poll.expires_at else {})
+
+
+def read_poll(item: Item) -> StoredPoll:
+    """Polls of version 1.0 have neither an end nor its settings."""
+    return StoredPoll(
+        id=UUID(item["pk"]["S"]),
+        question=item["question"]["S"],
+        options=[option["S"] for option in item["options"]["L"]],
+        created_by=item["created_by"]["S"],
+        created_at=datetime.fromisoformat(item["created_at"]["S"]),
+        expires_at=datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None,
+        multiple=item.get("multiple", {}).get("BOOL", False),
+        hide_totals=item.get("hide_totals", {}).get("BOOL", False),
+    )
+
+
+def shard_of(poll_id: UUID, username: str) -> str:
+    """Always the same one for a user, so that the vote's own item says whether there is one."""
+    return f"{poll_id}#{shard_number(username)}"
+
+
+def shard_number(username: str) -> int:
+    return zlib.crc32(username.encode()) % SHARDS
+
+
+def counter_keys(poll_id: UUID) -> list[Item]:
+    return [key(f"{poll_id}#{shard}", "count") for shard in range(SHARDS)]
+
+
+def vote_key(poll_id: UUID, username: str) -> Item:
+    return key(shard_of(poll_id, username), f"{VOTE}{username}")
+
+
+def vote_item(poll_id: UUID, username: str, options: Sequence[int]) -> Item:
+    """Processes of version 1.0 read `option`."""
+    item = vote_key(poll_id, username) | {"option": {"N": str(options[0])}}
+    return item | ({"options": {"L": [{"N": str(option)} for option in options]}} if options[1:] else {})
+
+
+def read_vote(item: Item | None) -> list[int]:
+    """The options of a vote; none without one."""
+    if item is None:
+        return []
+    return [int(option["N"]) for option in item.get("options", {}).get("L", [item["option"]])]
+
+
+def count_update(poll_id: UUID, username: str, options: Sequence[int]) -> Item:
+    """Add this vote to the counter of its shard, unless that is sealed."""
+    added = {f"option{option}": 1 for option in options}
+    if surplus := len(options) - 1:
+        added |= {SURPLUS: surplus, SURPLUS_NEGATED: -surplus}
+    numbered = list(enumerate(added.items()))
+    return {
+        "Key": key(shard_of(poll_id, username), "count"),
+        "UpdateExpression": "ADD " + ", ".join(f"#{n} :{n}" for n, _ in numbered),
+        "ConditionExpression": "attribute_not_exists(sealed)",
+        "ExpressionAttributeNames": {f"#{n}": name for n, (name, _) in numbered},
+        "ExpressionAttributeValues": {f":{n}": {"N": str(number)} for n, (_, number) in numbered},
+    }
+
+
+def seal_update(counter: Item) -> Item:
+    return {
+        "Key": counter,
+        "UpdateExpression": "SET sealed = :sealed",
+        "ExpressionAttributeValues": {":sealed": SEALED["sealed"]},
+    }
