@@ -273,6 +273,46 @@ def test_what_dynamodb_never_has_time_for_is_an_outage(
         table.get_all([key("x", "x")])
 
 
+def test_what_dynamodb_had_no_time_to_delete_is_deleted_again(
+    table: DynamoTable, interfere: Interfere, response: Answer
+) -> None:
+    table.put(_item("undeleted", 1))
+    left = '{"DeleteRequest": {"Key": {"pk": {"S": "undeleted"}, "sk": {"S": "item"}}}}'
+    interfere(
+        "BatchWriteItem", [response(f'{{"UnprocessedItems": {{"Polls": [{left}]}}}}') for _ in range(3)]
+    )
+
+    table.delete_all([key("undeleted", "item"), key("was never there", "item")])
+
+    assert table.get("undeleted", "item") is None
+
+
+@pytest.mark.usefixtures("hurry")
+def test_what_dynamodb_never_has_time_to_delete_is_an_outage(
+    table: DynamoTable, interfere: Interfere, response: Answer
+) -> None:
+    left = '{"DeleteRequest": {"Key": {"pk": {"S": "x"}, "sk": {"S": "x"}}}}'
+    interfere(
+        "BatchWriteItem", [response(f'{{"UnprocessedItems": {{"Polls": [{left}]}}}}') for _ in range(1000)]
+    )
+
+    with pytest.raises(Throttled):
+        table.delete_all([key("x", "x")])
+
+
+def test_a_query_goes_on_after_a_key_that_is_gone(table: DynamoTable) -> None:
+    for number in range(4):
+        table.put(key("queried", f"vote#{number}"))
+    table.put(key("queried", "count"))
+    table.delete_all([key("queried", "vote#1")])
+
+    found = [table.query("queried", "vote#", 2), table.query("queried", "vote#", 2, "vote#1")]
+
+    assert [[item["sk"]["S"] for item in items] for items in found] == [
+        *(["vote#0", "vote#2"], ["vote#2", "vote#3"])
+    ]
+
+
 def test_a_missing_table_is_an_outage(connect: Connect) -> None:
     with pytest.raises(TableMissing):
         connect("Missing").get("x", "x")
