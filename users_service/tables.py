@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    Uuid,
     func,
 )
 
@@ -27,9 +29,19 @@ users = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("followees", Integer, nullable=False, server_default="0"),
     # Counts the changes of the list of followees, so that an unchanged list is recognised without reading it.
+    # So does every block and mute that the user makes, and every block of the user.
     Column("followees_version", BigInteger, nullable=False, server_default="0"),
+    # Set by the trigger users_identified for an instance of the last version, which knows no ids.
+    Column("id", Uuid, nullable=False),
+    Column("display_name", Text),  # NULL: the username
+    Column("mail_notifications", Boolean, nullable=False, server_default="true"),
+    # Kept by the trigger follows_counted.
+    Column("followers", Integer, nullable=False, server_default="0"),
+    # The claim `gen` of the user's tokens; those with a smaller one are refused.
+    Column("token_generation", Integer, nullable=False, server_default="0"),
     info={"rights": ["SELECT", "INSERT", "UPDATE"]},
 )
+Index("users_id_key", users.c.id, unique=True)
 Index("users_email_key", func.lower(users.c.email), unique=True)
 
 follows = Table(
@@ -42,3 +54,51 @@ follows = Table(
 )
 # The list of followees, newest first, without a look at the table.
 Index("follows_newest", follows.c.follower, follows.c.position.desc(), postgresql_include=["followee"])
+# The list of followers, likewise.
+Index("follows_followers", follows.c.followee, follows.c.position.desc(), postgresql_include=["follower"])
+
+
+def _marks(name: str) -> Table:
+    """Whom users have marked: one row a pair, listed as follows are."""
+    table = Table(
+        name,
+        metadata,
+        Column("owner", Text, ForeignKey("users.username", name=f"{name}_owner_fkey"), primary_key=True),
+        Column("subject", Text, ForeignKey("users.username", name=f"{name}_subject_fkey"), primary_key=True),
+        Column("position", BigInteger, Identity(always=True), nullable=False),
+        info={"rights": ["SELECT", "INSERT", "DELETE"]},
+    )
+    Index(f"{name}_newest", table.c.owner, table.c.position.desc(), postgresql_include=["subject"])
+    return table
+
+
+blocks = _marks("blocks")
+mutes = _marks("mutes")
+Index("blocks_of", blocks.c.subject, postgresql_include=["owner"])
+
+# The words by which a user is found. In the order of bytes, all words with a prefix stand together.
+user_words = Table(
+    "user_words",
+    metadata,
+    Column(
+        "username",
+        Text,
+        ForeignKey("users.username", name="user_words_username_fkey", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("word", Text(collation="C"), primary_key=True),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
+Index("user_words_sorted", user_words.c.word, user_words.c.username)
+
+# Tokens that are refused before they expire: one token, or all of a user of an earlier generation.
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("jti", Text),
+    Column("generation", Integer, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)

@@ -35,3 +35,4 @@ def _use_utc(connection: Any) -> None:
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
+    connection.autocommit = False

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     MetaData,
+    NullPool,
     create_engine,
     text,
 )  # fmt: skip
@@ -172,12 +173,15 @@ class Database:
         version_table = f"{migrations.parent.name}_version"
         with self._connection() as connection, transaction(connection):
             schema.wait_in_turn(connection)
-            schema.create_schema_if_missing(connection)
             if not schema.is_up_to_date(connection, migrations, version_table):
                 # Only here: Alembic takes a third of a second to load, and memory for good.
                 from common.postgres.migrations import upgrade  # noqa: PLC0415
 
-                applied = upgrade(connection, migrations, version_table)
+                # On a second connection, because a migration may commit in between.
+                with _unlimited(self._url).connect() as migrating:
+                    with migrating.begin():
+                        schema.create_schema_if_missing(migrating)
+                    applied = upgrade(migrating, migrations, version_table)
             made = schema.create_missing_tables(connection, self._tables)
         if applied:
             memory.return_unused()
@@ -185,3 +189,9 @@ class Database:
             logger.info("applied migration %s of %s", revision, migrations.parent.name)
         for name in made:
             logger.warning("created table %s, which was missing: its rows are lost", name)
+
+
+def _unlimited(url: URL) -> Engine:
+    """Connections whose statements take the time they need."""
+    creator = partial(connect, libpq_parameters(url), statement_seconds=0)
+    return create_engine(f"{DRIVER}://", creator=creator, poolclass=NullPool, hide_parameters=True)

@@ -14,7 +14,10 @@ from common.postgres.schema import SchemaNotReady
 
 
 def upgrade(connection: Connection, migrations: Path, version_table: str) -> list[str]:
-    """Apply those that are missing, and return them. Raises SchemaNotReady when the schema is newer."""
+    """Apply those that are missing, and return them. Raises SchemaNotReady when the schema is newer.
+
+    Each is a transaction, but for those that are not: see `autocommit_block` of Alembic.
+    """
     applied: list[str] = []
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
@@ -35,6 +38,11 @@ def run() -> None:
     ) -> None:
         given["applied"].append(step.up_revision_id)
 
-    context.configure(given["connection"], version_table=given["version_table"], on_version_apply=note)
+    context.configure(
+        given["connection"],
+        version_table=given["version_table"],
+        on_version_apply=note,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()

@@ -1,5 +1,6 @@
 """Creates the database and what is missing in it, decides whether to migrate it, checks its use."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -20,8 +21,10 @@ from common.postgres.connection import connect
 from common.postgres.deadline import deadline_in
 from common.postgres.outages import PostgresCannotServe
 
-# Any number will do, as long as nothing else in the database takes it.
-MIGRATION_LOCK = 0x6D6963726F
+# Any number will do, as long as nothing else in the database takes it. Version 1.0.0 takes 0x6D6963726F, and
+# waits for it in the server: see wait_in_turn.
+MIGRATION_LOCK = 0x6D6963726F62
+LOCK_POLL_SECONDS = 0.1
 # On a slow disk; the server goes on, so that the next attempt finds the database.
 CREATE_SECONDS = 30
 # Another process may be migrating for longer: then this one asks again.
@@ -81,14 +84,6 @@ def create_database(parameters: Mapping[str, str]) -> None:
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
 
-def wait_in_turn(connection: Connection) -> None:
-    """Until the transaction ends, no other process migrates. Raises OperationalError when one takes long."""
-    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-    connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
-
-
 def create_schema_if_missing(connection: Connection) -> None:
     if connection.execute(text("SELECT current_schema()")).scalar() is None:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS public"))
@@ -100,6 +95,17 @@ def create_missing_tables(connection: Connection, tables: MetaData) -> list[str]
     missing = [table for table in tables.sorted_tables if not inspector.has_table(table.name)]
     tables.create_all(connection, missing)
     return [table.name for table in missing]
+
+
+def wait_in_turn(connection: Connection) -> None:
+    """Until the transaction ends, no other process migrates. Raises SchemaNotReady when one takes long."""
+    # Not in the server: CREATE INDEX CONCURRENTLY would wait for this statement, and this one for it.
+    locked = text("SELECT pg_try_advisory_xact_lock(:lock)")
+    until = time.monotonic() + LOCK_SECONDS
+    while not connection.execute(locked, {"lock": MIGRATION_LOCK}).scalar():
+        if time.monotonic() > until:
+            raise SchemaNotReady("another process is migrating the database")
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 def is_up_to_date(connection: Connection, migrations: Path, version_table: str) -> bool:

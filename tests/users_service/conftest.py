@@ -11,6 +11,7 @@ from users_service.app import create_app
 from users_service.models import NewUser
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
+from users_service.tables import metadata
 
 PASSWORD = "correct horse"
 
@@ -21,7 +22,7 @@ def app(postgres: int) -> Iterator[FastAPI]:
     app = create_app(settings)
     app.state.store.prepare()
     with app.state.store._database.transaction() as connection:
-        connection.execute(text("TRUNCATE users, follows"))
+        connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
     yield app
     app.state.store.close()
 
