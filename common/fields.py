@@ -13,6 +13,10 @@ from pydantic_core import PydanticCustomError
 EXAMPLE_ID = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 
 RESERVED_NAMES = {"id", "home", "follow", "unfollow", "popular", "async", "me", "admin"}
+# Refused to new accounts only: there may be accounts of these names.
+RESERVED_LATER = {
+    "block", "unblock", "mute", "unmute", "search", "tags", "stream", "notifications", "counts", "bookmarks",
+}  # fmt: skip
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -28,6 +32,18 @@ def _not_reserved(name: str) -> str:
     if name in RESERVED_NAMES:
         raise PydanticCustomError("reserved_name", "This name is reserved")
     return name
+
+
+def _not_reserved_later(name: str) -> str:
+    if name in RESERVED_LATER:
+        raise PydanticCustomError("reserved_name", "This name is reserved")
+    return name
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\t" in text:
+        raise PydanticCustomError("several_lines", "One line, without tabs")
+    return text
 
 
 def printable(text: str) -> str:
@@ -53,6 +69,8 @@ Username = Annotated[
     AfterValidator(_not_reserved),
 ]
 
+NewUsername = Annotated[Username, AfterValidator(_not_reserved_later)]
+
 # pydantic alone also accepts 32 bare digits, braces and urn:uuid:.
 Id = Annotated[KnownId, BeforeValidator(_canonical)]
 
@@ -77,6 +95,7 @@ Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL), AfterVa
 
 # For any text that users write: after the bounds of its length, so that their error counts characters.
 PRINTABLE = AfterValidator(printable)
+ONE_LINE = AfterValidator(_one_line)
 
 
 class _Clock:

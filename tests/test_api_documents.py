@@ -1,5 +1,6 @@
 """The API documents: on the Swagger page, "Execute" works with the values that are filled in."""
 
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from importlib import import_module
@@ -122,7 +123,7 @@ def test_the_examples_of_one_thing_are_the_same_everywhere() -> None:
         (parameter["name"], parameter["example"])
         for name, operation in _operations(document)
         for parameter in operation.get("parameters", ())
-        if parameter["in"] == "path" and "follow/" not in name
+        if parameter["in"] == "path" and not re.search("(follow|block|mute)/", name)
     }
     post = document["components"]["schemas"]["Post"]["properties"]
     (post_id,) = post["id"]["examples"]
@@ -141,8 +142,8 @@ def test_the_users_of_the_examples_are_those_of_the_first_steps(text: str) -> No
             assert user[field] in shown, f"{text}: {user['username']}'s {field} is {user[field]}"
 
 
-@pytest.mark.parametrize("path", ["/users/follow/{username}", "/users/unfollow/{username}"])
-def test_alice_follows_bob(path: str) -> None:
-    (username,) = _merged()["paths"][path]["post"]["parameters"]
+@pytest.mark.parametrize("verb", ["follow", "unfollow", "block", "unblock", "mute", "unmute"])
+def test_alice_follows_bob(verb: str) -> None:
+    (username,) = _merged()["paths"][f"/users/{verb}/{{username}}"]["post"]["parameters"]
 
     assert username["example"] == BOB["username"]

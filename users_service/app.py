@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
+from users_service import relation_routes
 from users_service.passwords import Passwords
 from users_service.routes import routes
 from users_service.service import Accounts
@@ -19,7 +20,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         "users",
         "Accounts, sign-in, who follows whom.",
         settings,
-        [routes],
+        [routes, relation_routes.routes],
         [Dependency("postgres", store, store.prepare)],
     )
     app.state.settings = settings

@@ -1,7 +1,15 @@
 """How the users service refuses a request."""
 
-from common.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable, UnsupportedMediaType
-from users_service.models import MAX_FOLLOWEES
+from common.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from users_service.models import MAX_FOLLOWEES, MAX_MARKS
 
 
 def username_taken(username: str) -> Conflict:
@@ -30,17 +38,29 @@ def user_not_found(username: str) -> NotFound:
     return NotFound("user_not_found", f"There is no user {username}.")
 
 
+def not_yours() -> Forbidden:
+    return Forbidden("not_yours", "This is for the user who is named, and for nobody else.")
+
+
 def token_of_unknown_user() -> Unauthorized:
     return Unauthorized("invalid_token", "The token's user does not exist.")
 
 
-def cannot_follow_yourself() -> BadRequest:
-    return BadRequest("cannot_follow_yourself", "You cannot follow yourself.")
+def cannot_mark_yourself(verb: str) -> BadRequest:
+    return BadRequest(f"cannot_{verb}_yourself", f"You cannot {verb} yourself.")
+
+
+def blocked() -> Forbidden:
+    return Forbidden("blocked", "One of you has blocked the other.")
 
 
 def too_many_followees() -> Conflict:
     return Conflict("too_many_followees", f"A user follows at most {MAX_FOLLOWEES} others.")
 
 
-def unknown_cursor(username: str, before: str) -> BadRequest:
-    return BadRequest("unknown_cursor", f"{username} does not follow {before} any more.")
+def too_many_marks(verb: str) -> Conflict:
+    return Conflict(f"too_many_{verb}s", f"You can {verb} at most {MAX_MARKS} others.")
+
+
+def unknown_cursor(detail: str) -> BadRequest:
+    return BadRequest("unknown_cursor", detail)

@@ -3,13 +3,33 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Email, KnownUsername, RequestBody, Username
+from common.fields import (
+    ONE_LINE,
+    PRINTABLE,
+    Email,
+    KnownId,
+    KnownUsername,
+    NewUsername,
+    RequestBody,
+    Username,
+)
 from users_service.common_passwords import is_common
 
 MAX_FOLLOWEES = 7500
+# Blocks, and mutes, of one user.
+MAX_MARKS = 7500
+MAX_BATCH = 100
 
 # The users of all examples, here, in README and in bin/dev's banner.
 ALICE = {
@@ -33,16 +53,19 @@ Password = Annotated[
     str, StringConstraints(min_length=8, max_length=128), PRINTABLE, AfterValidator(_reject_common)
 ]
 
+Bio = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE]
+DisplayName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50), PRINTABLE, ONE_LINE
+]
+
 
 class NewUser(RequestBody):
     """A new account."""
 
-    username: Username
+    username: NewUsername
     password: Password = Field(examples=[ALICE["password"]])
     email: Email | None = Field(None, examples=[ALICE["email"]])
-    bio: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE] = Field(
-        "", examples=[ALICE["bio"]]
-    )
+    bio: Bio = Field("", examples=[ALICE["bio"]])
 
     @field_validator("password")
     @classmethod
@@ -73,12 +96,53 @@ class Profile(BaseModel):
     username: KnownUsername
     bio: str = Field(examples=[ALICE["bio"]])
     created_at: datetime
+    id: KnownId = Field(description="Never given to another account.")
+    display_name: str = Field(examples=["Alice"], description="The username, until the user chooses one.")
+    followers_count: int
+    followees_count: int
+
+
+class Relationship(BaseModel):
+    """What is between the token's user and another."""
+
+    following: bool = False
+    followed_by: bool = False
+    blocking: bool = False
+    muting: bool = False
+
+
+class NamedRelationship(Relationship):
+    """What is between the token's user and the one who is named."""
+
+    username: KnownUsername
+
+
+class ProfileForOther(Profile):
+    """What another user sees, who is signed in."""
+
+    relationship: Relationship
 
 
 class OwnProfile(Profile):
     """What the user, and the services, see."""
 
     email: str | None = Field(examples=[ALICE["email"]])
+    mail_notifications: bool = Field(description="Whether likes are told by mail.")
+
+
+class ProfileChanges(RequestBody):
+    """Changes of a profile (RFC 7396): what is left out stays, null makes it what it was in the beginning."""
+
+    display_name: DisplayName | None = Field(None, examples=["Alice"])
+    bio: Bio | None = Field(None, examples=[ALICE["bio"]])
+    email: Email | None = Field(None, examples=[ALICE["email"]])
+    mail_notifications: StrictBool | None = None
+
+    def columns(self) -> dict[str, object]:
+        """The new values of what changes."""
+        initial: dict[str, object] = {"bio": "", "mail_notifications": True}
+        values = self.model_dump(exclude_unset=True)
+        return {name: initial.get(name) if value is None else value for name, value in values.items()}
 
 
 class FollowState(BaseModel):
@@ -88,3 +152,28 @@ class FollowState(BaseModel):
     followee: str = Field(examples=[BOB["username"]])
     following: bool
     changed: bool
+
+
+class BlockState(BaseModel):
+    """Whether one user blocks another now, and whether this request changed that."""
+
+    blocker: KnownUsername
+    blocked: str = Field(examples=[BOB["username"]])
+    blocking: bool
+    changed: bool
+
+
+class MuteState(BaseModel):
+    """Whether one user mutes another now, and whether this request changed that."""
+
+    muter: KnownUsername
+    muted: str = Field(examples=[BOB["username"]])
+    muting: bool
+    changed: bool
+
+
+class HomeSources(BaseModel):
+    """Whose posts are in a user's home timeline, and who is hidden from it, also where others repost them."""
+
+    followees: list[str]
+    hidden: list[str] = Field(description="Muted, blocked, and blocked by.")

@@ -1,33 +1,33 @@
 """HTTP for users: read the request, call the service or the store, name the status."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 from urllib.parse import parse_qsl
 
-from fastapi import Body, Depends, Header, Path, Query, Request, Response
+from fastapi import Body, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
-from common.api.pagination import paginate
 from common.api.problems import malformed, problems
 from common.api.routing import body_too_large, media_type, router
 from common.errors import store_unavailable
-from common.fields import Username
+from common.fields import Id, Username
 from common.tokens import is_service
 from users_service import errors
+from users_service.dependencies import Service, Store, require_owner
 from users_service.models import (
     ALICE,
     BOB,
-    MAX_FOLLOWEES,
+    MAX_BATCH,
     AccessToken,
     Credentials,
-    FollowState,
     NewUser,
     OwnProfile,
     Profile,
+    ProfileChanges,
+    ProfileForOther,
 )
-from users_service.service import Accounts
-from users_service.store import UsersStore
 
 routes = router("users", store_unavailable("postgres"))
 
@@ -46,16 +46,6 @@ CREDENTIALS_BODY = {
 NO_CREDENTIALS = malformed([{"loc": ("body", "username"), "type": "missing", "msg": "Field required"}])
 
 
-async def get_store(request: Request) -> UsersStore:
-    store: UsersStore = request.app.state.store
-    return store
-
-
-async def get_accounts(request: Request) -> Accounts:
-    accounts: Accounts = request.app.state.accounts
-    return accounts
-
-
 async def read_credentials(request: Request) -> Credentials:
     """The username and password in a body of JSON or of a form."""
     kind, body = media_type(request), await request.body()
@@ -70,11 +60,9 @@ async def read_credentials(request: Request) -> Credentials:
     raise errors.json_or_form_only()
 
 
-Store = Annotated[UsersStore, Depends(get_store)]
-Service = Annotated[Accounts, Depends(get_accounts)]
 NewUserBody = Annotated[NewUser, Body(openapi_examples={"alice": {"value": ALICE}, "bob": {"value": BOB}})]
-Followee = Annotated[Username, Path(examples=[BOB["username"]])]
-FolloweesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")]
+Usernames = Annotated[Sequence[Username], Query(max_length=MAX_BATCH)]
+Ids = Annotated[Sequence[Id], Query(max_length=MAX_BATCH)]
 
 
 @routes.post(
@@ -122,66 +110,37 @@ async def login(
 
 @routes.get(
     "/users/{username}",
-    response_model=OwnProfile | Profile,
+    response_model=OwnProfile | ProfileForOther | Profile,
     responses=problems(errors.user_not_found("alice")),
     openapi_extra=TOKEN_OPTIONAL,
 )
 def profile(username: Username, store: Store, subject: OptionalSubject) -> Profile:
-    """A user's profile; only its owner sees the e-mail address."""
+    """A user's profile; only its owner sees the e-mail address.
+
+    With a token of another user, it says what is between the two.
+    """
     found = store.profile(username)
     if subject == username or is_service(subject):
         return found
-    return Profile(**found.model_dump(exclude={"email"}))
+    public = found.model_dump(include=set(Profile.model_fields))
+    if subject is None:
+        return Profile(**public)
+    return ProfileForOther(**public, relationship=store.relations.relationship(subject, username))
 
 
-@routes.post(
-    "/users/follow/{username}",
-    responses=problems(
-        errors.cannot_follow_yourself(),
-        errors.user_not_found("bob"),
-        errors.too_many_followees(),
-    ),
+@routes.get("/users")
+def profiles(store: Store, username: Usernames = (), id: Ids = ()) -> list[Profile]:  # noqa: A002
+    """Profiles of several users, by names and then by ids, in the order asked; unknown ones are left out."""
+    return store.profiles(username, id)
+
+
+@routes.patch(
+    "/users/{username}",
+    responses=problems(errors.not_yours(), errors.user_not_found("alice"), errors.email_taken()),
 )
-def follow(username: Followee, follower: CurrentUser, store: Store) -> FollowState:
-    """Follow a user. Following twice changes nothing."""
-    changed = store.follow(follower, username)
-    return FollowState(follower=follower, followee=username, following=True, changed=changed)
-
-
-@routes.post("/users/unfollow/{username}", responses=problems(errors.user_not_found("bob")))
-def unfollow(username: Followee, follower: CurrentUser, store: Store) -> FollowState:
-    """Stop following a user."""
-    changed = store.unfollow(follower, username)
-    return FollowState(follower=follower, followee=username, following=False, changed=changed)
-
-
-@routes.get(
-    "/users/{username}/followees",
-    response_model=list[str],
-    responses={
-        200: {"headers": headers.LINK | headers.ETAG},
-        304: {"description": "Not Modified", "headers": headers.ETAG},
-        **problems(errors.unknown_cursor("alice", "bob"), errors.user_not_found("alice")),
-    },
-)
-def followees(
-    username: Username,
-    store: Store,
-    request: Request,
-    response: Response,
-    limit: FolloweesLimit = 20,
-    before: Annotated[Username | None, Query(description="The last username of the previous page.")] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
-) -> Any:
-    """The usernames that a user follows, newest follow first."""
-    etag = f'"{store.followees_version(username)}"'
-    response.headers["ETag"] = etag
-    if if_none_match and _matches(if_none_match, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return paginate(store.followees(username, limit + 1, before), limit, str, request, response)
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """RFC 9110, §13.1.2: a list of tags, weak or strong, or a star."""
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in tags or "*" in tags
+def change_profile(
+    username: Username, changes: ProfileChanges, user: CurrentUser, store: Store
+) -> OwnProfile:
+    """Change your profile, by a merge patch (RFC 7396): null makes a field what it was in the beginning."""
+    require_owner(username, user)
+    return store.change(username, changes)

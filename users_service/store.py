@@ -1,63 +1,74 @@
-"""Users and follows in PostgreSQL."""
+"""Accounts and profiles in PostgreSQL."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from uuid import UUID
 
 import psycopg2
-from sqlalchemy import URL, BindParameter, Connection, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
+from common.fields import new_id
 from common.postgres.database import Database
 from users_service import errors
-from users_service.models import MAX_FOLLOWEES, NewUser, OwnProfile
-from users_service.tables import follows, metadata, users
+from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
+from users_service.relations import Relations
+from users_service.tables import metadata, user_words, users
+from users_service.words import words
+
+ProfileModel = TypeVar("ProfileModel", bound=Profile)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Built once: making a statement costs more than running it.
 NAME: BindParameter[str] = bindparam("name")
-FOLLOWER: BindParameter[str] = bindparam("by")
-FOLLOWEE: BindParameter[str] = bindparam("of")
 
-PROFILE = select(*(users.c[field] for field in OwnProfile.model_fields)).where(users.c.username == NAME)
+# A field of a profile that is no column of the same name.
+COMPUTED: Mapping[str, ColumnElement[Any]] = {
+    "display_name": func.coalesce(users.c.display_name, users.c.username),
+    "followers_count": users.c.followers,
+    "followees_count": users.c.followees,
+}
+
+
+def _columns(model: type[Profile]) -> Iterator[ColumnElement[Any]]:
+    return (COMPUTED[field] if field in COMPUTED else users.c[field] for field in model.model_fields)
+
+
+PROFILE = select(*_columns(OwnProfile)).where(users.c.username == NAME)
+PROFILES = select(*_columns(Profile)).where(
+    or_(
+        users.c.username == any_(cast(bindparam("names"), ARRAY(Text))),
+        users.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))),
+    )
+)
+CHANGE = update(users).where(users.c.username == NAME).returning(users.c.username)
+FORGET_WORDS = delete(user_words).where(user_words.c.username == NAME)
 PASSWORD_HASH = select(users.c.password_hash).where(users.c.username == NAME)
 REHASH = (
     update(users)
     .where(users.c.username == NAME, users.c.password_hash == bindparam("old"))
     .values(password_hash=bindparam("new"))
 )
-FOLLOW = (
-    postgresql.insert(follows)
-    .values(follower=FOLLOWER, followee=FOLLOWEE)
-    .on_conflict_do_nothing()
-    .returning(follows.c.followee)
-)
-UNFOLLOW = (
-    delete(follows)
-    .where(follows.c.follower == FOLLOWER, follows.c.followee == FOLLOWEE)
-    .returning(follows.c.followee)
-)
-# Every change of the list updates this one row: so concurrent changes are counted exactly.
-COUNT = (
-    update(users)
-    .where(users.c.username == NAME, users.c.followees + bindparam("change") <= MAX_FOLLOWEES)
-    .values(
-        followees=users.c.followees + bindparam("change"),
-        followees_version=users.c.followees_version + 1,
-    )
-    .returning(users.c.followees)
-)
-VERSION = select(users.c.created_at, users.c.followees_version).where(users.c.username == NAME)
-POSITION = select(follows.c.position).where(follows.c.follower == NAME, follows.c.followee == FOLLOWEE)
-FOLLOWEES = (
-    select(follows.c.followee)
-    .where(follows.c.follower == NAME)
-    .order_by(follows.c.position.desc())
-    .limit(bindparam("limit"))
-)
-FOLLOWEES_BEFORE = FOLLOWEES.where(follows.c.position < bindparam("position"))
 
 
 class UsersStore:
@@ -65,6 +76,9 @@ class UsersStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.relations = relations = Relations(database)
+        self.follow, self.unfollow = relations.follow, relations.unfollow
+        self.followees, self.followees_version = relations.followees, relations.followees_version
         self.ping = database.ping
         self.close = database.close
 
@@ -77,15 +91,21 @@ class UsersStore:
 
     def register(self, user: NewUser, password_hash: str) -> OwnProfile:
         """Raises Conflict if another user has the name or the address."""
-        profile = OwnProfile(**user.model_dump(exclude={"password"}), created_at=datetime.now(UTC))
+        values = user.model_dump(exclude={"password"}) | {"id": new_id(), "created_at": datetime.now(UTC)}
         try:
             with self._database.transaction() as connection:
-                connection.execute(insert(users).values(**profile.model_dump(), password_hash=password_hash))
+                connection.execute(insert(users).values(**values, password_hash=password_hash))
         except IntegrityError as exc:
             if _violated_constraint(exc) == "users_email_key":
                 raise errors.email_taken() from exc
             raise errors.username_taken(user.username) from exc
-        return profile
+        return OwnProfile(
+            **values,
+            display_name=user.username,
+            followers_count=0,
+            followees_count=0,
+            mail_notifications=True,
+        )
 
     def password_hash(self, username: str) -> str | None:
         rows = self._database.rows(PASSWORD_HASH, {"name": username})
@@ -96,48 +116,28 @@ class UsersStore:
         self._database.rows(REHASH, {"name": username, "old": old, "new": new})
 
     def profile(self, username: str) -> OwnProfile:
-        return OwnProfile(**dict(zip(OwnProfile.model_fields, self._one(PROFILE, username), strict=True)))
+        return _read(OwnProfile, self._one(PROFILE, username))
 
-    def follow(self, follower: str, followee: str) -> bool:
-        """Whether this was new. Raises NotFound, BadRequest for oneself, Conflict beyond the limit."""
-        if follower == followee:
-            raise errors.cannot_follow_yourself()
+    def profiles(self, usernames: Sequence[str], ids: Sequence[UUID]) -> list[Profile]:
+        """Those of users who exist: first by their names, then by their ids, in the order given."""
+        values = {"names": list(usernames), "ids": [str(one) for one in ids]}
+        found = [_read(Profile, row) for row in self._database.rows(PROFILES, values)]
+        by_key = {str(key): profile for profile in found for key in (profile.username, profile.id)}
+        named = (by_key.get(str(key)) for key in (*usernames, *ids))
+        return list({profile.id: profile for profile in named if profile}.values())
+
+    def change(self, username: str, changes: ProfileChanges) -> OwnProfile:
+        """Raises NotFound, Conflict when another user has the address."""
+        values = changes.columns()
         try:
             with self._database.transaction() as connection:
-                is_new = connection.execute(FOLLOW, {"by": follower, "of": followee}).first() is not None
-                if is_new and not _count(connection, follower, +1):
-                    raise errors.too_many_followees()
-                return is_new
+                if values and connection.execute(CHANGE.values(values), {"name": username}).first() is None:
+                    raise errors.user_not_found(username)
+                if "display_name" in values:
+                    _index(connection, username, f"{username} {values['display_name'] or ''}")
         except IntegrityError as exc:
-            if _violated_constraint(exc) == "follows_followee_fkey":
-                raise errors.user_not_found(followee) from exc
-            raise errors.token_of_unknown_user() from exc
-
-    def unfollow(self, follower: str, followee: str) -> bool:
-        """Whether the user followed before. Raises NotFound."""
-        with self._database.transaction() as connection:
-            was = connection.execute(UNFOLLOW, {"by": follower, "of": followee}).first() is not None
-            if was:
-                _count(connection, follower, -1)
-        if not was:
-            self._one(VERSION, followee)
-        return was
-
-    def followees_version(self, username: str) -> str:
-        """The version of the list of followees; each change makes a new one. Raises NotFound."""
-        created_at, version = self._one(VERSION, username)
-        return f"{created_at.timestamp():.6f}-{version}"
-
-    def followees(self, username: str, limit: int, before: str | None) -> list[str]:
-        """Newest follow first. Raises BadRequest when `before` is not one of them."""
-        values = {"name": username, "limit": limit}
-        if before is None:
-            return [name for (name,) in self._database.rows(FOLLOWEES, values)]
-        positions = self._database.rows(POSITION, {"name": username, "of": before})
-        if not positions:
-            raise errors.unknown_cursor(username, before)
-        values["position"] = positions[0][0]
-        return [name for (name,) in self._database.rows(FOLLOWEES_BEFORE, values)]
+            raise errors.email_taken() from exc
+        return self.profile(username)
 
     def _one(self, statement: Any, username: str) -> Any:
         rows = self._database.rows(statement, {"name": username})
@@ -146,8 +146,16 @@ class UsersStore:
         return rows[0]
 
 
-def _count(connection: Connection, follower: str, change: int) -> bool:
-    return connection.execute(COUNT, {"name": follower, "change": change}).first() is not None
+def _read(model: type[ProfileModel], row: Sequence[object]) -> ProfileModel:
+    return model.model_validate(dict(zip(model.model_fields, row, strict=True)))
+
+
+def _index(connection: Connection, username: str, text: str) -> None:
+    """Let the user be found by the words of this text."""
+    connection.execute(FORGET_WORDS, {"name": username})
+    found = [{"username": username, "word": word} for word in words(text)]
+    if found:
+        connection.execute(insert(user_words), found)
 
 
 def _violated_constraint(exc: IntegrityError) -> str | None:

@@ -144,17 +144,16 @@ def _for_psycopg2(statement: Any) -> str:
 
 def _build_users(app: FastAPI) -> None:
     database = Postgres("microblog_users")
-    statement = "SELECT username, email, bio, created_at FROM users WHERE username = %s"
+    public = "username, bio, created_at, id, coalesce(display_name, username), followers, followees"
+    statement = f"SELECT {public}, email, mail_notifications FROM users WHERE username = %s"
 
     @app.get("/users/{username}", response_model=OwnProfile | Profile)
     def profile(username: str, reader: User) -> Profile:
         found = database.rows(statement, username)
         if not found:
             raise HTTPException(404)
-        name, email, bio, created_at = found[0]
-        if reader == name:
-            return OwnProfile(username=name, email=email, bio=bio, created_at=created_at)
-        return Profile(username=name, bio=bio, created_at=created_at)
+        model = OwnProfile if reader == username else Profile
+        return model.model_validate(dict(zip(model.model_fields, found[0], strict=False)))
 
 
 def _build_likes(app: FastAPI) -> None:

@@ -71,8 +71,24 @@ async def require_user(subject: Annotated[str, Depends(require_subject)]) -> str
     return subject
 
 
+def services_only() -> Forbidden:
+    return Forbidden("services_only", "This is for services, not for users.")
+
+
+async def require_service(subject: Annotated[str, Depends(require_subject)]) -> str:
+    if not is_service(subject):
+        raise services_only()
+    return subject
+
+
+CurrentService = Annotated[str, Depends(require_service)]
 CurrentUser = Annotated[str, Depends(require_user)]
 OptionalSubject = Annotated[str | None, Security(bearer)]
 
 # How these dependencies refuse a request.
-REFUSALS = {bearer: invalid_token, require_subject: token_required, require_user: users_only}
+REFUSALS = {
+    bearer: invalid_token,
+    require_subject: token_required,
+    require_user: users_only,
+    require_service: services_only,
+}

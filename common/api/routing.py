@@ -20,6 +20,7 @@ from common.api.problems import malformed, merged, problems
 from common.errors import Problem, TooLarge, UnsupportedMediaType
 
 MAX_BODY_BYTES = 64 * 1024
+MERGE_PATCH = "application/merge-patch+json"  # RFC 7396
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -118,7 +119,7 @@ def media_type(request: Request) -> str:
 
 
 def _require_json(request: Request) -> None:
-    if media_type(request) != "application/json":
+    if media_type(request) not in ("application/json", MERGE_PATCH if request.method == "PATCH" else None):
         raise json_only()
 
 

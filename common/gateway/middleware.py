@@ -59,7 +59,7 @@ def edge_middleware(settings: EdgeSettings) -> Iterator[Middleware]:
         yield Middleware(
             _Cors,
             allow_origins=split_list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=REQUEST_HEADERS,
             expose_headers=RESPONSE_HEADERS,
         )

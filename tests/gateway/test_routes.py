@@ -21,6 +21,7 @@ from tests.instances import instance, snapshot_of
     [
         ("/register", "users"),
         ("/users/alice", "users"),
+        ("/users", "users"),
         ("/users/alice/likes", "likes"),
         ("/users/alice/followees", "users"),
         ("/users/follow/likes", "users"),
@@ -40,7 +41,8 @@ def test_a_path_leads_to_its_service(path: str, service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/users", "/users/", "/posts/", "/likes/", "/polls/1/vote/2", "/registerx"]
+    "path",
+    ["/", "/users/", "/users/alice/home-sources", "/posts/", "/polls/1/vote/2", "/registerx"],
 )
 def test_other_paths_lead_nowhere(path: str) -> None:
     assert matcher(gateway.ROUTES)(path.encode()) is None

@@ -23,6 +23,7 @@ ASKERS = ("owner", "other", "nobody", "expired", "service")
 
 FOR_ALL = (200, 200, 200, 200, 200)
 FOR_USERS = (200, 200, 401, 401, 403)
+FOR_OWNER = (200, 403, 401, 401, 403)
 MAKING = (201, 201, 401, 401, 403)
 
 # What each of them gets.
@@ -30,6 +31,16 @@ STATUSES = {
     "POST /register": (201, 201, 201, 201, 201),
     "POST /login": FOR_ALL,
     "GET /users/{username}": (200, 200, 200, 401, 200),
+    "PATCH /users/{username}": FOR_OWNER,
+    "GET /users": FOR_ALL,
+    "GET /users/{username}/followers": FOR_ALL,
+    "GET /users/{username}/relationships": FOR_OWNER,
+    "GET /users/{username}/blocks": FOR_OWNER,
+    "GET /users/{username}/mutes": FOR_OWNER,
+    "POST /users/block/{username}": (400, 200, 401, 401, 403),
+    "POST /users/unblock/{username}": FOR_USERS,
+    "POST /users/mute/{username}": (400, 200, 401, 401, 403),
+    "POST /users/unmute/{username}": FOR_USERS,
     "POST /users/follow/{username}": (400, 200, 401, 401, 403),
     "POST /users/unfollow/{username}": FOR_USERS,
     "GET /users/{username}/followees": FOR_ALL,
@@ -57,6 +68,7 @@ NEW_POLL = {"question": "Tea?", "options": ["Yes", "No"]}
 BODIES: dict[str, dict[str, Any]] = {
     "POST /register": {"password": PASSWORD},
     "POST /login": {"username": "matrix_owner", "password": PASSWORD},
+    "PATCH /users/{username}": {"bio": "Mine."},
     "POST /posts": {"text": "Mine."},
     "POST /posts/async": {"text": "Mine, soon."},
     "POST /polls": NEW_POLL,
@@ -68,12 +80,21 @@ QUERIES = {"GET /likes": {"post_id": "post_id"}, "GET /polls": {"id": "poll_id"}
 DOERS = {
     "POST /users/follow/{username}": "follower",
     "POST /users/unfollow/{username}": "follower",
+    "POST /users/block/{username}": "blocker",
+    "POST /users/unblock/{username}": "blocker",
+    "POST /users/mute/{username}": "muter",
+    "POST /users/unmute/{username}": "muter",
     "POST /posts": "username",
     "POST /likes/{post_id}": "username",
     "DELETE /likes/{post_id}": "username",
     "POST /polls": "created_by",
 }
-SILENT = {"POST /posts/async", "POST /polls/{poll_id}/vote", "DELETE /polls/{poll_id}"}
+SILENT = {
+    "POST /posts/async",
+    "POST /polls/{poll_id}/vote",
+    "DELETE /polls/{poll_id}",
+    "PATCH /users/{username}",
+}
 OPERATIONAL = {"GET /livez", "GET /health"}
 
 

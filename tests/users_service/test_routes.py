@@ -316,7 +316,9 @@ def test_an_address_is_shown_to_nobody_else(client: TestClient, with_address: st
     for headers in ({}, as_user("bobby"), as_user("alice_")):
         answer = client.get("/users/alice", headers=headers)
 
-        assert set(answer.json()) == set(Profile.model_fields) == set(OwnProfile.model_fields) - {"email"}
+        private = set(OwnProfile.model_fields) - set(Profile.model_fields)
+        assert private == {"email", "mail_notifications"}
+        assert set(answer.json()) - {"relationship"} == set(Profile.model_fields)
         assert with_address not in answer.text
 
 

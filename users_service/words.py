@@ -1,0 +1,26 @@
+"""The words of a text, as search compares them: without case and accents."""
+
+import unicodedata
+from itertools import groupby
+
+MAX_WORD_LENGTH = 50
+# Letters that Unicode does not decompose, though people write them without the stroke, or with the dot.
+STROKES = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "\u0131": "i", "æ": "ae", "œ": "oe"}
+)
+
+
+def words(text: str) -> list[str]:
+    """Each run of letters, marks and digits once, folded, in the order of the text."""
+    runs = ("".join(run) for is_word, run in groupby(_folded(text), _is_of_a_word) if is_word)
+    return list(dict.fromkeys(run[:MAX_WORD_LENGTH] for run in runs))
+
+
+def _folded(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    # A combining class of 0 is a vowel in the scripts of India, not an accent.
+    return "".join(one for one in decomposed if not unicodedata.combining(one)).translate(STROKES)
+
+
+def _is_of_a_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
