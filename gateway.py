@@ -10,6 +10,7 @@ from throttled.rate_limiter import per_hour, per_min
 from common.api.routing import router
 from common.discovery.directory import Directory
 from common.discovery.models import Status
+from common.discovery.revocations import RevocationWatcher
 from common.errors import RETRY_SECONDS
 from common.gateway.login_limits import LoginLimiter
 from common.gateway.middleware import edge_middleware
@@ -19,6 +20,7 @@ from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
 from common.gateway.transport import AiohttpTransport
+from common.revocations import Revocations
 from common.server import protocol
 from common.server.app import create_service
 from common.server.health import unavailable
@@ -26,7 +28,7 @@ from common.server.run import serve
 from common.tokens import Tokens
 from common.version import VERSION
 
-# Both routes hash a password with Argon2, which is slow; a password may be guessed at 30 times in 20 minutes.
+# These routes hash a password with Argon2, which is slow; one may be guessed at 30 times in 20 minutes.
 REGISTER_LIMIT = Policy("register", per_min(60, burst=100), by_address=True)
 LOGIN_LIMIT = Policy("login", per_min(60, burst=100), by_address=True)
 LOGIN_ATTEMPTS = per_hour(30, burst=20)
@@ -35,6 +37,7 @@ LOGIN_ATTEMPTS = per_hour(30, burst=20)
 ROUTES = {
     "/register": Route("users", REGISTER_LIMIT, is_sign_in=True),
     "/login": Route("users", LOGIN_LIMIT, is_sign_in=True),
+    "/logout": Route("users"),
     "/users/follow/{username}": Route("users"),
     "/users/unfollow/{username}": Route("users"),
     "/users/block/{username}": Route("users"),
@@ -43,6 +46,7 @@ ROUTES = {
     "/users/unmute/{username}": Route("users"),
     "/users": Route("users"),
     "/users/{username}": Route("users"),
+    "/users/{username}/password": Route("users", LOGIN_LIMIT, is_sign_in=True, account_segment=2),
     "/users/{username}/followees": Route("users"),
     "/users/{username}/followers": Route("users"),
     "/users/{username}/relationships": Route("users"),
@@ -170,19 +174,23 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
-    limiter, login_limiter = _limiters(settings)
+    revocations = Revocations()
+    tokens = Tokens.from_settings(settings, revocations)
+    watcher = RevocationWatcher(revocations, "users", directory, tokens, "gateway")
+    limiter, login_limiter = _limiters(settings, tokens)
     match = matcher(ROUTES, settings.default_policy)
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
         [routes],
-        resources=[transport, directory, *([limiter] if limiter else [])],
+        resources=[transport, directory, watcher, *([limiter] if limiter else [])],
         middleware=[
             *edge_middleware(settings),
             Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter),
         ],
         health=health_routes,
+        revocations=revocations,
         openapi_url=None,
         root_path=settings.root_path,
     )
@@ -194,11 +202,11 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     return app
 
 
-def _limiters(settings: GatewaySettings) -> tuple[Limiter | None, LoginLimiter | None]:
+def _limiters(settings: GatewaySettings, tokens: Tokens) -> tuple[Limiter | None, LoginLimiter | None]:
     if settings.default_policy is None:
         return None, None
     shared = SharedRedis(settings.rate_limit_storage) if settings.rate_limit_storage else None
-    limiter = Limiter(Tokens.from_settings(settings), shared)
+    limiter = Limiter(tokens, shared)
     return limiter, LoginLimiter(LOGIN_LIMIT, LOGIN_ATTEMPTS, shared)
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Literal, Self
 from uuid import uuid4
 
 from jose import JOSEError, jwt
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from common.errors import Unauthorized
 from common.fields import Username
+from common.revocations import Revocations
 from common.settings import Settings
 
 SERVICE_PREFIX = "service:"  # no username holds a colon
@@ -44,27 +45,33 @@ class Claims(BaseModel):
     iat: int
     exp: int
     jti: str
+    # A user's tokens of an earlier generation are revoked. Left out when it is 0.
+    gen: int = Field(0, ge=0)
 
 
 class Tokens:
     """Issues and verifies tokens with one secret and one algorithm."""
 
-    def __init__(self, secret: str, algorithm: str, expires: timedelta) -> None:
+    def __init__(
+        self, secret: str, algorithm: str, expires: timedelta, revocations: Revocations | None = None
+    ) -> None:
         if not secret:
             raise ValueError("an empty secret signs nothing")
         self._secret = secret
         self._algorithm = algorithm
         self.expires = expires
+        self._revocations = revocations or Revocations()
         # A client sends its token with every request, and a valid signature stays valid.
         self._cached_claims = lru_cache(TOKEN_CACHE_SIZE)(self._claims)
         self._service_token = lru_cache(1)(self._sign_for_service)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        return cls(settings.jwt_secret, settings.jwt_alg, timedelta(minutes=settings.jwt_expires_minutes))
+    def from_settings(cls, settings: Settings, revocations: Revocations | None = None) -> Self:
+        expires = timedelta(minutes=settings.jwt_expires_minutes)
+        return cls(settings.jwt_secret, settings.jwt_alg, expires, revocations)
 
-    def issue(self, username: str) -> str:
-        return self._sign(username, self.expires)
+    def issue(self, username: str, generation: int = 0) -> str:
+        return self._sign(username, self.expires, generation)
 
     def issue_for_service(self, name: str) -> str:
         """A token with which one service calls another; no user can obtain one."""
@@ -74,21 +81,27 @@ class Tokens:
         """One token for all calls of a minute."""
         return self._sign(SERVICE_PREFIX + name, timedelta(minutes=SERVICE_TOKEN_MINUTES))
 
-    def _sign(self, subject: str, expires: timedelta) -> str:
+    def _sign(self, subject: str, expires: timedelta, generation: int = 0) -> str:
         now = datetime.now(UTC)
-        claims = {"sub": subject, "iat": now, "exp": now + expires, "jti": str(uuid4())}
+        claims: dict[str, object] = {"sub": subject, "iat": now, "exp": now + expires, "jti": str(uuid4())}
+        if generation:
+            claims["gen"] = generation
         return jwt.encode(claims, self._secret, self._algorithm)
 
     def subject(self, token: str) -> str:
         """The subject of a valid token; Unauthorized for any other."""
+        return self.claims(token).sub
+
+    def claims(self, token: str) -> Claims:
+        """The claims of a valid token; Unauthorized for any other."""
         try:
             claims = self._cached_claims(token)
         except (JOSEError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
             # The library's own errors, pydantic's, and what the library fails to catch.
             raise invalid_token() from exc
-        if time.time() >= claims.exp:
+        if time.time() >= claims.exp or self._revocations.include(claims.sub, claims.jti, claims.gen):
             raise invalid_token()
-        return claims.sub
+        return claims
 
     def _claims(self, token: str) -> Claims:
         """Raises for a bad token, so that the cache holds only good ones."""

@@ -4,11 +4,15 @@ from contextlib import closing
 
 from fastapi import FastAPI
 
+from common.discovery.directory import Directory
+from common.discovery.revocations import RevocationWatcher
 from common.jobs.queue import JobQueue
+from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
 from common.settings import THREADS
+from common.tokens import Tokens
 from likes_service.models import VALIDATE_TUBE
 from likes_service.routes import routes
 from likes_service.service import Likes
@@ -22,13 +26,16 @@ def create_app(settings: LikesSettings | None = None) -> FastAPI:
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
     dependencies = [Dependency("redis", store), Dependency("beanstalkd", queue, is_required=False)]
     likes = Likes(store, queue)
+    directory, revocations = Directory(settings.registry_url), Revocations()
+    watcher = RevocationWatcher(revocations, "users", directory, Tokens.from_settings(settings), "likes")
     app = create_service(
         "likes",
         "Who likes which post, and which posts are liked most.",
         settings,
         [routes],
         dependencies,
-        [closing(likes)],
+        [closing(likes), directory, watcher],
+        revocations=revocations,
     )
     app.state.settings = settings
     app.state.store = store

@@ -2,9 +2,13 @@
 
 from fastapi import FastAPI
 
+from common.discovery.directory import Directory
+from common.discovery.revocations import RevocationWatcher
+from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
+from common.tokens import Tokens
 from polls_service.routes import routes
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore
@@ -19,12 +23,16 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         settings.aws_secret_access_key,
         settings.dynamodb_polls_table,
     )
+    directory, revocations = Directory(settings.registry_url), Revocations()
+    watcher = RevocationWatcher(revocations, "users", directory, Tokens.from_settings(settings), "polls")
     app = create_service(
         "polls",
         "Questions, votes, results.",
         settings,
         [routes],
         [Dependency("dynamodb", store, store.prepare)],
+        [directory, watcher],
+        revocations=revocations,
     )
     app.state.settings = settings
     app.state.store = store

@@ -6,7 +6,9 @@ from fastapi import FastAPI
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
+from common.discovery.revocations import RevocationWatcher
 from common.jobs.queue import JobQueue
+from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -24,14 +26,17 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
-    users = ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")
+    tokens, revocations = Tokens.from_settings(settings), Revocations()
+    users = ServiceClient("users", directory, tokens, "timelines")
+    watcher = RevocationWatcher(revocations, "users", directory, tokens, "timelines")
     app = create_service(
         "timelines",
         "Posts, and the timelines made of them.",
         settings,
         [routes],
         [Dependency("postgres", store, store.prepare), Dependency("beanstalkd", queue, is_required=False)],
-        [directory, closing(users)],
+        [directory, closing(users), watcher],
+        revocations=revocations,
     )
     app.state.settings = settings
     app.state.store = store

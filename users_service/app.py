@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -11,21 +12,28 @@ from users_service.routes import routes
 from users_service.service import Accounts
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
+from users_service.watchers import RevocationWatchers
 
 
 def create_app(settings: UsersSettings | None = None) -> FastAPI:
     settings = settings or UsersSettings.read()
     store = UsersStore.connect(settings.database)
+    revocations = Revocations()
+    watchers = RevocationWatchers(store.revocations, revocations)
     app = create_service(
         "users",
         "Accounts, sign-in, who follows whom.",
         settings,
         [routes, relation_routes.routes],
         [Dependency("postgres", store, store.prepare)],
+        [watchers],
+        on_shutdown=watchers.stop,
+        revocations=revocations,
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.accounts = Accounts(store, Passwords(), app.state.tokens)
+    app.state.accounts = Accounts(store, Passwords(), app.state.tokens, watchers.refresh)
+    app.state.watchers = watchers
     return app
 
 

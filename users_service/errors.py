@@ -24,6 +24,14 @@ def wrong_credentials() -> Unauthorized:
     return Unauthorized("wrong_credentials", "The name or the password is wrong.")
 
 
+def wrong_password() -> Forbidden:
+    return Forbidden("wrong_password", "The current password is wrong.")
+
+
+def leaving() -> Unavailable:
+    return Unavailable("leaving", "This instance is stopping: ask another one.")
+
+
 def busy() -> Unavailable:
     return Unavailable("busy", "Too many users are signing in at once; try again soon.")
 

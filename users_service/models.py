@@ -82,6 +82,13 @@ class Credentials(RequestBody):
     password: Annotated[str, StringConstraints(max_length=128)] = Field(examples=[ALICE["password"]])
 
 
+class NewPassword(RequestBody):
+    """A new password, and the one until now."""
+
+    current_password: Annotated[str, StringConstraints(max_length=128)] = Field(examples=[ALICE["password"]])
+    new_password: Password = Field(examples=["seven quiet purple lamps"])
+
+
 class AccessToken(BaseModel):
     """An access token (RFC 6749, §5.1)."""
 

@@ -8,20 +8,22 @@ from fastapi import Body, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from common.api import headers
-from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
+from common.api.auth import TOKEN_OPTIONAL, CurrentService, CurrentUser, OptionalSubject
 from common.api.problems import malformed, problems
 from common.api.routing import body_too_large, media_type, router
-from common.errors import store_unavailable
+from common.errors import Unprocessable, store_unavailable
 from common.fields import Id, Username
+from common.revocations import RevocationChanges
 from common.tokens import is_service
 from users_service import errors
-from users_service.dependencies import Service, Store, require_owner
+from users_service.dependencies import CurrentToken, Service, Store, Watchers, require_owner
 from users_service.models import (
     ALICE,
     BOB,
     MAX_BATCH,
     AccessToken,
     Credentials,
+    NewPassword,
     NewUser,
     OwnProfile,
     Profile,
@@ -43,7 +45,13 @@ CREDENTIALS_BODY = {
         "content": {"application/json": {"schema": Credentials.model_json_schema()}},
     }
 }
+MAX_WAIT_SECONDS = 30
 NO_CREDENTIALS = malformed([{"loc": ("body", "username"), "type": "missing", "msg": "Field required"}])
+
+
+def name_as_password() -> Unprocessable:
+    message = "The username is no password: choose another"
+    return malformed([{"loc": ("body", "new_password"), "type": "name_as_password", "msg": message}])
 
 
 async def read_credentials(request: Request) -> Credentials:
@@ -144,3 +152,35 @@ def change_profile(
     """Change your profile, by a merge patch (RFC 7396): null makes a field what it was in the beginning."""
     require_owner(username, user)
     return store.change(username, changes)
+
+
+@routes.put(
+    "/users/{username}/password",
+    status_code=204,
+    responses=problems(errors.not_yours(), errors.wrong_password(), name_as_password(), errors.busy()),
+)
+async def change_password(
+    username: Username, passwords: NewPassword, user: CurrentUser, accounts: Service
+) -> None:
+    """Change your password. Every token issued before is refused from then on: sign in again."""
+    require_owner(username, user)
+    if passwords.new_password.lower() == username:
+        raise name_as_password()
+    await accounts.change_password(username, passwords.current_password, passwords.new_password)
+
+
+@routes.post("/logout", status_code=204)
+async def logout(token: CurrentToken, accounts: Service) -> None:
+    """Sign out: this token is refused from then on."""
+    await accounts.sign_out(token)
+
+
+@routes.get("/revocations", include_in_schema=False)
+async def revocations(
+    service: CurrentService,
+    watchers: Watchers,
+    after: Annotated[int, Query(ge=0)] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = 0,
+) -> RevocationChanges:
+    """For services only: what was revoked after a position, as soon as there is something."""
+    return await watchers.changes(after, wait)

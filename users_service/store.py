@@ -32,6 +32,7 @@ from common.postgres.database import Database
 from users_service import errors
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
+from users_service.revocations import RevocationStore
 from users_service.tables import metadata, user_words, users
 from users_service.words import words
 
@@ -63,7 +64,7 @@ PROFILES = select(*_columns(Profile)).where(
 )
 CHANGE = update(users).where(users.c.username == NAME).returning(users.c.username)
 FORGET_WORDS = delete(user_words).where(user_words.c.username == NAME)
-PASSWORD_HASH = select(users.c.password_hash).where(users.c.username == NAME)
+CREDENTIALS = select(users.c.password_hash, users.c.token_generation).where(users.c.username == NAME)
 REHASH = (
     update(users)
     .where(users.c.username == NAME, users.c.password_hash == bindparam("old"))
@@ -77,6 +78,7 @@ class UsersStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.relations = relations = Relations(database)
+        self.revocations = RevocationStore(database)
         self.follow, self.unfollow = relations.follow, relations.unfollow
         self.followees, self.followees_version = relations.followees, relations.followees_version
         self.ping = database.ping
@@ -107,9 +109,13 @@ class UsersStore:
             mail_notifications=True,
         )
 
+    def credentials(self, username: str) -> tuple[str | None, int]:
+        """The hash of the password, None for an unknown user, and the generation of the user's tokens."""
+        rows = self._database.rows(CREDENTIALS, {"name": username})
+        return rows[0] if rows else (None, 0)
+
     def password_hash(self, username: str) -> str | None:
-        rows = self._database.rows(PASSWORD_HASH, {"name": username})
-        return rows[0][0] if rows else None
+        return self.credentials(username)[0]
 
     def rehash(self, username: str, old: str, new: str) -> None:
         """Replace a hash by a better one of the same password."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
+from urllib.parse import unquote
 
 import httpx
 from starlette.types import Receive, Scope
@@ -56,6 +57,10 @@ class ForwardedRequest:
     @property
     def content_type(self) -> bytes:
         return self._header(b"content-type") or b""
+
+    def path_segment(self, number: int) -> str:
+        """A segment of the path, decoded; the first is 1."""
+        return unquote(self._scope["raw_path"].split(b"/")[number].decode("ascii"))
 
     @property
     def _target(self) -> str:

@@ -6,7 +6,7 @@ from secrets import randbits
 from typing import Any
 from urllib.parse import parse_qsl
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from starlette.types import Message, Send
 from throttled import Quota
 
@@ -16,8 +16,8 @@ from common.gateway.rate_limits import Buckets, Policy, SharedRedis, memory, net
 
 KNOWN_ADDRESS_SECONDS = 30 * 24 * 3600
 USERNAME: TypeAdapter[str] = TypeAdapter(Username)
-# Responses of signing in and of registering.
-SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED}
+# Responses of signing in, of registering, and of changing a password.
+SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT}
 
 
 class LoginLimiter:
@@ -86,13 +86,22 @@ def _key(known_address: str) -> str:
 
 
 def _account(request: ForwardedRequest) -> str | None:
-    """The username in the body, be it JSON or a form; None if there can be no such account."""
+    """The username in the path or in the body, JSON or a form; None if there can be no such account."""
+    if request.route.account_segment is not None:
+        return _username(request.path_segment(request.route.account_segment))
     body = request.body if isinstance(request.body, bytes) else b""
     is_form = request.content_type.lower().startswith(b"application/x-www-form-urlencoded")
     try:
         fields: Any = _form(body) if is_form else json.loads(body)
-        return USERNAME.validate_python(fields.get("username"))
-    except (ValueError, RecursionError, AttributeError):  # a ValidationError is a ValueError
+        return _username(fields.get("username"))
+    except (ValueError, RecursionError, AttributeError):
+        return None
+
+
+def _username(value: object) -> str | None:
+    try:
+        return USERNAME.validate_python(value)
+    except ValidationError:
         return None
 
 

@@ -12,13 +12,15 @@ class Route:
     """Where a path leads.
 
     Without a `policy` the default one counts. `is_sign_in`: success shows that
-    the client knows the password of the account in the body.
+    the client knows the password of the account, which is in the body, or
+    in this segment of the path: `account_segment`.
     `honours_idempotency_key`: its POST may be sent again under the same `Idempotency-Key`.
     """
 
     service_name: str
     policy: Policy | None = None
     is_sign_in: bool = False
+    account_segment: int | None = None
     honours_idempotency_key: bool = False
 
 

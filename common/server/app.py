@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from common.api import openapi, problems, swagger
 from common.discovery.registration import Registration
+from common.revocations import Revocations
 from common.server.dependency import Dependency
 from common.server.health import check, health_router, live_router
 from common.server.middleware import AsGet, RequestContext
@@ -57,6 +58,7 @@ def create_service(
     on_shutdown: Callable[[], None] = lambda: None,
     middleware: Sequence[Middleware] = (),
     health: APIRouter = health_router,
+    revocations: Revocations | None = None,
     openapi_url: str | None = "/openapi.json",
     root_path: str = "",
 ) -> FastAPI:
@@ -64,8 +66,8 @@ def create_service(
 
     Its lifespan opens the dependencies, then the resources, then registers,
     and ends all that in reverse. `on_shutdown` is called before it stops listening.
-    `middleware` comes first, the outermost at the front. `root_path` is what a
-    proxy has put in front of the app's paths.
+    `middleware` comes first, the outermost at the front. `revocations` are tokens that it refuses.
+    `root_path` is what a proxy has put in front of the app's paths.
     """
     app = _App(
         [Middleware(RequestContext, quiet_paths=settings.QUIET_PATHS), *middleware],
@@ -86,7 +88,7 @@ def create_service(
     app.state.dependencies = dependencies
     app.state.registration = None
     app.state.on_shutdown = on_shutdown
-    app.state.tokens = Tokens.from_settings(settings)
+    app.state.tokens = Tokens.from_settings(settings, revocations)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(AsGet)
     problems.install(app)

@@ -27,10 +27,14 @@ class Answer(BaseHTTPRequestHandler):
     def do(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         self.body = self.rfile.read(length) if length else self._chunks()
-        self.server.requests.append(self)
-        self.server.behaviour(self)
+        if self.path.startswith("/revocations"):
+            # No request of a client: the gateway keeps its list of revoked tokens current.
+            self.reply(404)
+        else:
+            self.server.requests.append(self)
+            self.server.behaviour(self)
 
-    do_GET = do_HEAD = do_POST = do  # noqa: N815  http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = do  # noqa: N815  http.server's names
 
     def _chunks(self) -> bytes:
         body = b""

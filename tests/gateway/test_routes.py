@@ -270,6 +270,33 @@ def test_guesses_at_a_password_are_limited(client: TestClient, start, listed) ->
     assert statuses == [401] * 20 + [429] * 20
 
 
+def test_guesses_at_the_current_password_are_guesses_at_the_account(
+    client: TestClient, start, listed
+) -> None:
+    users = start("users")
+    users.behaviour = lambda response: response.reply(403)
+    listed(users.as_instance())
+    attempt = {"current_password": "guess", "new_password": "battery staple"}
+    paths = ["/users/alice/password", "/users/%41lice/password"]
+
+    statuses = [client.put(paths[n % 2], json=attempt).status_code for n in range(30)]
+    login = client.post("/login", json={"username": "alice", "password": "guess"})
+
+    assert statuses == [403] * 20 + [429] * 10
+    assert login.status_code == 429
+
+
+def test_a_password_that_was_changed_is_no_guess(client: TestClient, start, listed) -> None:
+    users = start("users")
+    users.behaviour = lambda response: response.reply(204, b"")
+    listed(users.as_instance())
+    passwords = {"current_password": "right", "new_password": "battery staple"}
+
+    statuses = {client.put("/users/alice/password", json=passwords).status_code for _ in range(40)}
+
+    assert statuses == {204}
+
+
 def test_a_token_makes_no_more_accounts_from_one_address(client: TestClient, start, listed) -> None:
     users = start("users")
     users.behaviour = lambda response: response.reply(201)

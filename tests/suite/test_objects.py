@@ -11,6 +11,7 @@ import pytest
 
 from common.fields import new_id
 from common.tokens import Tokens
+from tests.polling import eventually
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
 from tests.tables import require_rows
 
@@ -31,6 +32,8 @@ STATUSES = {
     "POST /register": (201, 201, 201, 201, 201),
     "POST /login": FOR_ALL,
     "GET /users/{username}": (200, 200, 200, 401, 200),
+    "POST /logout": (204, 204, 401, 401, 403),
+    "PUT /users/{username}/password": (204, 403, 401, 401, 403),
     "PATCH /users/{username}": FOR_OWNER,
     "GET /users": FOR_ALL,
     "GET /users/{username}/followers": FOR_ALL,
@@ -68,6 +71,7 @@ NEW_POLL = {"question": "Tea?", "options": ["Yes", "No"]}
 BODIES: dict[str, dict[str, Any]] = {
     "POST /register": {"password": PASSWORD},
     "POST /login": {"username": "matrix_owner", "password": PASSWORD},
+    "PUT /users/{username}/password": {"current_password": PASSWORD, "new_password": "battery staple"},
     "PATCH /users/{username}": {"bio": "Mine."},
     "POST /posts": {"text": "Mine."},
     "POST /posts/async": {"text": "Mine, soon."},
@@ -92,9 +96,13 @@ DOERS = {
 SILENT = {
     "POST /posts/async",
     "POST /polls/{poll_id}/vote",
+    "POST /logout",
+    "PUT /users/{username}/password",
     "DELETE /polls/{poll_id}",
     "PATCH /users/{username}",
 }
+# After these the token, or the password, is another: they get a user of their own.
+ENDING = {"POST /logout", "PUT /users/{username}/password"}
 OPERATIONAL = {"GET /livez", "GET /health"}
 
 
@@ -146,6 +154,14 @@ def headers(suite: Suite) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
+def passing(world: World) -> World:
+    """The same with an owner who is there for one test only."""
+    name = f"m{new_id().hex[8:32]}"
+    headers = world.headers | {"owner": world.suite.sign_up(name), "other": world.suite.sign_up(f"{name}_")}
+    return World(world.suite, headers, world.names | {"username": name})
+
+
+@pytest.fixture
 def world(suite: Suite, headers: dict[str, dict[str, str]]) -> World:
     post = suite.gateway.post("/posts", json={"text": "The owner's."}, headers=headers["owner"]).json()
     poll = suite.gateway.post("/polls", json=NEW_POLL, headers=headers["owner"]).json()
@@ -177,7 +193,11 @@ def test_every_body_is_known() -> None:
         for asker, status in zip(ASKERS, row, strict=True)
     ],
 )
-def test_each_gets_what_is_theirs(world: World, call: str, asker: str, status: int) -> None:
+def test_each_gets_what_is_theirs(
+    world: World, request: pytest.FixtureRequest, call: str, asker: str, status: int
+) -> None:
+    if call in ENDING:
+        world = request.getfixturevalue("passing")
     answer = world.ask(call, asker)
 
     assert answer.status_code == status, answer.text
@@ -188,6 +208,21 @@ def test_each_gets_what_is_theirs(world: World, call: str, asker: str, status: i
 @pytest.mark.parametrize("call", DOERS)
 def test_a_write_is_its_tokens_subjects(world: World, call: str) -> None:
     assert world.ask(call, "other").json()[DOERS[call]] == "matrix_other"
+
+
+def test_a_token_that_was_signed_out_is_refused_everywhere(passing: World) -> None:
+    passing.ask("POST /logout", "owner")
+    _assert_refused_everywhere(passing)
+
+
+def test_after_a_new_password_a_token_of_before_is_refused_everywhere(passing: World) -> None:
+    passing.ask("PUT /users/{username}/password", "owner")
+    _assert_refused_everywhere(passing)
+
+
+def _assert_refused_everywhere(world: World) -> None:
+    for call in ("GET /users/{username}", "POST /posts", "POST /likes/{post_id}", "GET /polls/{poll_id}"):
+        eventually(lambda call=call: world.ask(call, "owner").status_code == 401)
 
 
 def test_a_queued_post_is_its_tokens_subjects(world: World) -> None:
