@@ -52,6 +52,7 @@ ROUTES = {
     "/users/{username}/relationships": Route("users"),
     "/users/{username}/blocks": Route("users"),
     "/users/{username}/mutes": Route("users"),
+    "/search/users": Route("users"),
     "/users/{username}/likes": Route("likes"),
     "/posts": Route("timelines", honours_idempotency_key=True),
     "/posts/async": Route("timelines"),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentService, CurrentUser, OptionalSubject
+from common.api.pagination import Limit, paginate
 from common.api.problems import malformed, problems
 from common.api.routing import body_too_large, media_type, router
 from common.errors import Unprocessable, store_unavailable
@@ -69,6 +70,7 @@ async def read_credentials(request: Request) -> Credentials:
 
 
 NewUserBody = Annotated[NewUser, Body(openapi_examples={"alice": {"value": ALICE}, "bob": {"value": BOB}})]
+SearchText = Annotated[str, Query(max_length=100, examples=["ali"])]
 Usernames = Annotated[Sequence[Username], Query(max_length=MAX_BATCH)]
 Ids = Annotated[Sequence[Id], Query(max_length=MAX_BATCH)]
 
@@ -140,6 +142,29 @@ def profile(username: Username, store: Store, subject: OptionalSubject) -> Profi
 def profiles(store: Store, username: Usernames = (), id: Ids = ()) -> list[Profile]:  # noqa: A002
     """Profiles of several users, by names and then by ids, in the order asked; unknown ones are left out."""
     return store.profiles(username, id)
+
+
+@routes.get(
+    "/search/users",
+    responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor("alice is not found."))},
+    openapi_extra=TOKEN_OPTIONAL,
+)
+def search_users(
+    q: SearchText,
+    store: Store,
+    subject: OptionalSubject,
+    request: Request,
+    response: Response,
+    limit: Limit = 20,
+    before: Annotated[Username | None, Query(description="The last username of the previous page.")] = None,
+) -> list[Profile]:
+    """Users who have, for each word of `q`, a word in their name or display name that begins so.
+
+    Case and accents do not count. With a token, users who block you, or whom you block, are left out.
+    """
+    names = store.search.usernames(q, subject, limit + 1, before)
+    shown = paginate(names, limit, str, request, response)
+    return store.profiles(shown, [])
 
 
 @routes.patch(

@@ -33,6 +33,7 @@ from users_service import errors
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
 from users_service.revocations import RevocationStore
+from users_service.search import Search
 from users_service.tables import metadata, user_words, users
 from users_service.words import words
 
@@ -78,6 +79,7 @@ class UsersStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.relations = relations = Relations(database)
+        self.search = Search(database)
         self.revocations = RevocationStore(database)
         self.follow, self.unfollow = relations.follow, relations.unfollow
         self.followees, self.followees_version = relations.followees, relations.followees_version

@@ -22,6 +22,7 @@ from tests.instances import instance, snapshot_of
         ("/register", "users"),
         ("/users/alice", "users"),
         ("/users", "users"),
+        ("/search/users", "users"),
         ("/users/alice/likes", "likes"),
         ("/users/alice/followees", "users"),
         ("/users/follow/likes", "users"),

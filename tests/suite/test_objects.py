@@ -36,6 +36,7 @@ STATUSES = {
     "PUT /users/{username}/password": (204, 403, 401, 401, 403),
     "PATCH /users/{username}": FOR_OWNER,
     "GET /users": FOR_ALL,
+    "GET /search/users": (200, 200, 200, 401, 200),
     "GET /users/{username}/followers": FOR_ALL,
     "GET /users/{username}/relationships": FOR_OWNER,
     "GET /users/{username}/blocks": FOR_OWNER,
@@ -78,8 +79,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /polls": NEW_POLL,
     "POST /polls/{poll_id}/vote": {"option": 0},
 }
-# What a batch asks for, named as in a path.
-QUERIES = {"GET /likes": {"post_id": "post_id"}, "GET /polls": {"id": "poll_id"}}
+# What a list asks for: named as in a path, or as it is.
+QUERIES = {
+    "GET /likes": {"post_id": "post_id"},
+    "GET /polls": {"id": "poll_id"},
+    "GET /search/users": {"q": "matrix"},
+}
 # Where an answer says whose doing it was. A vote, a deletion and what is only queued do not.
 DOERS = {
     "POST /users/follow/{username}": "follower",
@@ -133,7 +138,7 @@ class World:
         if call == "POST /register":
             body = {**BODIES[call], "username": f"m{new_id().hex[8:32]}"}
         json = None if body is None else body | extra
-        query = {parameter: self.names[name] for parameter, name in QUERIES.get(call, {}).items()}
+        query = {parameter: self.names.get(name, name) for parameter, name in QUERIES.get(call, {}).items()}
         headers = self.headers[asker]
         return self.suite.gateway.request(
             method, path.format(**self.names), json=json, params=query, headers=headers
