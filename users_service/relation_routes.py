@@ -7,7 +7,7 @@ from fastapi import Header, Query, Request, Response
 
 from common.api import headers
 from common.api.auth import CurrentService, CurrentUser
-from common.api.pagination import paginate
+from common.api.pagination import paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import Problem, store_unavailable
@@ -28,7 +28,8 @@ from users_service.relations import BLOCK, MUTE
 routes = router("users", store_unavailable("postgres"))
 
 NamesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")]
-Before = Annotated[Username | None, Query(description="The last username of the previous page.")]
+Before = Annotated[Username | None, Query(description="The last username of the newer page.")]
+After = Annotated[Username | None, Query(description="The first username of the older page.")]
 IfNoneMatch = Annotated[str | None, Header()]
 CURSOR_GONE = errors.unknown_cursor("alice does not follow bob any more.")
 
@@ -59,7 +60,7 @@ def unfollow(username: OtherUser, follower: CurrentUser, store: Store) -> Follow
     "/users/{username}/followees",
     response_model=list[str],
     responses={
-        200: {"headers": headers.LINK | headers.ETAG},
+        200: {"headers": headers.LINKS | headers.ETAG},
         304: {"description": "Not Modified", "headers": headers.ETAG},
         **problems(CURSOR_GONE, errors.user_not_found("alice")),
     },
@@ -71,6 +72,7 @@ def followees(
     response: Response,
     limit: NamesLimit = 20,
     before: Before = None,
+    after: After = None,
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """The usernames that a user follows, newest follow first."""
@@ -78,7 +80,8 @@ def followees(
     if if_none_match and _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
-    return paginate(store.followees(username, limit + 1, before), limit, str, request, response)
+    found = store.followees(username, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, str, request, response)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -90,7 +93,7 @@ def _matches(if_none_match: str, etag: str) -> bool:
 @routes.get(
     "/users/{username}/followers",
     responses={
-        200: {"headers": headers.LINK},
+        200: {"headers": headers.LINKS},
         **problems(CURSOR_GONE, errors.user_not_found("alice")),
     },
 )
@@ -101,10 +104,11 @@ def followers(
     response: Response,
     limit: NamesLimit = 20,
     before: Before = None,
+    after: After = None,
 ) -> Sequence[str]:
     """The usernames of a user's followers, newest follow first."""
-    found = store.relations.followers(username, limit + 1, before)
-    return paginate(found, limit, str, request, response)
+    found = store.relations.followers(username, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, str, request, response)
 
 
 @routes.get("/users/{username}/relationships", responses=problems(errors.not_yours()))
@@ -159,7 +163,7 @@ def unmute(username: OtherUser, user: CurrentUser, store: Store) -> MuteState:
 
 @routes.get(
     "/users/{username}/blocks",
-    responses={200: {"headers": headers.LINK}, **problems(errors.not_yours(), CURSOR_GONE)},
+    responses={200: {"headers": headers.LINKS}, **problems(errors.not_yours(), CURSOR_GONE)},
 )
 def blocks(
     username: Username,
@@ -169,16 +173,17 @@ def blocks(
     response: Response,
     limit: NamesLimit = 20,
     before: Before = None,
+    after: After = None,
 ) -> Sequence[str]:
     """The usernames of those whom you block, newest first."""
     require_owner(username, user)
-    found = store.relations.marked(BLOCK, username, limit + 1, before)
-    return paginate(found, limit, str, request, response)
+    found = store.relations.marked(BLOCK, username, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, str, request, response)
 
 
 @routes.get(
     "/users/{username}/mutes",
-    responses={200: {"headers": headers.LINK}, **problems(errors.not_yours(), CURSOR_GONE)},
+    responses={200: {"headers": headers.LINKS}, **problems(errors.not_yours(), CURSOR_GONE)},
 )
 def mutes(
     username: Username,
@@ -188,11 +193,12 @@ def mutes(
     response: Response,
     limit: NamesLimit = 20,
     before: Before = None,
+    after: After = None,
 ) -> Sequence[str]:
     """The usernames of those whom you mute, newest first."""
     require_owner(username, user)
-    found = store.relations.marked(MUTE, username, limit + 1, before)
-    return paginate(found, limit, str, request, response)
+    found = store.relations.marked(MUTE, username, limit + 1, before, after)
+    return paginate_both_ways(found, limit, after, str, request, response)
 
 
 @routes.get(

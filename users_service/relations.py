@@ -101,6 +101,7 @@ class NameList:
         self.cursor = select(position).where(user == NAME, listed == OTHER)
         self.first = mine.order_by(position.desc())
         self.before = self.first.where(position < bound)
+        self.after = mine.where(position > bound).order_by(position)
         self.absent = absent
 
 
@@ -222,27 +223,37 @@ class Relations:
         [(followees, hidden)] = self._database.rows(HOME_SOURCES, {"name": username})
         return HomeSources(followees=followees, hidden=hidden)
 
-    def followees(self, username: str, limit: int, before: str | None) -> list[str]:
-        """Newest follow first. Raises BadRequest when `before` is not one of them."""
-        return self._names(FOLLOWEES, username, limit, before)
+    def followees(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
+        """Newest follow first: the next ones `before` a name or `after` it, or the first ones.
 
-    def followers(self, username: str, limit: int, before: str | None) -> list[str]:
-        """Newest follow first. Raises NotFound, BadRequest when `before` is not one of them."""
+        Raises BadRequest when the name is not one of them.
+        """
+        return self._names(FOLLOWEES, username, limit, before, after)
+
+    def followers(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
+        """As followees. Raises NotFound, too."""
         self._user(username)
-        return self._names(FOLLOWERS, username, limit, before)
+        return self._names(FOLLOWERS, username, limit, before, after)
 
-    def marked(self, mark: Mark, owner: str, limit: int, before: str | None) -> list[str]:
-        """Newest first. Raises BadRequest when `before` is not one of them."""
-        return self._names(mark.names, owner, limit, before)
+    def marked(
+        self, mark: Mark, owner: str, limit: int, before: str | None, after: str | None = None
+    ) -> list[str]:
+        """As followees."""
+        return self._names(mark.names, owner, limit, before, after)
 
-    def _names(self, names: NameList, username: str, limit: int, before: str | None) -> list[str]:
+    def _names(
+        self, names: NameList, username: str, limit: int, before: str | None, after: str | None
+    ) -> list[str]:
         values: dict[str, object] = {"name": username, "limit": limit}
-        if before is None:
+        cursor = after or before
+        if cursor is None:
             return [name for (name,) in self._database.rows(names.first, values)]
-        position = self._position(names, username, before)
-        if position is None:
-            raise errors.unknown_cursor(names.absent.format(user=username, other=before))
-        return [name for (name,) in self._database.rows(names.before, values | {"position": position})]
+        values["position"] = self._position(names, username, cursor)
+        if values["position"] is None:
+            raise errors.unknown_cursor(names.absent.format(user=username, other=cursor))
+        rows = self._database.rows(names.after if after else names.before, values)
+        found = [name for (name,) in rows]
+        return found[::-1] if after else found
 
     def _position(self, names: NameList, username: str, other: str) -> int | None:
         rows = self._database.rows(names.cursor, {"name": username, "other": other})

@@ -94,8 +94,42 @@ def test_followers_are_newest_first_and_paged(client: TestClient, relations: Rel
 
     first = client.get("/users/alice/followers?limit=2")
     assert first.json() == ["bobby", "david"]
-    assert first.headers["Link"] == '</users/alice/followers?limit=2&before=david>; rel="next"'
+    assert first.links["next"]["url"] == "/users/alice/followers?limit=2&before=david"
     assert client.get("/users/alice/followers?limit=2&before=david").json() == ["carol"]
+
+
+@pytest.mark.parametrize(
+    ("path", "add"),
+    [
+        ("followees", lambda relations, name: relations.follow("alice", name)),
+        ("followers", lambda relations, name: relations.follow(name, "alice")),
+        ("blocks", lambda relations, name: relations.mark(BLOCK, "alice", name)),
+        ("mutes", lambda relations, name: relations.mark(MUTE, "alice", name)),
+    ],
+)
+def test_links_lead_through_all_of_a_list_both_ways_while_it_grows(
+    client: TestClient, relations: Relations, users: Users, as_user: Headers, path: str, add: Callable
+) -> None:
+    names = [f"user{number}" for number in range(9)]
+    users("alice", *names)
+    for name in names[:7]:
+        add(relations, name)
+
+    def follow_links(target: str, rel: str) -> list[list[str]]:
+        pages = []
+        while target:
+            answer = client.get(target, headers=as_user("alice"))
+            pages.append(answer.json())
+            target = answer.links.get(rel, {}).get("url")
+        return pages
+
+    down = follow_links(f"/users/alice/{path}?limit=3", "next")
+    for name in names[7:]:
+        add(relations, name)
+    up = follow_links(f"/users/alice/{path}?limit=3&after={names[0]}", "prev")
+
+    assert [name for page in down for name in page] == names[6::-1]
+    assert [name for page in up[::-1] for name in page] == names[:0:-1]
 
 
 def test_followers_of_nobody_are_404(client: TestClient) -> None:
@@ -217,7 +251,7 @@ def test_marks_are_listed_newest_first_and_paged(
 
     first = client.get(f"/users/alice/{path}?limit=2", headers=as_user("alice"))
     assert first.json() == ["bobby", "david"]
-    assert first.headers["Link"] == f'</users/alice/{path}?limit=2&before=david>; rel="next"'
+    assert first.links["next"]["url"] == f"/users/alice/{path}?limit=2&before=david"
 
 
 def test_a_mute_tells_nobody_and_ends_no_follow(

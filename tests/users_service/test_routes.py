@@ -418,16 +418,21 @@ def test_following_needs_a_users_token(client: TestClient, as_service: Headers, 
     assert client.post(path, headers=as_service("likes")).status_code == 403
 
 
-def test_a_page_of_followees_links_to_the_next(client: TestClient, users: Users, as_user: Headers) -> None:
+def test_a_page_of_followees_links_to_its_neighbours(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
     users("alice", "bobby", "carol", "david")
     for name in ("bobby", "carol", "david"):
         client.post(f"/users/follow/{name}", headers=as_user("alice"))
     first = client.get("/users/alice/followees?limit=2")
 
     assert first.json() == ["david", "carol"]
-    assert first.headers["Link"] == '</users/alice/followees?limit=2&before=carol>; rel="next"'
+    assert first.headers["Link"] == (
+        '</users/alice/followees?limit=2&before=carol>; rel="next", '
+        '</users/alice/followees?limit=2&after=david>; rel="prev"'
+    )
     assert client.get("/users/alice/followees?limit=2&before=carol").json() == ["bobby"]
-    assert "Link" not in client.get("/users/alice/followees?limit=3").headers
+    assert 'rel="next"' not in client.get("/users/alice/followees?limit=3").headers["Link"]
 
 
 def test_all_followees_come_in_one_page_if_asked_for(
