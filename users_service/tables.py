@@ -1,6 +1,7 @@
 """The users service's tables; Alembic's migrations make them."""
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -13,8 +14,11 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    event,
     func,
 )
+
+from users_service import triggers
 
 metadata = MetaData()
 
@@ -102,3 +106,7 @@ revocations = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
+
+for table, texts in ((users, triggers.ON_USERS), (follows, triggers.ON_FOLLOWS)):
+    for ddl in texts:
+        event.listen(table, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own

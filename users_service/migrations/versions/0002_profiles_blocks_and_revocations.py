@@ -1,75 +1,15 @@
 """Profiles, blocks, mutes, words to search and revocations; 0003 fills in what is there already.
 
-The triggers do what instances of the last version, which go on beside new ones, know nothing of.
+Triggers do what instances of the last version, which go on beside new ones, know nothing of.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
+from users_service import triggers
+
 revision = "0002"
 down_revision = "0001"
-
-# UUIDv7 (RFC 9562, §5.7): the milliseconds of the registration, then random bits.
-IDENTIFY = """
-CREATE FUNCTION users_id(made timestamptz) RETURNS uuid LANGUAGE sql VOLATILE AS $$
-    SELECT CAST(
-        lpad(to_hex(CAST(floor(extract(epoch FROM made) * 1000) AS bigint)), 12, '0')
-        || '7' || substr(translate(CAST(gen_random_uuid() AS text), '-', ''), 14) AS uuid
-    )
-$$;
-CREATE FUNCTION users_identified() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    NEW.id := coalesce(NEW.id, users_id(NEW.created_at));
-    RETURN NEW;
-END
-$$;
-CREATE TRIGGER users_identified BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION users_identified();
-"""
-FIND = """
-CREATE FUNCTION users_found() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO user_words (username, word)
-    SELECT DISTINCT NEW.username, word FROM unnest(string_to_array(NEW.username, '_')) AS word
-    WHERE word <> '';
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER users_found AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION users_found();
-"""
-# Both users are locked, in the order of their names, before either is changed: two users who follow each
-# other at once cannot deadlock. After the lock, a statement sees the block that it has waited for.
-LOCK = """
-CREATE FUNCTION follows_locked() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    pair follows := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
-BEGIN
-    PERFORM FROM users WHERE username IN (pair.follower, pair.followee) ORDER BY username FOR NO KEY UPDATE;
-    IF TG_OP = 'INSERT' AND EXISTS (
-        SELECT FROM blocks
-        WHERE (owner, subject) IN ((NEW.follower, NEW.followee), (NEW.followee, NEW.follower))
-    ) THEN
-        RAISE check_violation USING MESSAGE = 'blocked', CONSTRAINT = 'follows_blocked';
-    END IF;
-    RETURN pair;
-END
-$$;
-CREATE TRIGGER follows_locked BEFORE INSERT OR DELETE ON follows
-FOR EACH ROW EXECUTE FUNCTION follows_locked();
-"""
-COUNT = """
-CREATE FUNCTION follows_counted() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        UPDATE users SET followers = followers + 1 WHERE username = NEW.followee;
-    ELSE
-        UPDATE users SET followers = followers - 1 WHERE username = OLD.followee;
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER follows_counted AFTER INSERT OR DELETE ON follows
-FOR EACH ROW EXECUTE FUNCTION follows_counted();
-"""
 
 
 def upgrade() -> None:
@@ -107,7 +47,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
     )
-    for statements in (IDENTIFY, FIND, LOCK, COUNT):
+    for statements in (*triggers.ON_USERS, *triggers.ON_FOLLOWS):
         op.execute(statements)
 
 
