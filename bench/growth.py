@@ -32,7 +32,8 @@ from common.settings import PostgresSettings
 from likes_service.store import LIKERS, POPULAR, LikesStore
 from polls_service.models import NewPoll
 from polls_service.store import PollsStore
-from timelines_service.store import BY_FOLLOWEE, LAST_ID, TimelinesStore
+from timelines_service.home_timelines import BY_FOLLOWEE
+from timelines_service.store import LAST_ID, TimelinesStore
 
 POSTS = (20_000, 1_000_000)
 LARGE = 5_000_000

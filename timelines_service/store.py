@@ -1,32 +1,23 @@
 """Posts in PostgreSQL."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import URL, Uuid, bindparam, delete, insert, literal_column, select, text
+from sqlalchemy import URL, bindparam, insert, select
 from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
-from timelines_service import errors
+from timelines_service import errors, idempotency
+from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.models import Post
-from timelines_service.tables import idempotency_keys, metadata, posts
+from timelines_service.tables import metadata, posts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
-
-# For this few followees the window is not worth it. A larger window would cost readers too much whose
-# followees have not written for long.
-FEW_FOLLOWEES = 100
-WINDOW = 500
-
-KEY_TTL = timedelta(hours=24)
-KEY_DELETE_BATCH = 5000
 
 # Built once: making a statement costs more than running it.
 POST = select(posts).where(posts.c.id == bindparam("id"))
@@ -39,70 +30,6 @@ NEWEST = (
 NEWEST_BY_USER = NEWEST.where(posts.c.username == bindparam("username"))
 ADD = insert(posts)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
-
-# Waits for a transaction that has the same key, and returns what was stored with the key first. It is an
-# update that changes nothing: DO NOTHING would return nothing, and the key could expire before it is read.
-RESERVE = (
-    postgresql.insert(idempotency_keys)
-    .on_conflict_do_update(
-        index_elements=[idempotency_keys.c.username, idempotency_keys.c.key],
-        set_={"post_id": idempotency_keys.c.post_id},
-    )
-    .returning(idempotency_keys.c.fingerprint, idempotency_keys.c.post_id)
-)
-DELETE_EXPIRED_KEYS = delete(idempotency_keys).where(
-    literal_column("ctid").in_(
-        select(literal_column("ctid"))
-        .select_from(idempotency_keys)
-        .where(idempotency_keys.c.created_at < bindparam("before"))
-        .order_by(idempotency_keys.c.created_at)
-        .limit(bindparam("limit"))
-    )
-)
-
-# A home timeline, the newest posts of many users, has no index. The obvious `username = ANY(followees)
-# ORDER BY id DESC LIMIT n` lets the planner walk the primary key backwards until it has met enough of
-# them: through the whole table when they have not written for long. These two have no such case.
-#
-# By followee: take each one's newest post (one probe of posts_newest), keep the n followees with the
-# newest ones, since only they can fill the page, and of these take n posts each. The work grows with the
-# number of followees, not with the table. `LIMIT (SELECT n)`, because a planner that knows n, and that most
-# users have written less, may fetch and sort all posts of one who has written a hundred thousand.
-BY_FOLLOWEE = text("""
-    WITH active AS MATERIALIZED (
-        SELECT followee.username, newest.id
-        FROM unnest(CAST(:followees AS text[])) AS followee (username)
-        CROSS JOIN LATERAL (
-            SELECT id FROM posts
-            WHERE username = followee.username AND id < :before
-            ORDER BY id DESC LIMIT 1
-        ) AS newest
-        ORDER BY newest.id DESC LIMIT :limit
-    )
-    SELECT posts.id, posts.username, posts.text, posts.created_at
-    FROM (
-        SELECT theirs.id
-        FROM active
-        CROSS JOIN LATERAL (
-            SELECT id FROM posts
-            WHERE username = active.username AND id < :before
-            ORDER BY id DESC LIMIT (SELECT :limit)
-        ) AS theirs
-        ORDER BY theirs.id DESC LIMIT :limit
-    ) AS page
-    JOIN posts ON posts.id = page.id
-    ORDER BY posts.id DESC
-""").bindparams(bindparam("before", type_=Uuid))
-
-# In the window: a reader who follows many users finds a page among the newest posts of all, at a cost that
-# hardly grows with their number. Less than a page in the window is no result. MATERIALIZED, because the
-# planner would otherwise estimate the frequency of each of a thousand names, which takes longer than to look.
-FROM_RECENT = text(f"""
-    WITH recent AS MATERIALIZED (SELECT * FROM posts WHERE id < :before ORDER BY id DESC LIMIT {WINDOW})
-    SELECT id, username, text, created_at FROM recent
-    WHERE username = ANY (CAST(:followees AS text[]))
-    ORDER BY id DESC LIMIT :limit
-""").bindparams(bindparam("before", type_=Uuid))  # noqa: S608  a number of our own
 
 
 class TimelinesStore:
@@ -128,16 +55,10 @@ class TimelinesStore:
         return post
 
     def _add_once(self, post: Post, key: str) -> Post:
-        fingerprint = sha256(post.text.encode()).hexdigest()
-        reservation = {"key": key, "fingerprint": fingerprint, "post_id": post.id}
         with self._database.transaction() as connection:
-            first = connection.execute(
-                RESERVE, reservation | {"username": post.username, "created_at": post.created_at}
-            ).one()
-            if first.fingerprint != fingerprint:
-                raise errors.idempotency_key_reused()
-            if first.post_id != post.id:
-                return _post(connection.execute(POST, {"id": first.post_id}).one())
+            first_id = idempotency.reserve(connection, post, key)
+            if first_id != post.id:
+                return _post(connection.execute(POST, {"id": first_id}).one())
             connection.execute(ADD, post.model_dump())
         return post
 
@@ -148,8 +69,7 @@ class TimelinesStore:
 
     def delete_expired_keys(self) -> None:
         """Delete some idempotency keys that are older than promised."""
-        before = datetime.now(UTC) - KEY_TTL
-        self._database.rows(DELETE_EXPIRED_KEYS, {"before": before, "limit": KEY_DELETE_BATCH})
+        idempotency.delete_expired(self._database)
 
     def post(self, post_id: UUID) -> Post:
         """Raises NotFound."""

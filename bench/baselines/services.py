@@ -28,8 +28,8 @@ from common.settings import DEFAULT_JWT_SECRET
 from likes_service.models import LikeState
 from likes_service.scripts import LIKE
 from polls_service.models import NewVote, Vote
+from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.models import NewPost, Post
-from timelines_service.store import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from users_service.models import OwnProfile, Profile
 
 THREADS = 8

@@ -5,13 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Uuid, bindparam, event, text
 
 from common.errors import NotFound, Unprocessable
 from common.fields import new_id
+from timelines_service import home_timelines, idempotency
 from timelines_service import store as module
+from timelines_service.idempotency import KEY_TTL
 from timelines_service.models import Post
-from timelines_service.store import KEY_TTL, TimelinesStore
+from timelines_service.store import TimelinesStore
 
 
 def _post(username: str = "alice", words: str = "Hello!", at: datetime | None = None) -> Post:
@@ -104,8 +106,8 @@ def test_a_home_timeline_is_what_a_plain_query_finds(
 
 
 def _windowed(size: int):  # the same query over another number of posts
-    statement = str(module.FROM_RECENT.text).replace(str(module.WINDOW), str(size))
-    return text(statement).bindparams(module.bindparam("before", type_=module.Uuid))
+    statement = str(home_timelines.FROM_RECENT.text).replace(str(home_timelines.WINDOW), str(size))
+    return text(statement).bindparams(bindparam("before", type_=Uuid))
 
 
 def test_a_batch_is_one_statement(store: TimelinesStore) -> None:
@@ -121,7 +123,7 @@ def test_a_batch_is_one_statement(store: TimelinesStore) -> None:
 def test_no_more_keys_are_forgotten_at_once_than_said(
     store: TimelinesStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEY_DELETE_BATCH", 2)
+    monkeypatch.setattr(idempotency, "KEY_DELETE_BATCH", 2)
     for number in range(5):
         store.add(_post(at=datetime.now(UTC) - KEY_TTL - timedelta(minutes=5 - number)), str(number))
 
