@@ -33,7 +33,8 @@ from likes_service.store import LIKERS, POPULAR, LikesStore
 from polls_service.models import NewPoll
 from polls_service.store import PollsStore
 from timelines_service.home_timelines import BY_FOLLOWEE
-from timelines_service.store import LAST_ID, TimelinesStore
+from timelines_service.post_query import LAST_ID, Page
+from timelines_service.store import TimelinesStore
 
 POSTS = (20_000, 1_000_000)
 LARGE = 5_000_000
@@ -128,14 +129,15 @@ def _among_posts(processes: Processes, load: Load, port: int, size: int) -> Iter
 
 
 def _query(store: TimelinesStore, names: Sequence[str]) -> float:
-    return p50(lambda: store.newest_by_users(names, PAGE, None))
+    return p50(lambda: store.newest_by_users(names, Page(PAGE)))
 
 
 def _probe(url: URL, names: Sequence[str]) -> float:
     """The same by followee alone, without a look at the newest posts of all first."""
-    values = {"followees": "{" + ",".join(names) + "}", "limit": PAGE, "before": LAST_ID}
+    followees = "{" + ",".join(names) + "}"
+    values = {"followees": followees, "hidden": "{}", "limit": PAGE, "cursor": LAST_ID}
     with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-        return p50(lambda: connection.execute(BY_FOLLOWEE, values).all())
+        return p50(lambda: connection.execute(BY_FOLLOWEE.older.statement, values).all())
 
 
 def likes(processes: Processes) -> Iterator[Point]:

@@ -1,6 +1,6 @@
 """How the timelines service refuses a request."""
 
-from common.errors import FieldError, Forbidden, NotFound, Unprocessable
+from common.errors import BadRequest, Conflict, FieldError, Forbidden, NotFound, Unprocessable
 
 
 def post_not_found() -> NotFound:
@@ -15,7 +15,19 @@ def not_yours() -> Forbidden:
     return Forbidden("not_yours", "A home timeline is for its owner only.")
 
 
+def not_your_post() -> Forbidden:
+    return Forbidden("not_your_post", "This post is somebody else's.")
+
+
+def repost_has_no_text() -> BadRequest:
+    return BadRequest("repost_has_no_text", "A repost shows the original's text, and has none of its own.")
+
+
+def too_many_pins() -> Conflict:
+    return Conflict("too_many_pins", "You have pinned five posts already; unpin one first.")
+
+
 def idempotency_key_reused() -> Unprocessable:
-    code, detail = "idempotency_key_reused", "This key was used for another text."
+    code, detail = "idempotency_key_reused", "This key was used for another post."
     error = FieldError(location="header", pointer="#/idempotency-key", code=code, detail=detail)
     return Unprocessable(code, detail, [error])

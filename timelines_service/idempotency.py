@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
 from timelines_service import errors
-from timelines_service.models import Post
+from timelines_service.models import AcceptedPost
 from timelines_service.tables import idempotency_keys
 
 KEY_TTL = timedelta(hours=24)
@@ -36,9 +36,9 @@ DELETE_EXPIRED_KEYS = delete(idempotency_keys).where(
 )
 
 
-def reserve(connection: Connection, post: Post, key: str) -> UUID:
+def reserve(connection: Connection, post: AcceptedPost, key: str) -> UUID:
     """The id of the first post with this key: this one's, if the key is new. Raises Unprocessable."""
-    fingerprint = sha256(post.text.encode()).hexdigest()
+    fingerprint = _fingerprint(post)
     reservation = {
         "username": post.username,
         "key": key,
@@ -51,6 +51,12 @@ def reserve(connection: Connection, post: Post, key: str) -> UUID:
         raise errors.idempotency_key_reused()
     first_id: UUID = first.post_id
     return first_id
+
+
+def _fingerprint(post: AcceptedPost) -> str:
+    # Of a post with nothing but a text it is what the last version makes: its keys go on working.
+    rest = post.model_dump_json(include={"in_reply_to", "warning", "visibility"}, exclude_defaults=True)
+    return sha256((post.text if rest == "{}" else f"{post.text}\0{rest}").encode()).hexdigest()
 
 
 def delete_expired(database: Database) -> None:

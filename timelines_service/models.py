@@ -3,20 +3,41 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Id, KnownId, RequestBody, Username
+from common.fields import PRINTABLE, Id, KnownId, KnownUsername, RequestBody, Username
 
 TUBE = "posts"
 
-PostText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
+
+def _text(max_length: int) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
+
+
+PostText = Annotated[str, _text(280), PRINTABLE]
+ContentWarning = Annotated[str, _text(100), PRINTABLE]
+Visibility = Annotated[
+    Literal["public", "unlisted"],
+    Field(description="`unlisted`: not in the public timeline, in tags and in search."),
+]
+
+# Swagger would else fill in a post to reply to that does not exist.
+EXAMPLE: JsonDict = {"text": "Good morning!"}
 
 
 class NewPost(RequestBody):
-    """The text of a new post."""
+    """The text of a new post, and what it is to be."""
 
-    text: PostText = Field(examples=["Good morning!"])
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    text: PostText = Field(examples=[EXAMPLE["text"]])
+    in_reply_to: Id | None = Field(default=None, description="The post that this one answers.")
+    warning: ContentWarning | None = Field(
+        default=None, description="Shown in place of the text, until the reader opens it."
+    )
+    visibility: Visibility = "public"
 
 
 def _in_utc(at: datetime) -> datetime:
@@ -26,13 +47,70 @@ def _in_utc(at: datetime) -> datetime:
         raise PydanticCustomError("no_such_time", "There is no such time") from exc
 
 
-class Post(BaseModel):
-    """A post, as it is queued, stored and shown."""
+class AcceptedPost(BaseModel):
+    """A post, as it is queued and stored. A job of an older version lacks the fields that have a default."""
 
     id: Id
     username: Username
-    text: PostText = Field(examples=["Good morning!"])
+    text: PostText = Field(examples=[EXAMPLE["text"]])
     created_at: Annotated[AwareDatetime, AfterValidator(_in_utc)]
+    in_reply_to: Id | None = None
+    warning: ContentWarning | None = None
+    visibility: Visibility = "public"
+
+
+class Post(AcceptedPost):
+    """A post, as it is shown."""
+
+    replies_count: int = 0
+    reposts_count: int = 0
+    edited_at: datetime | None = None
+    tags: list[str] = []
+    mentions: list[KnownUsername] = []
+    poll_id: KnownId | None = None
+    reposted: bool | None = Field(default=None, description="Whether you have reposted it; with a token.")
+    bookmarked: bool | None = Field(default=None, description="Whether you have bookmarked it; with a token.")
+    pinned: bool | None = Field(default=None, description="Whether you have pinned it; with a token.")
+    repost_of: "Post | None" = Field(
+        default=None, description="Of a repost: the whole original, whose text it repeats."
+    )
+
+
+class Edit(RequestBody):
+    """Another text for a post."""
+
+    text: PostText = Field(examples=["Good evening!"])
+
+
+class PostVersion(BaseModel):
+    """An earlier text of a post, and when it was written."""
+
+    version: int
+    text: str
+    created_at: datetime
+
+
+class Context(BaseModel):
+    """The posts that a post answers, from the first one on, and its answers as a reader sees a thread."""
+
+    ancestors: list[Post]
+    descendants: list[Post]
+
+
+class Reposter(BaseModel):
+    """Who has reposted a post, and when."""
+
+    username: KnownUsername
+    reposted_at: datetime
+    repost_id: KnownId
+
+
+class PostCounts(BaseModel):
+    """How many posts a user has written, reposts not among them, and when the last one."""
+
+    username: KnownUsername
+    posts_count: int
+    last_posted_at: datetime | None
 
 
 class QueuedPost(BaseModel):

@@ -1,56 +1,59 @@
-"""HTTP for timelines: read the request, call the service or the store, name the status."""
+"""HTTP for posts and timelines: read the request, call the service or the store, name the status."""
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 
 from common.api import headers
-from common.api.auth import CurrentUser
-from common.api.pagination import Limit, paginate
+from common.api.auth import TOKEN_OPTIONAL, CurrentUser
+from common.api.batch import MAX_BATCH, UNIQUE, batch
+from common.api.pagination import paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
-from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
-from common.fields import Id, Username
+from common.fields import EXAMPLE_ID, Id, Username
 from timelines_service import errors
-from timelines_service.models import NewPost, Post, QueuedPost
-from timelines_service.service import Timelines
-from timelines_service.store import TimelinesStore
+from timelines_service.models import NewPost, Post, PostCounts, QueuedPost
+from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store
+from timelines_service.post_query import Page
 
 routes = router("timelines", store_unavailable("postgres"))
 
-
-async def get_timelines(request: Request) -> Timelines:
-    timelines: Timelines = request.app.state.timelines
-    return timelines
-
-
-async def get_store(request: Request) -> TimelinesStore:
-    store: TimelinesStore = request.app.state.store
-    return store
-
-
-Service = Annotated[Timelines, Depends(get_timelines)]
-Store = Annotated[TimelinesStore, Depends(get_store)]
-Before = Annotated[Id | None, Query(description="The last id of the previous page.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
         pattern="^[!-~]+$",
-        description="The same key and text again get the first post, for at least 24 hours.",
+        description="The same key and post again get the first post, for at least 24 hours.",
     ),
 ]
-
-# Of a route that calls the users service.
-UNAVAILABLE = (store_unavailable("postgres"), service_unavailable("users"))
+Ids = Annotated[
+    list[Id],
+    Query(
+        alias="id",
+        max_length=MAX_BATCH,
+        description=f"These posts only, in this order: repeat it, at most {MAX_BATCH} times.",
+        examples=[[EXAMPLE_ID]],
+    ),
+    UNIQUE,
+]
+Usernames = Annotated[list[Username], batch("username", "alice"), UNIQUE]
+Replies = Annotated[bool, Query(description="`false` leaves out replies.")]
+Reposts = Annotated[bool, Query(description="`false` leaves out reposts.")]
+Pinned = Annotated[
+    bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")
+]
 
 
 @routes.post(
     "/posts",
     status_code=201,
-    responses={201: {"headers": headers.LOCATION}, **problems(errors.idempotency_key_reused())},
+    response_model_exclude_unset=True,
+    responses={
+        201: {"headers": headers.LOCATION},
+        **problems(errors.post_not_found(), errors.idempotency_key_reused()),
+    },
 )
 def write(
     post: NewPost,
@@ -59,8 +62,8 @@ def write(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Post:
-    """Write a post."""
-    written = timelines.write(username, post.text, idempotency_key)
+    """Write a post, or a reply to one."""
+    written = timelines.write(username, post, idempotency_key)
     response.headers["Location"] = f"/posts/id/{written.id}"
     return written
 
@@ -68,26 +71,35 @@ def write(
 @routes.post(
     "/posts/async",
     status_code=202,
-    responses={202: {"headers": headers.LOCATION}, **problems(store_unavailable("beanstalkd"))},
+    responses={
+        202: {"headers": headers.LOCATION},
+        **problems(errors.post_not_found(), store_unavailable("beanstalkd")),
+    },
 )
 def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> QueuedPost:
     """Queue a post. A worker writes it soon, under the id in the response."""
-    queued = timelines.queue(username, post.text)
+    queued = timelines.queue(username, post)
     response.headers["Location"] = f"/posts/id/{queued.id}"
     return queued
 
 
-@routes.get("/posts/id/{post_id}", responses=problems(errors.post_not_found()))
-def post(post_id: Id, store: Store) -> Post:
+@routes.get(
+    "/posts/id/{post_id}",
+    response_model_exclude_unset=True,
+    responses=problems(errors.post_not_found()),
+    openapi_extra=TOKEN_OPTIONAL,
+)
+def post(post_id: Id, store: Store, reader: Reader) -> Post:
     """A post by its id."""
-    return store.post(post_id)
+    return store.post(post_id, reader)
 
 
 @routes.get(
     "/posts/home/{username}",
     response_model=list[Post],
+    response_model_exclude_unset=True,
     responses={
-        200: {"headers": headers.LINK},
+        200: {"headers": headers.LINKS},
         **problems(errors.not_yours(), errors.user_not_found("alice"), *UNAVAILABLE),
     },
 )
@@ -95,43 +107,66 @@ def home(
     username: Username,
     reader: CurrentUser,
     timelines: Service,
+    page: PageOf,
     request: Request,
     response: Response,
-    limit: Limit = 20,
-    before: Before = None,
 ) -> Any:
-    """Your home timeline: the posts of the users that you follow, newest first."""
-    return paginate(timelines.home(username, reader, limit + 1, before), limit, _id, request, response)
+    """Your home timeline: the posts and reposts of the users that you follow, newest first."""
+    return linked(timelines.home(username, reader, page), page, request, response)
+
+
+@routes.get("/posts/counts", response_model=list[PostCounts])
+def counts(usernames: Usernames, store: Store) -> Any:
+    """How many posts each of these users has written, and when the last one."""
+    return store.counts(usernames)
 
 
 @routes.get(
     "/posts/{username}",
     response_model=list[Post],
-    responses={200: {"headers": headers.LINK}, **problems(errors.user_not_found("alice"), *UNAVAILABLE)},
+    response_model_exclude_unset=True,
+    responses={200: {"headers": headers.LINKS}, **problems(errors.user_not_found("alice"), *UNAVAILABLE)},
+    openapi_extra=TOKEN_OPTIONAL,
 )
 def by_user(
     username: Username,
     timelines: Service,
+    reader: Reader,
+    page: PageOf,
     request: Request,
     response: Response,
-    limit: Limit = 20,
-    before: Before = None,
+    replies: Replies = True,
+    reposts: Reposts = True,
+    pinned: Pinned = False,
 ) -> Any:
-    """A user's posts, newest first."""
-    return paginate(timelines.by_user(username, limit + 1, before), limit, _id, request, response)
+    """A user's posts and reposts, newest first."""
+    if pinned:
+        return timelines.pinned_by_user(username, reader)
+    found = timelines.by_user(username, page, reader, with_replies=replies, with_reposts=reposts)
+    return linked(found, page, request, response)
 
 
 @routes.get(
     "/posts",
     response_model=list[Post],
-    responses={200: {"headers": headers.LINK}},
+    response_model_exclude_unset=True,
+    responses={200: {"headers": headers.LINKS}},
+    openapi_extra=TOKEN_OPTIONAL,
 )
 def newest(
-    store: Store, request: Request, response: Response, limit: Limit = 20, before: Before = None
+    store: Store,
+    reader: Reader,
+    page: PageOf,
+    request: Request,
+    response: Response,
+    ids: Ids = [],  # noqa: B006  FastAPI copies it
 ) -> Any:
-    """Everybody's posts, newest first."""
-    return paginate(store.newest(limit + 1, before), limit, _id, request, response)
+    """Everybody's posts, newest first; or those with the ids given."""
+    if ids:
+        return store.posts(ids, reader)
+    return linked(store.newest(page, reader), page, request, response)
 
 
-def _id(post: Post) -> object:
-    return post.id
+def linked(found: list[Post], page: Page, request: Request, response: Response) -> Any:
+    """The posts of a page, and links to its neighbours."""
+    return paginate_both_ways(found, page.limit - 1, page.after, lambda post: post.id, request, response)

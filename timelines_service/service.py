@@ -7,8 +7,14 @@ from common.fields import new_id
 from common.jobs.queue import JobQueue
 from timelines_service import errors
 from timelines_service.clients import UsersClient
-from timelines_service.models import Post, QueuedPost
+from timelines_service.models import AcceptedPost, Context, NewPost, Post, QueuedPost
+from timelines_service.post_query import Page
 from timelines_service.store import TimelinesStore
+from timelines_service.threads import Reach
+
+# What anybody may cause to be read with one request, and what a user may.
+PUBLIC_REACH = Reach(ancestors=40, descendants=60, depth=20)
+READERS_REACH = Reach(ancestors=4096, descendants=4096, depth=4096)
 
 
 class Timelines:
@@ -19,30 +25,57 @@ class Timelines:
         self._queue = queue
         self._users = users
 
-    def write(self, username: str, text: str, key: str | None) -> Post:
-        """The post stored; the first one, when this key comes again. Raises Unprocessable."""
-        return self._store.add(_new_post(username, text), key)
+    def write(self, username: str, new: NewPost, key: str | None) -> Post:
+        """The post stored; the first one, when this key comes again. Raises NotFound, Unprocessable."""
+        return self._store.add(self._accepted(username, new), key)
 
-    def queue(self, username: str, text: str) -> QueuedPost:
-        """Leave the whole post to the worker. Raises QueueUnavailable."""
-        post = _new_post(username, text)
+    def queue(self, username: str, new: NewPost) -> QueuedPost:
+        """Leave the whole post to the worker. Raises NotFound, QueueUnavailable."""
+        post = self._accepted(username, new)
         self._queue.put(post)
         return QueuedPost(id=post.id)
 
-    def by_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
-        """Raises NotFound when there is no such user, and Unavailable."""
-        found = self._store.newest_by_user(username, limit, before)
-        if not found and not self._users.exists(username):
-            raise errors.user_not_found(username)
-        return found
+    def _accepted(self, username: str, new: NewPost) -> AcceptedPost:
+        # Named and dated when it is accepted: that is when it was written, and posts sort by it.
+        return AcceptedPost(
+            id=new_id(),
+            username=username,
+            text=new.text,
+            created_at=datetime.now(UTC),
+            in_reply_to=self._store.original_of(new.in_reply_to) if new.in_reply_to else None,
+            warning=new.warning,
+            visibility=new.visibility,
+        )
 
-    def home(self, username: str, reader: str, limit: int, before: UUID | None) -> list[Post]:
+    def by_user(
+        self, username: str, page: Page, reader: str | None, *, with_replies: bool, with_reposts: bool
+    ) -> list[Post]:
+        """Raises NotFound when there is no such user, and Unavailable."""
+        found = self._store.newest_by_user(
+            username, page, reader, with_replies=with_replies, with_reposts=with_reposts
+        )
+        return found or self._nothing_of(username)
+
+    def pinned_by_user(self, username: str, reader: str | None) -> list[Post]:
+        """Raises NotFound when there is no such user, and Unavailable."""
+        return self._store.pins.posts(username, reader) or self._nothing_of(username)
+
+    def _nothing_of(self, username: str) -> list[Post]:
+        if not self._users.exists(username):
+            raise errors.user_not_found(username)
+        return []
+
+    def context(self, post_id: UUID, reader: str | None) -> Context:
+        """The thread around a post, and more of it for a user. Raises NotFound."""
+        original = self._store.original_of(post_id)
+        reach = READERS_REACH if reader else PUBLIC_REACH
+        return Context(
+            ancestors=self._store.threads.ancestors(original, reach, reader),
+            descendants=self._store.threads.descendants(original, reach, reader),
+        )
+
+    def home(self, username: str, reader: str, page: Page) -> list[Post]:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:
             raise errors.not_yours()
-        return self._store.newest_by_users(self._users.followees(username), limit, before)
-
-
-def _new_post(username: str, text: str) -> Post:
-    # Named and dated when it is accepted: that is when it was written, and posts sort by it.
-    return Post(id=new_id(), username=username, text=text, created_at=datetime.now(UTC))
+        return self._store.newest_by_users(self._users.followees(username), page, reader)

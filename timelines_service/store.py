@@ -1,44 +1,83 @@
-"""Posts in PostgreSQL."""
+"""Posts in PostgreSQL: new ones, single ones, and the timelines made of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import URL, bindparam, insert, select
+from sqlalchemy import URL, Connection, bindparam, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
 from timelines_service import errors, idempotency
+from timelines_service.deletions import Deletions
+from timelines_service.edits import Edits
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
-from timelines_service.models import Post
+from timelines_service.marks import Bookmarks, Pins
+from timelines_service.models import AcceptedPost, Post, PostCounts
+from timelines_service.post_query import Page, PostList, PostQuery
+from timelines_service.reposts import Reposts
 from timelines_service.tables import metadata, posts
+from timelines_service.threads import Threads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-# The first page is what comes before the last id that there can be: one statement for every page.
-LAST_ID = UUID(int=2**128 - 1)
-
 # Built once: making a statement costs more than running it.
-POST = select(posts).where(posts.c.id == bindparam("id"))
-NEWEST = (
-    select(posts)
-    .where(posts.c.id < bindparam("before"))
-    .order_by(posts.c.id.desc())
-    .limit(bindparam("limit"))
-)
-NEWEST_BY_USER = NEWEST.where(posts.c.username == bindparam("username"))
-ADD = insert(posts)
+POSTS = PostQuery("SELECT {columns} FROM posts AS page {content} WHERE page.id = ANY (CAST(:ids AS uuid[]))")
+NEWEST = PostList("""
+    SELECT {columns} FROM posts AS page {content}
+    WHERE page.repost_of IS NULL AND NOT page.is_unlisted AND page.id {past} :cursor
+    ORDER BY page.id {order} LIMIT :limit
+""")
+NEWEST_BY_USER = PostList("""
+    SELECT {columns} FROM posts AS page {content}
+    WHERE page.username = :username AND page.id {past} :cursor
+        AND (:replies OR page.in_reply_to IS NULL) AND (:reposts OR page.repost_of IS NULL)
+    ORDER BY page.id {order} LIMIT :limit
+""")
+COUNTS = text("""
+    SELECT username, counted.posts, newest.created_at
+    FROM unnest(CAST(:usernames AS text[])) WITH ORDINALITY AS asked (username, place)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS posts FROM posts
+        WHERE posts.username = asked.username COLLATE "C" AND repost_of IS NULL
+    ) AS counted
+    LEFT JOIN LATERAL (
+        SELECT created_at FROM posts
+        WHERE posts.username = asked.username COLLATE "C" AND repost_of IS NULL
+        ORDER BY id DESC LIMIT 1
+    ) AS newest ON true
+    ORDER BY place
+""")
+ORIGINAL = select(posts.c.id, posts.c.repost_of).where(posts.c.id == bindparam("id"))
+ADD = text("""
+    INSERT INTO posts (id, username, text, created_at, in_reply_to, warning, is_unlisted)
+    VALUES (:id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted)
+""")
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
+# A job may come again after its post was deleted.
+DELETE_REVIVED = text("""
+    DELETE FROM posts USING deleted_posts
+    WHERE deleted_posts.post_id = posts.id AND posts.id = ANY (:ids) RETURNING posts.id
+""")
+COUNT_REPLY = update(posts).where(posts.c.id == bindparam("parent")).values(replies=posts.c.replies + 1)
 
 
 class TimelinesStore:
+    """All that is stored of posts. Each verb is one transaction."""
+
     outages = Database.outages
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.ping = database.ping
         self.close = database.close
+        self.edits = Edits(database)
+        self.reposts = Reposts(database)
+        self.deletions = Deletions(database, self.reposts)
+        self.bookmarks = Bookmarks(database)
+        self.pins = Pins(database)
+        self.threads = Threads(database)
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -47,61 +86,123 @@ class TimelinesStore:
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)
 
-    def add(self, post: Post, key: str | None = None) -> Post:
-        """The post stored: this one, or the first one with the same key. Raises Unprocessable."""
-        if key is not None:
-            return self._add_once(post, key)
-        self._database.rows(ADD, post.model_dump())
-        return post
+    def add(self, post: AcceptedPost, key: str | None = None) -> Post:
+        """The post stored: this one, or the first one with the same key.
 
-    def _add_once(self, post: Post, key: str) -> Post:
+        Raises Unprocessable when the key was used for another post, NotFound when its post is deleted.
+        """
+        if key is None and post.in_reply_to is None:
+            self._database.rows(ADD, _row(post))
+            return _as_written(post)
         with self._database.transaction() as connection:
-            first_id = idempotency.reserve(connection, post, key)
-            if first_id != post.id:
-                return _post(connection.execute(POST, {"id": first_id}).one())
-            connection.execute(ADD, post.model_dump())
-        return post
+            first_id = idempotency.reserve(connection, post, key) if key else post.id
+            if first_id == post.id:
+                connection.execute(ADD, _row(post))
+                _count_replies(connection, [post])
+        return _as_written(post) if first_id == post.id else self.post(first_id)
 
-    def add_missing(self, accepted: Sequence[Post]) -> None:
-        """Store those of these posts that are not there yet."""
+    def add_missing(self, accepted: Sequence[AcceptedPost]) -> None:
+        """Store those of these posts that are not there yet, and were not deleted."""
         with self._database.transaction() as connection:
-            connection.execute(ADD_MISSING, [post.model_dump() for post in accepted])
+            added = connection.execute(ADD_MISSING.returning(posts.c.id), [_row(post) for post in accepted])
+            ids = set(added.scalars())
+            ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
+            _count_replies(connection, [post for post in accepted if post.id in ids])
 
     def delete_expired_keys(self) -> None:
         """Delete some idempotency keys that are older than promised."""
         idempotency.delete_expired(self._database)
 
-    def post(self, post_id: UUID) -> Post:
+    def original_of(self, post_id: UUID) -> UUID:
+        """The post itself, or the one that it reposts. Raises NotFound."""
+        found = self._database.rows(ORIGINAL, {"id": post_id})
+        if not found:
+            raise errors.post_not_found()
+        [(own_id, repost_of)] = found
+        original: UUID = repost_of or own_id
+        return original
+
+    def post(self, post_id: UUID, reader: str | None = None) -> Post:
         """Raises NotFound."""
-        found = self._posts(POST, {"id": post_id})
+        found = self.posts([post_id], reader)
         if not found:
             raise errors.post_not_found()
         return found[0]
 
-    def newest(self, limit: int, before: UUID | None) -> list[Post]:
-        """Everybody's posts."""
-        return self._posts(NEWEST, {"limit": limit, "before": before or LAST_ID})
+    def posts(self, ids: Sequence[UUID], reader: str | None = None) -> list[Post]:
+        """Those of these posts that there are, in this order."""
+        found = {post.id: post for post in POSTS.run(self._database, reader, {"ids": list(ids)})}
+        return [found[post_id] for post_id in ids if post_id in found]
 
-    def newest_by_user(self, username: str, limit: int, before: UUID | None) -> list[Post]:
-        values = {"username": username, "limit": limit, "before": before or LAST_ID}
-        return self._posts(NEWEST_BY_USER, values)
+    def newest(self, page: Page, reader: str | None = None) -> list[Post]:
+        """Everybody's posts, but for reposts and unlisted ones."""
+        return NEWEST.read(self._database, reader, page)
 
-    def newest_by_users(self, usernames: Sequence[str], limit: int, before: UUID | None) -> list[Post]:
-        """The posts of any of these users."""
+    def newest_by_user(
+        self,
+        username: str,
+        page: Page,
+        reader: str | None = None,
+        *,
+        with_replies: bool = True,
+        with_reposts: bool = True,
+    ) -> list[Post]:
+        return NEWEST_BY_USER.read(
+            self._database, reader, page, username=username, replies=with_replies, reposts=with_reposts
+        )
+
+    def newest_by_users(
+        self, usernames: Sequence[str], page: Page, reader: str | None = None, hidden: Sequence[str] = ()
+    ) -> list[Post]:
+        """The posts and reposts of any of these users, without those whose author is hidden."""
         # One string: an array of thousands of parameters would take longer than the query.
-        followees = "{" + ",".join(usernames) + "}"
-        values = {"followees": followees, "limit": limit, "before": before or LAST_ID}
+        names = {"followees": _array(usernames), "hidden": _array(hidden)}
         if len(usernames) > FEW_FOLLOWEES:
-            found = self._posts(FROM_RECENT, values)
-            if len(found) == limit:
+            found = FROM_RECENT.read(self._database, reader, page, **names)
+            if len(found) == page.limit:
                 return found
-        return self._posts(BY_FOLLOWEE, values)
+        return BY_FOLLOWEE.read(self._database, reader, page, **names)
 
-    def _posts(self, statement: Any, values: dict[str, Any]) -> list[Post]:
-        return [_post(row) for row in self._database.rows(statement, values)]
+    def counts(self, usernames: Sequence[str]) -> list[PostCounts]:
+        """One for each of these users, in this order."""
+        rows = self._database.rows(COUNTS, {"usernames": list(usernames)})
+        return [
+            PostCounts(username=username, posts_count=count, last_posted_at=last)
+            for username, count, last in rows
+        ]
 
 
-def _post(row: Any) -> Post:
-    # What is stored was valid when it came in; checking it again would cost more than reading it.
-    post_id, username, words, created_at = row
-    return Post.model_construct(id=post_id, username=username, text=words, created_at=created_at)
+def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> None:
+    # Newest first, as deletions lock them: two transactions that lock the same posts cannot deadlock.
+    parents = sorted((post.in_reply_to for post in added if post.in_reply_to), reverse=True)
+    if parents:
+        connection.execute(COUNT_REPLY, [{"parent": parent} for parent in parents])
+
+
+def _array(usernames: Sequence[str]) -> str:
+    return "{" + ",".join(usernames) + "}"
+
+
+def _row(post: AcceptedPost) -> dict[str, Any]:
+    return {
+        "id": post.id,
+        "username": post.username,
+        "text": post.text,
+        "created_at": post.created_at,
+        "in_reply_to": post.in_reply_to,
+        "warning": post.warning,
+        "is_unlisted": post.visibility == "unlisted",
+    }
+
+
+def _as_written(post: AcceptedPost) -> Post:
+    """As the statements read a post that was added just now."""
+    return Post(
+        **{name: getattr(post, name) for name in AcceptedPost.model_fields},
+        replies_count=0,
+        reposts_count=0,
+        edited_at=None,
+        tags=[],
+        mentions=[],
+        poll_id=None,
+    )

@@ -1,6 +1,18 @@
 """The timelines service's tables; Alembic's migrations make them."""
 
-from sqlalchemy import Column, DateTime, Index, MetaData, Table, Text, Uuid
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    false,
+)  # fmt: skip
 
 metadata = MetaData()
 
@@ -8,6 +20,8 @@ metadata = MetaData()
 NAME = Text(collation="C")
 
 # `rights` are what the store needs on a table: the service is unhealthy without them.
+# A repost is a row too, with an id of its own: so every list and cursor serves reposts. Its text is what the
+# original said then, for instances of the last version; the new ones read the original.
 posts = Table(
     "posts",
     metadata,
@@ -15,17 +29,89 @@ posts = Table(
     Column("username", NAME, nullable=False),
     Column("text", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
-    info={"rights": ["SELECT", "INSERT"]},
+    Column("in_reply_to", Uuid),
+    Column("repost_of", Uuid),
+    # Of a repost only. A home timeline compares it without reading the original.
+    Column("original_author", NAME),
+    Column("replies", Integer, nullable=False, server_default="0"),
+    Column("reposts", Integer, nullable=False, server_default="0"),
+    Column("edited_at", DateTime(timezone=True)),
+    Column("warning", Text),
+    Column("is_unlisted", Boolean, nullable=False, server_default=false()),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("mentions", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("poll_id", Uuid),
+    info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 # A user's posts, newest first; a home timeline looks at nothing else to find its page.
-Index("posts_newest", posts.c.username, posts.c.id.desc())
+Index(
+    "posts_by_user",
+    posts.c.username,
+    posts.c.id.desc(),
+    postgresql_include=["repost_of", "original_author"],
+)
+Index("posts_replies", posts.c.in_reply_to, posts.c.id, postgresql_where=posts.c.in_reply_to.is_not(None))
+Index(
+    "posts_one_repost",
+    posts.c.repost_of,
+    posts.c.username,
+    unique=True,
+    postgresql_where=posts.c.repost_of.is_not(None),
+)
+Index("posts_reposts", posts.c.repost_of, posts.c.id, postgresql_where=posts.c.repost_of.is_not(None))
+
+post_versions = Table(
+    "post_versions",
+    metadata,
+    Column("post_id", Uuid, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    # When this text was written.
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
+
+# What was deleted stays deleted, also when its job comes again. The worker sweeps away what is left of it.
+deleted_posts = Table(
+    "deleted_posts",
+    metadata,
+    Column("post_id", Uuid, primary_key=True),
+    Column("deleted_at", DateTime(timezone=True), nullable=False),
+    Column("is_swept", Boolean, nullable=False, server_default=false()),
+    info={"rights": ["SELECT", "INSERT", "UPDATE"]},
+)
+Index(
+    "deleted_posts_unswept",
+    deleted_posts.c.deleted_at,
+    postgresql_where=deleted_posts.c.is_swept.is_(False),
+)
+
+# The id says when the mark was made: lists of marks page by it.
+bookmarks = Table(
+    "bookmarks",
+    metadata,
+    Column("post_id", Uuid, primary_key=True),
+    Column("username", NAME, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
+Index("bookmarks_newest", bookmarks.c.username, bookmarks.c.id.desc())
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("username", NAME, primary_key=True),
+    Column("post_id", Uuid, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     Column("username", NAME, primary_key=True),
     Column("key", Text, primary_key=True),
-    # The hash of the post's text: the same key with another text is a client's mistake.
+    # The hash of what was posted: the same key with something else is a client's mistake.
     Column("fingerprint", Text, nullable=False),
     Column("post_id", Uuid, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),

@@ -7,17 +7,27 @@ from threading import Event
 
 from common.jobs.queue import Job, JobQueue
 from common.jobs.worker import Periodic, prepare, stop_on_signal, work
-from timelines_service.models import TUBE, Post
+from timelines_service.models import TUBE, AcceptedPost
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
 BATCH = 100
 DELETE_KEYS_SECONDS = 10
+SWEEP_SECONDS = 1
+# Jobs wait meanwhile.
+SWEEPS_AT_ONCE = 20
 
 
 def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     """Store these posts; one that came before changes nothing."""
-    store.add_missing([Post.model_validate(job.open()) for job in jobs])
+    store.add_missing([AcceptedPost.model_validate(job.open()) for job in jobs])
+
+
+def sweep(store: TimelinesStore) -> None:
+    """Delete some of what deleted posts left."""
+    for _ in range(SWEEPS_AT_ONCE):
+        if not store.deletions.sweep():
+            return
 
 
 def ready(store: TimelinesStore) -> None:
@@ -33,9 +43,15 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         closing(TimelinesStore.connect(settings.database)) as store,
     ):
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
+        sweep_posts = Periodic(SWEEP_SECONDS, partial(sweep, store), store.outages)
+
+        def periodic() -> None:
+            delete_keys()
+            sweep_posts()
+
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)
-        work(queue, partial(save, store), store.outages, stop, BATCH, delete_keys, get_ready)
+        work(queue, partial(save, store), store.outages, stop, BATCH, periodic, get_ready)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from botocore.config import Config
 from fastapi import Depends, FastAPI, Header, HTTPException
 from jose import JOSEError, jwt
 from psycopg2.pool import ThreadedConnectionPool
+from sqlalchemy.dialects.postgresql.psycopg2 import dialect as psycopg2_dialect
 
 from common.fields import new_id
 from common.settings import DEFAULT_JWT_SECRET
@@ -30,6 +31,7 @@ from likes_service.scripts import LIKE
 from polls_service.models import NewVote, Vote
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.models import NewPost, Post
+from timelines_service.post_query import LAST_ID, PostList, shown
 from users_service.models import OwnProfile, Profile
 
 THREADS = 8
@@ -117,9 +119,9 @@ def _build_timelines(app: FastAPI) -> None:
         with database.cursor() as cursor:
             cursor.execute(
                 _for_psycopg2(FROM_RECENT if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
-                {"followees": names, "limit": limit + 1, "before": "ffffffff-ffff-ffff-ffff-ffffffffffff"},
+                {"followees": names, "hidden": [], "limit": limit + 1, "cursor": LAST_ID},
             )
-            return _posts(cursor.fetchall())[:limit]
+            return [shown(row) for row in cursor.fetchall()][:limit]
 
     @app.get("/posts/{username}")
     def of_user(username: str, limit: int = 20) -> list[Post]:
@@ -137,9 +139,8 @@ def _build_timelines(app: FastAPI) -> None:
         return post
 
 
-def _for_psycopg2(statement: Any) -> str:
-    text = str(statement).replace("%", "%%").replace(":before", "CAST(%(before)s AS uuid)")
-    return text.replace(":followees", "%(followees)s").replace(":limit", "%(limit)s")
+def _for_psycopg2(posts: PostList) -> str:
+    return str(posts.older.statement.compile(dialect=psycopg2_dialect()))  # type: ignore[no-untyped-call]
 
 
 def _build_users(app: FastAPI) -> None:

@@ -25,18 +25,20 @@ ASKERS = ("owner", "other", "nobody", "expired", "service")
 FOR_ALL = (200, 200, 200, 200, 200)
 FOR_USERS = (200, 200, 401, 401, 403)
 FOR_OWNER = (200, 403, 401, 401, 403)
+TOKEN_OPTIONAL = (200, 200, 200, 401, 200)
 MAKING = (201, 201, 401, 401, 403)
+SWITCHING = (204, 204, 401, 401, 403)
 
 # What each of them gets.
 STATUSES = {
     "POST /register": (201, 201, 201, 201, 201),
     "POST /login": FOR_ALL,
-    "GET /users/{username}": (200, 200, 200, 401, 200),
+    "GET /users/{username}": TOKEN_OPTIONAL,
     "POST /logout": (204, 204, 401, 401, 403),
     "PUT /users/{username}/password": (204, 403, 401, 401, 403),
     "PATCH /users/{username}": FOR_OWNER,
     "GET /users": FOR_ALL,
-    "GET /search/users": (200, 200, 200, 401, 200),
+    "GET /search/users": TOKEN_OPTIONAL,
     "GET /users/{username}/followers": FOR_ALL,
     "GET /users/{username}/relationships": FOR_OWNER,
     "GET /users/{username}/blocks": FOR_OWNER,
@@ -50,10 +52,24 @@ STATUSES = {
     "GET /users/{username}/followees": FOR_ALL,
     "POST /posts": MAKING,
     "POST /posts/async": (202, 202, 401, 401, 403),
-    "GET /posts": FOR_ALL,
-    "GET /posts/id/{post_id}": FOR_ALL,
-    "GET /posts/{username}": FOR_ALL,
-    "GET /posts/home/{username}": (200, 403, 401, 401, 403),
+    "GET /posts": TOKEN_OPTIONAL,
+    "GET /posts/counts": FOR_ALL,
+    "GET /posts/id/{post_id}": TOKEN_OPTIONAL,
+    "PATCH /posts/id/{post_id}": FOR_OWNER,
+    "DELETE /posts/id/{post_id}": (204, 403, 401, 401, 403),
+    "GET /posts/id/{post_id}/versions": FOR_ALL,
+    "GET /posts/id/{post_id}/replies": TOKEN_OPTIONAL,
+    "GET /posts/id/{post_id}/context": TOKEN_OPTIONAL,
+    "POST /posts/id/{post_id}/repost": MAKING,
+    "DELETE /posts/id/{post_id}/repost": FOR_USERS,
+    "GET /posts/id/{post_id}/reposters": FOR_ALL,
+    "PUT /posts/id/{post_id}/bookmark": SWITCHING,
+    "DELETE /posts/id/{post_id}/bookmark": SWITCHING,
+    "GET /bookmarks": FOR_USERS,
+    "PUT /posts/id/{post_id}/pin": (204, 403, 401, 401, 403),
+    "DELETE /posts/id/{post_id}/pin": SWITCHING,
+    "GET /posts/{username}": TOKEN_OPTIONAL,
+    "GET /posts/home/{username}": FOR_OWNER,
     "POST /likes/{post_id}": MAKING,
     "DELETE /likes/{post_id}": FOR_USERS,
     "GET /likes/{post_id}/count": FOR_ALL,
@@ -62,9 +78,9 @@ STATUSES = {
     "GET /likes/popular": FOR_ALL,
     "GET /users/{username}/likes": FOR_ALL,
     "POST /polls": MAKING,
-    "GET /polls": (200, 200, 200, 401, 200),
+    "GET /polls": TOKEN_OPTIONAL,
     "DELETE /polls/{poll_id}": (204, 403, 401, 401, 403),
-    "GET /polls/{poll_id}": (200, 200, 200, 401, 200),
+    "GET /polls/{poll_id}": TOKEN_OPTIONAL,
     "POST /polls/{poll_id}/vote": MAKING,
     "GET /polls/{poll_id}/results": FOR_ALL,
 }
@@ -76,6 +92,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /users/{username}": {"bio": "Mine."},
     "POST /posts": {"text": "Mine."},
     "POST /posts/async": {"text": "Mine, soon."},
+    "PATCH /posts/id/{post_id}": {"text": "Mine, changed."},
     "POST /polls": NEW_POLL,
     "POST /polls/{poll_id}/vote": {"option": 0},
 }
@@ -83,6 +100,7 @@ BODIES: dict[str, dict[str, Any]] = {
 QUERIES = {
     "GET /likes": {"post_id": "post_id"},
     "GET /polls": {"id": "poll_id"},
+    "GET /posts/counts": {"username": "username"},
     "GET /search/users": {"q": "matrix"},
 }
 # Where an answer says whose doing it was. A vote, a deletion and what is only queued do not.
@@ -94,6 +112,7 @@ DOERS = {
     "POST /users/mute/{username}": "muter",
     "POST /users/unmute/{username}": "muter",
     "POST /posts": "username",
+    "POST /posts/id/{post_id}/repost": "username",
     "POST /likes/{post_id}": "username",
     "DELETE /likes/{post_id}": "username",
     "POST /polls": "created_by",
@@ -105,6 +124,13 @@ SILENT = {
     "PUT /users/{username}/password",
     "DELETE /polls/{poll_id}",
     "PATCH /users/{username}",
+    "PATCH /posts/id/{post_id}",
+    "DELETE /posts/id/{post_id}",
+    "DELETE /posts/id/{post_id}/repost",
+    "PUT /posts/id/{post_id}/bookmark",
+    "DELETE /posts/id/{post_id}/bookmark",
+    "PUT /posts/id/{post_id}/pin",
+    "DELETE /posts/id/{post_id}/pin",
 }
 # After these the token, or the password, is another: they get a user of their own.
 ENDING = {"POST /logout", "PUT /users/{username}/password"}

@@ -8,7 +8,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import text
 
 from common.discovery.client import ServiceClient
 from common.tokens import Tokens
@@ -19,6 +18,7 @@ from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
+from timelines_service.tables import metadata
 
 
 class Users:
@@ -71,7 +71,8 @@ def store(settings: TimelinesSettings) -> Iterator[TimelinesStore]:
     store = TimelinesStore.connect(settings.database)
     store.prepare()
     with store._database.transaction() as connection:
-        connection.execute(text("TRUNCATE posts, idempotency_keys"))
+        for table in metadata.sorted_tables:
+            connection.execute(table.delete())
     yield store
     store.close()
 

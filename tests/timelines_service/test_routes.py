@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import greenstalk
 import pytest
@@ -13,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from common.discovery import client as discovery
 from common.discovery.client import ServiceClient
+from common.fields import new_id
 from common.tokens import Tokens
 from tests.hung_server import hung_server
 from tests.instances import directory_of, instance
@@ -20,6 +23,7 @@ from tests.polling import PATIENCE_SECONDS, eventually
 from tests.timelines_service.conftest import Users
 from timelines_service.app import create_app
 from timelines_service.clients import UsersClient
+from timelines_service.models import AcceptedPost
 from timelines_service.settings import TimelinesSettings
 
 Headers = Callable[[str], dict[str, str]]
@@ -139,8 +143,11 @@ def test_a_page_links_to_the_next(client: TestClient, as_user: Headers) -> None:
         first = client.get(f"{path}?limit=2")
 
         assert [post["id"] for post in first.json()] == ids[:2]
-        assert first.headers["Link"] == f'<{path}?limit=2&before={ids[1]}>; rel="next"'
-        assert "Link" not in client.get(f"{path}?limit=3").headers
+        assert first.headers["Link"].split(", ") == [
+            f'<{path}?limit=2&before={ids[1]}>; rel="next"',
+            f'<{path}?limit=2&after={ids[0]}>; rel="prev"',
+        ]
+        assert "next" not in client.get(f"{path}?limit=3").links
 
 
 def test_a_user_without_posts_has_an_empty_timeline(client: TestClient, users: Users) -> None:
@@ -233,7 +240,7 @@ def test_a_home_timeline_goes_on_after_its_last_post(
     rest = client.get(first.links["next"]["url"], headers=as_user("alice"))
 
     assert [post["id"] for post in first.json() + rest.json()] == ids
-    assert "Link" not in rest.headers
+    assert "next" not in rest.links
 
 
 @pytest.mark.parametrize("path", ["/posts", "/posts/async"])
@@ -282,3 +289,351 @@ def test_with_all_it_needs_it_is_well(client: TestClient) -> None:
     well = {"postgres": "ok", "beanstalkd": "ok"}
 
     eventually(lambda: client.get("/health").json()["checks"] == well)
+
+
+def _reply(client: TestClient, headers: dict[str, str], to: str, text: str = "Indeed.") -> dict[str, Any]:
+    reply: dict[str, Any] = client.post(
+        "/posts", json={"text": text, "in_reply_to": to}, headers=headers
+    ).json()
+    return reply
+
+
+def test_a_post_says_all_of_itself(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+
+    assert {name: post[name] for name in post.keys() - {"id", "created_at"}} == {
+        "username": "alice",
+        "text": "Hello!",
+        "in_reply_to": None,
+        "replies_count": 0,
+        "reposts_count": 0,
+        "edited_at": None,
+        "tags": [],
+        "mentions": [],
+        "poll_id": None,
+        "warning": None,
+        "visibility": "public",
+    }
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/async"])
+def test_a_reply_to_no_post_is_404(client: TestClient, as_user: Headers, path: str) -> None:
+    response = client.post(path, json={"text": "?", "in_reply_to": UNKNOWN}, headers=as_user("alice"))
+
+    assert (response.status_code, response.json()["code"]) == (404, "post_not_found")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"in_reply_to": "1"}, {"warning": ""}, {"warning": "x" * 101}, {"visibility": "private"}],
+    ids=str,
+)
+def test_what_a_post_cannot_be_is_422(
+    client: TestClient, as_user: Headers, change: dict[str, object]
+) -> None:
+    body = {"text": "Hello!"} | change
+
+    assert client.post("/posts", json=body, headers=as_user("alice")).status_code == 422
+
+
+def test_the_same_key_and_text_with_another_warning_is_422(client: TestClient, as_user: Headers) -> None:
+    headers = as_user("alice") | {"Idempotency-Key": "once"}
+    body = {"text": "Hello!", "warning": "Greetings"}
+    first, again = (client.post("/posts", json=body, headers=headers) for _ in "ab")
+    other = client.post("/posts", json=body | {"warning": "Other"}, headers=headers)
+
+    assert first.json() == again.json()
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
+def test_a_key_whose_post_is_deleted_is_404(client: TestClient, as_user: Headers) -> None:
+    headers = as_user("alice") | {"Idempotency-Key": "once"}
+    post = _write(client, headers)
+    client.delete(f"/posts/id/{post['id']}", headers=headers)
+
+    assert client.post("/posts", json={"text": "Hello!"}, headers=headers).status_code == 404
+
+
+def test_an_unlisted_post_is_its_users_and_not_everybodys(client: TestClient, as_user: Headers) -> None:
+    body = {"text": "Psst!", "visibility": "unlisted", "warning": "Gossip"}
+    post = client.post("/posts", json=body, headers=as_user("alice")).json()
+
+    assert client.get("/posts").json() == []
+    assert client.get("/posts/alice").json() == [post]
+    assert (post["visibility"], post["warning"]) == ("unlisted", "Gossip")
+
+
+def test_a_deleted_post_is_gone_and_its_replies_stay(client: TestClient, as_user: Headers) -> None:
+    parent = _write(client, as_user("alice"))
+    reply = _reply(client, as_user("bobby"), parent["id"])
+    path = f"/posts/id/{parent['id']}"
+
+    assert client.get(path).json()["replies_count"] == 1
+    assert client.delete(path, headers=as_user("bobby")).status_code == 403
+    assert client.delete(path, headers=as_user("alice")).status_code == 204
+    assert client.delete(path, headers=as_user("alice")).status_code == 404
+    for rest in ("", "/context", "/replies", "/versions", "/reposters"):
+        assert client.get(path + rest).status_code == 404
+    assert client.get("/posts").json() == [reply]
+    assert reply["in_reply_to"] == parent["id"]
+
+
+def test_a_deleted_reply_counts_no_more(client: TestClient, as_user: Headers) -> None:
+    parent = _write(client, as_user("alice"))
+    reply = _reply(client, as_user("bobby"), parent["id"])
+    client.delete(f"/posts/id/{reply['id']}", headers=as_user("bobby"))
+
+    assert client.get(f"/posts/id/{parent['id']}").json() == parent
+
+
+def test_an_edit_keeps_the_earlier_texts(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"), "one")
+    path = f"/posts/id/{post['id']}"
+    edited = [client.patch(path, json={"text": text}, headers=as_user("alice")) for text in ("two", "three")]
+    versions = client.get(f"{path}/versions").json()
+
+    assert [one.status_code for one in edited] == [200, 200]
+    assert edited[1].json()["edited_at"] > edited[0].json()["edited_at"] > post["created_at"]
+    assert [(one["version"], one["text"]) for one in versions] == [(2, "two"), (1, "one")]
+    assert [one["created_at"] for one in versions] == [edited[0].json()["edited_at"], post["created_at"]]
+
+
+def test_versions_page_both_ways(client: TestClient, as_user: Headers) -> None:
+    path = f"/posts/id/{_write(client, as_user('alice'))['id']}"
+    for number in range(5):
+        client.patch(path, json={"text": str(number)}, headers=as_user("alice"))
+    first = client.get(f"{path}/versions?limit=2")
+    second = client.get(first.links["next"]["url"])
+    back = client.get(second.links["prev"]["url"])
+
+    assert [one["version"] for one in first.json() + second.json()] == [5, 4, 3, 2]
+    assert back.json() == first.json()
+
+
+def test_the_same_text_again_is_no_edit(client: TestClient, as_user: Headers) -> None:
+    path = f"/posts/id/{_write(client, as_user('alice'))['id']}"
+    same = client.patch(path, json={"text": "Hello!"}, headers=as_user("alice"))
+
+    assert (same.status_code, same.json()["edited_at"]) == (200, None)
+    assert client.get(f"{path}/versions").json() == []
+
+
+def test_only_its_author_edits_a_post_and_nobody_a_repost(client: TestClient, as_user: Headers) -> None:
+    path = f"/posts/id/{_write(client, as_user('alice'))['id']}"
+    repost = client.post(f"{path}/repost", headers=as_user("bobby")).json()
+    body = {"text": "Mine!"}
+
+    assert client.patch(path, json=body, headers=as_user("bobby")).status_code == 403
+    answer = client.patch(f"/posts/id/{repost['id']}", json=body, headers=as_user("bobby"))
+    assert (answer.status_code, answer.json()["code"]) == (400, "repost_has_no_text")
+
+
+def test_replies_page_both_ways(client: TestClient, as_user: Headers) -> None:
+    parent = _write(client, as_user("alice"))
+    ids = [_reply(client, as_user("bobby"), parent["id"])["id"] for _ in range(5)][::-1]
+    first = client.get(f"/posts/id/{parent['id']}/replies?limit=2")
+    second = client.get(first.links["next"]["url"])
+    back = client.get(second.links["prev"]["url"])
+
+    assert [post["id"] for post in first.json() + second.json()] == ids[:4]
+    assert back.json() == first.json()
+
+
+def test_the_context_is_bounded_and_reaches_further_with_a_token(
+    client: TestClient, store, as_user: Headers
+) -> None:
+    chain = [_write(client, as_user("alice"))["id"]]
+    for _ in range(50):
+        post = AcceptedPost(id=new_id(), username="alice", text="x", created_at=datetime.now(UTC))
+        post.in_reply_to = UUID(chain[-1])
+        chain.append(str(store.add(post).id))
+    for headers, ancestors, descendants in (({}, 40, 20), (as_user("bobby"), 50, 50)):
+        last = client.get(f"/posts/id/{chain[-1]}/context", headers=headers).json()
+        first = client.get(f"/posts/id/{chain[0]}/context", headers=headers).json()
+
+        assert [post["id"] for post in last["ancestors"]] == chain[-1 - ancestors : -1]
+        assert [post["id"] for post in first["descendants"]] == chain[1 : 1 + descendants]
+
+
+def test_a_repost_shows_the_whole_original_and_repeats_its_text(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+    path = f"/posts/id/{post['id']}/repost"
+    made, again = (client.post(path, headers=as_user("bobby")) for _ in "ab")
+    [shown] = client.get("/posts/bobby").json()
+
+    assert [made.status_code, again.status_code] == [201, 200]
+    assert made.json() == again.json()
+    assert made.headers["Location"] == f"/posts/id/{shown['id']}"
+    assert shown["repost_of"] == client.get(f"/posts/id/{post['id']}").json()
+    assert (shown["username"], shown["text"], shown["reposts_count"]) == ("bobby", "Hello!", 1)
+    assert client.get("/posts").json() == [shown["repost_of"]]
+
+
+def test_a_repost_shows_what_its_original_says_now(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+    client.post(f"/posts/id/{post['id']}/repost", headers=as_user("bobby"))
+    client.patch(f"/posts/id/{post['id']}", json={"text": "Bye!"}, headers=as_user("alice"))
+
+    assert client.get("/posts/bobby").json()[0]["text"] == "Bye!"
+
+
+def test_a_repost_of_a_repost_is_one_of_the_original(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+    first = client.post(f"/posts/id/{post['id']}/repost", headers=as_user("bobby")).json()
+    second = client.post(f"/posts/id/{first['id']}/repost", headers=as_user("carol")).json()
+
+    assert second["repost_of"]["id"] == post["id"]
+    reposters = client.get(f"/posts/id/{first['id']}/reposters").json()
+    assert [one["username"] for one in reposters] == ["carol", "bobby"]
+
+
+def test_undoing_a_repost_is_idempotent(client: TestClient, as_user: Headers) -> None:
+    post = _write(client, as_user("alice"))
+    path = f"/posts/id/{post['id']}/repost"
+    client.post(path, headers=as_user("bobby"))
+    undone = [client.delete(path, headers=as_user("bobby")) for _ in "ab"]
+
+    assert [one.status_code for one in undone] == [200, 200]
+    assert undone[1].json() == post | {"reposted": False, "bookmarked": False, "pinned": False}
+    assert client.get(f"/posts/id/{post['id']}/reposters").json() == []
+
+
+def test_a_deleted_original_takes_its_reposts_with_it(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    users.followees = {"alice": ["bobby"], "bobby": []}
+    post = _write(client, as_user("carol"))
+    repost = client.post(f"/posts/id/{post['id']}/repost", headers=as_user("bobby")).json()
+    client.delete(f"/posts/id/{post['id']}", headers=as_user("carol"))
+
+    for path in ("/posts/bobby", "/posts/home/alice", "/posts", f"/posts?id={repost['id']}"):
+        assert client.get(path, headers=as_user("alice")).json() == []
+    assert client.get(f"/posts/id/{repost['id']}").status_code == 404
+
+
+def test_a_post_at_home_is_there_as_itself_or_as_the_oldest_repost(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    users.followees["alice"] = ["bobby", "carol"]
+    followed, strange = (_write(client, as_user(name)) for name in ("bobby", "dave0"))
+    for name in ("bobby", "carol"):
+        for post in (followed, strange):
+            client.post(f"/posts/id/{post['id']}/repost", headers=as_user(name))
+    home = client.get("/posts/home/alice", headers=as_user("alice")).json()
+
+    assert [(post["username"], post["text"]) for post in home] == [("bobby", "Hello!")] * 2
+    assert home[0]["repost_of"]["id"] == strange["id"]
+    assert home[1]["id"] == followed["id"]
+
+
+def test_bookmarks_are_private_and_page_both_ways(client: TestClient, as_user: Headers) -> None:
+    ids = [_write(client, as_user("alice"))["id"] for _ in range(5)]
+    for post_id in ids + ids:
+        assert client.put(f"/posts/id/{post_id}/bookmark", headers=as_user("bobby")).status_code == 204
+    first = client.get("/bookmarks?limit=2", headers=as_user("bobby"))
+    client.delete(f"/posts/id/{ids[3]}/bookmark", headers=as_user("bobby"))
+    second = client.get(first.links["next"]["url"], headers=as_user("bobby"))
+    back = client.get(second.links["prev"]["url"], headers=as_user("bobby"))
+
+    assert [post["id"] for post in first.json() + second.json()] == ids[::-1][:4]
+    assert [post["id"] for post in back.json()] == [ids[4]]
+    assert client.get("/bookmarks", headers=as_user("alice")).json() == []
+
+
+def test_a_deleted_post_is_in_no_bookmarks_and_pins(client: TestClient, as_user: Headers) -> None:
+    path = f"/posts/id/{_write(client, as_user('alice'))['id']}"
+    _write(client, as_user("alice"))
+    for mark in ("bookmark", "pin"):
+        client.put(f"{path}/{mark}", headers=as_user("alice"))
+    client.delete(path, headers=as_user("alice"))
+
+    assert client.get("/bookmarks", headers=as_user("alice")).json() == []
+    assert client.get("/posts/alice?pinned=true").status_code == 404
+
+
+def test_pins_are_your_own_posts_and_at_most_five(client: TestClient, users: Users, as_user: Headers) -> None:
+    ids = [_write(client, as_user("alice"))["id"] for _ in range(6)]
+    answers = [client.put(f"/posts/id/{post_id}/pin", headers=as_user("alice")) for post_id in ids]
+    pinned = client.get("/posts/alice?pinned=true").json()
+
+    assert [one.status_code for one in answers] == [204] * 5 + [409]
+    assert [post["id"] for post in pinned] == ids[4::-1]
+    assert client.put(f"/posts/id/{ids[0]}/pin", headers=as_user("alice")).status_code == 204
+    assert client.put(f"/posts/id/{ids[5]}/pin", headers=as_user("bobby")).status_code == 403
+    assert client.delete(f"/posts/id/{ids[0]}/pin", headers=as_user("alice")).status_code == 204
+    assert client.put(f"/posts/id/{ids[5]}/pin", headers=as_user("alice")).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/alice", "/posts?id={id}", "/posts/id/{id}"])
+def test_with_a_token_a_post_says_what_its_reader_has_done(
+    client: TestClient, as_user: Headers, as_service: Headers, path: str
+) -> None:
+    post = _write(client, as_user("alice"))
+    client.put(f"/posts/id/{post['id']}/bookmark", headers=as_user("bobby"))
+    client.post(f"/posts/id/{post['id']}/repost", headers=as_user("bobby"))
+    client.put(f"/posts/id/{post['id']}/pin", headers=as_user("alice"))
+
+    def marks(headers: dict[str, str]) -> dict[str, bool]:
+        answer = client.get(path.format(**post), headers=headers).json()
+        [found] = answer if isinstance(answer, list) else [answer]
+        return {name: found[name] for name in found.keys() & {"reposted", "bookmarked", "pinned"}}
+
+    assert marks(as_user("bobby")) == {"reposted": True, "bookmarked": True, "pinned": False}
+    assert marks(as_user("alice")) == {"reposted": False, "bookmarked": False, "pinned": True}
+    assert marks({}) == marks(as_service("likes")) == {}
+
+
+def test_a_batch_is_in_the_order_asked_without_the_unknown(client: TestClient, as_user: Headers) -> None:
+    ids = [_write(client, as_user("alice"))["id"] for _ in range(3)]
+    asked = [ids[1], UNKNOWN, ids[2], ids[0], ids[1]]
+    found = client.get("/posts", params={"id": asked})
+
+    assert [post["id"] for post in found.json()] == [ids[1], ids[2], ids[0]]
+    assert client.get("/posts", params={"id": [UNKNOWN] * 101}).status_code == 422
+
+
+def test_posts_are_counted_for_each_user_asked(client: TestClient, as_user: Headers) -> None:
+    last = [_write(client, as_user("alice")) for _ in range(2)][-1]
+    client.post(f"/posts/id/{last['id']}/repost", headers=as_user("bobby"))
+    counts = client.get("/posts/counts?username=bobby&username=alice").json()
+
+    assert counts == [
+        {"username": "bobby", "posts_count": 0, "last_posted_at": None},
+        {"username": "alice", "posts_count": 2, "last_posted_at": last["created_at"]},
+    ]
+
+
+def test_a_users_timeline_leaves_out_replies_and_reposts_when_told_to(
+    client: TestClient, as_user: Headers
+) -> None:
+    other = _write(client, as_user("bobby"))
+    post = _write(client, as_user("alice"))
+    reply = _reply(client, as_user("alice"), other["id"])
+    repost = client.post(f"/posts/id/{other['id']}/repost", headers=as_user("alice")).json()
+
+    def ids(query: str) -> list[str]:
+        return [one["id"] for one in client.get(f"/posts/alice?{query}").json()]
+
+    assert ids("") == [repost["id"], reply["id"], post["id"]]
+    assert ids("replies=false") == [repost["id"], post["id"]]
+    assert ids("reposts=false") == [reply["id"], post["id"]]
+    assert ids("replies=false&reposts=false") == [post["id"]]
+    assert "replies=false" in client.get("/posts/alice?replies=false&limit=1").headers["Link"]
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/alice", "/posts/home/bobby"])
+def test_following_the_links_either_way_yields_every_post_once(
+    client: TestClient, users: Users, as_user: Headers, path: str
+) -> None:
+    users.followees = {"alice": [], "bobby": ["alice"]}
+    ids = [_write(client, as_user("alice"))["id"] for _ in range(7)][::-1]
+    pages = [client.get(f"{path}?limit=3", headers=as_user("bobby"))]
+    while "next" in pages[-1].links:
+        pages.append(client.get(pages[-1].links["next"]["url"], headers=as_user("bobby")))
+    newer = [_write(client, as_user("alice"))["id"] for _ in range(2)][::-1]
+    back = [pages[-1]]
+    while back[-1].json():
+        back.append(client.get(back[-1].links["prev"]["url"], headers=as_user("bobby")))
+
+    assert [post["id"] for page in pages for post in page.json()] == ids
+    assert [post["id"] for page in back[::-1] for post in page.json()] == newer + ids

@@ -22,6 +22,7 @@ from tests.own_server import Own
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.tubes import is_empty
 from timelines_service.models import TUBE, Post
+from timelines_service.post_query import Page
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
@@ -77,9 +78,9 @@ def test_queued_posts_are_stored_once_however_often_they_come(
         tube.put(_job(post))
     start()
 
-    eventually(lambda: len(store.newest(1000, None)) == 150 and is_empty(tube, TUBE))
+    eventually(lambda: len(store.newest(Page(1000))) == 150 and is_empty(tube, TUBE))
 
-    assert store.newest(1000, None) == posts[::-1]
+    assert store.newest(Page(1000)) == posts[::-1]
 
 
 @pytest.mark.starts
@@ -94,7 +95,7 @@ def test_a_post_whose_time_could_not_be_read_again_is_buried(
 
     eventually(lambda: tube.stats_tube(TUBE)["current-jobs-buried"] == 1)
     tube.delete(tube.peek_buried())
-    assert store.newest(10, None) == []
+    assert store.newest(Page(10)) == []
 
 
 QUEUE, STORE = "common.jobs.queue:JobQueue", "timelines_service.store:TimelinesStore"
@@ -125,7 +126,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     start()
     eventually(lambda: is_empty(tube, TUBE))
 
-    assert store.newest(100, None) == posts[::-1]
+    assert store.newest(Page(100)) == posts[::-1]
 
 
 @pytest.mark.starts
@@ -138,9 +139,9 @@ def test_two_workers_store_every_post_once(
     for post in posts + posts:
         tube.put(_job(post))
 
-    eventually(lambda: len(store.newest(1000, None)) == 400 and is_empty(tube, TUBE))
+    eventually(lambda: len(store.newest(Page(1000))) == 400 and is_empty(tube, TUBE))
 
-    assert store.newest(1000, None) == posts[::-1]
+    assert store.newest(Page(1000)) == posts[::-1]
 
 
 @pytest.mark.kills
@@ -161,7 +162,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_batch_ends_and_keeps_no_job
 
     start()
     eventually(lambda: is_empty(tube, TUBE))
-    assert store.newest(1000, None) == posts[::-1]
+    assert store.newest(Page(1000)) == posts[::-1]
 
 
 JUNK = [
@@ -186,7 +187,7 @@ def test_junk_is_buried_with_its_reason_and_the_rest_of_its_batch_stored(
     tube.put(_job(_post()))
     start()
 
-    eventually(lambda: len(store.newest(9, None)) == 2 and is_empty(tube, TUBE))
+    eventually(lambda: len(store.newest(Page(9))) == 2 and is_empty(tube, TUBE))
 
     buried = {}
     for _ in junk:
@@ -211,7 +212,7 @@ def test_a_worker_that_starts_before_its_stores_works_once_they_are_there(
         with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None, use=TUBE) as client:
             client.put(_job(_post()))
 
-        eventually(lambda: store.newest(1, None))
+        eventually(lambda: store.newest(Page(1)))
 
 
 @pytest.mark.kills
@@ -229,7 +230,7 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
     ) as store:
         store.prepare()
         tube.put(_job(_post()))
-        eventually(lambda: store.newest(1, None))
+        eventually(lambda: store.newest(Page(1)))
         store.close()
         postgres.stop()
         lost = _post()
@@ -237,7 +238,7 @@ def test_a_post_accepted_while_postgres_is_away_is_stored_when_it_is_back(
         eventually(lambda: tube.stats_tube(TUBE)["current-jobs-delayed"] == 1)
         postgres.start()
 
-        assert eventually(lambda: store.newest(2, None)[0] == lost)
+        assert eventually(lambda: store.newest(Page(2))[0] == lost)
 
 
 @pytest.mark.kills
@@ -246,7 +247,28 @@ def test_a_worker_ends_on_a_signal(
 ) -> None:
     worker = start()
     tube.put(_job(_post()))
-    eventually(lambda: store.newest(1, None))
+    eventually(lambda: store.newest(Page(1)))
     worker.send_signal(signal.SIGTERM)
 
     assert worker.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_job_of_the_last_version_is_stored(
+    start: Callable[..., Process], store: TimelinesStore, tube: greenstalk.Client[bytes]
+) -> None:
+    post = _post()
+    tube.put(tubes.job(post.model_dump(mode="json", include={"id", "username", "text", "created_at"})))
+    start()
+
+    assert eventually(lambda: store.newest(Page(9))) == [post]
+
+
+def test_what_a_deleted_post_leaves_is_swept_away(
+    start: Callable[..., Process], store: TimelinesStore
+) -> None:
+    post = store.add(_post())
+    store.reposts.add(post.id, "bobby")
+    store.deletions.delete(post.id, "alice")
+    start()
+
+    eventually(lambda: not store._database.rows(text("SELECT FROM posts"), {}))

@@ -1,0 +1,94 @@
+"""What users mark: bookmarks, which are private, and pins of their own posts."""
+
+from uuid import UUID
+
+from sqlalchemy import text
+
+from common.fields import new_id
+from common.postgres.database import Database
+from timelines_service import errors
+from timelines_service.models import Post
+from timelines_service.post_query import Page, PostList, PostQuery, shown
+
+MAX_PINS = 5
+
+# Of a repost, the original. Its lock keeps a deletion from leaving a mark behind.
+LOCK = text("""
+    SELECT id, username FROM posts
+    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id) FOR KEY SHARE
+""")
+BOOKMARK = text("""
+    INSERT INTO bookmarks (post_id, username, id) VALUES (:post_id, :username, :id) ON CONFLICT DO NOTHING
+""")
+UNBOOKMARK = text("DELETE FROM bookmarks WHERE post_id = :post_id AND username = :username")
+BOOKMARKED = PostList("""
+    SELECT {columns}, bookmarks.id FROM bookmarks JOIN posts AS page ON page.id = bookmarks.post_id {content}
+    WHERE bookmarks.username = :username AND bookmarks.id {past} :cursor
+    ORDER BY bookmarks.id {order} LIMIT :limit
+""")
+
+# Pins of one user take turns: so a sixth cannot come in beside a fifth.
+TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtext('pins'), hashtext(:username))")
+PINS = text("SELECT post_id FROM pins WHERE username = :username")
+PIN = text("INSERT INTO pins (username, post_id, id) VALUES (:username, :post_id, :id)")
+UNPIN = text("DELETE FROM pins WHERE username = :username AND post_id = :post_id")
+PINNED = PostQuery("""
+    SELECT {columns} FROM pins JOIN posts AS page ON page.id = pins.post_id {content}
+    WHERE pins.username = :username ORDER BY pins.id DESC
+""")
+
+
+class Bookmarks:
+    """The posts that a user keeps for later, newest bookmark first. Threads may share it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, post_id: UUID, username: str) -> None:
+        """Bookmark a post; once more changes nothing. Raises NotFound."""
+        with self._database.transaction() as connection:
+            original = connection.execute(LOCK, {"id": post_id}).one_or_none()
+            if original is None:
+                raise errors.post_not_found()
+            values = {"post_id": original.id, "username": username, "id": new_id()}
+            connection.execute(BOOKMARK, values)
+
+    def remove(self, post_id: UUID, username: str) -> None:
+        """Also of a post that is gone."""
+        self._database.rows(UNBOOKMARK, {"post_id": post_id, "username": username})
+
+    def page(self, username: str, page: Page) -> list[tuple[UUID, Post]]:
+        """The bookmarked posts, each with the bookmark's own id, by which the list pages."""
+        rows = BOOKMARKED.rows(self._database, username, page, username=username)
+        return [(row[-1], shown(row[:-1])) for row in rows]
+
+
+class Pins:
+    """The posts that a user shows first, newest pin first. Threads may share it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, post_id: UUID, username: str) -> None:
+        """Pin a user's own post; once more changes nothing. Raises NotFound, Forbidden, Conflict."""
+        with self._database.transaction() as connection:
+            connection.execute(TAKE_TURN, {"username": username})
+            original = connection.execute(LOCK, {"id": post_id}).one_or_none()
+            if original is None:
+                raise errors.post_not_found()
+            if original.username != username:
+                raise errors.not_your_post()
+            pinned = connection.execute(PINS, {"username": username}).scalars().all()
+            if original.id in pinned:
+                return
+            if len(pinned) >= MAX_PINS:
+                raise errors.too_many_pins()
+            values = {"post_id": original.id, "username": username, "id": new_id()}
+            connection.execute(PIN, values)
+
+    def remove(self, post_id: UUID, username: str) -> None:
+        self._database.rows(UNPIN, {"post_id": post_id, "username": username})
+
+    def posts(self, username: str, reader: str | None) -> list[Post]:
+        """All of them: they are few."""
+        return PINNED.run(self._database, reader, {"username": username})

@@ -1,0 +1,48 @@
+"""What the routes of the timelines service depend on: the store, the service, the reader, the page."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from common.api.auth import OptionalSubject
+from common.api.pagination import Limit
+from common.discovery.client import service_unavailable
+from common.errors import store_unavailable
+from common.fields import Id
+from common.tokens import is_service
+from timelines_service.post_query import Page
+from timelines_service.service import Timelines
+from timelines_service.store import TimelinesStore
+
+
+async def get_timelines(request: Request) -> Timelines:
+    timelines: Timelines = request.app.state.timelines
+    return timelines
+
+
+async def get_store(request: Request) -> TimelinesStore:
+    store: TimelinesStore = request.app.state.store
+    return store
+
+
+async def get_reader(subject: OptionalSubject) -> str | None:
+    """The user who reads, if the request has a user's token."""
+    return None if subject is None or is_service(subject) else subject
+
+
+async def get_page(
+    limit: Limit = 20,
+    before: Annotated[Id | None, Query(description="The last id of the previous page.")] = None,
+    after: Annotated[Id | None, Query(description="The first id of a page, for newer ones.")] = None,
+) -> Page:
+    # One more than is shown says whether there are more.
+    return Page(limit + 1, before, after)
+
+
+Service = Annotated[Timelines, Depends(get_timelines)]
+Store = Annotated[TimelinesStore, Depends(get_store)]
+Reader = Annotated[str | None, Depends(get_reader)]
+PageOf = Annotated[Page, Depends(get_page)]
+
+# Of a route that calls the users service.
+UNAVAILABLE = (store_unavailable("postgres"), service_unavailable("users"))

@@ -1,0 +1,106 @@
+"""How posts are read: the columns of each, and a list of them in both directions."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+
+from common.postgres.database import Database
+from timelines_service.models import Post
+
+# The first page is what comes before the last id that there can be: one statement for every page.
+LAST_ID = UUID(int=2**128 - 1)
+
+# `page` is the row in the list. `content` is what it shows: itself, or the original of a repost. The join
+# leaves out a repost whose original is gone.
+CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)"
+COLUMNS = """
+    content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
+    content.reposts, content.edited_at, content.tags, content.mentions, content.poll_id, content.warning,
+    content.is_unlisted, page.id, page.username, page.created_at
+"""
+# What the reader has done with a post: a few probes for each one, in the statement that reads the page.
+MARKS = """,
+    EXISTS (SELECT FROM posts AS mine WHERE mine.repost_of = content.id AND mine.username = :reader),
+    EXISTS (SELECT FROM bookmarks WHERE bookmarks.post_id = content.id AND bookmarks.username = :reader),
+    EXISTS (SELECT FROM pins WHERE pins.username = :reader AND pins.post_id = content.id)
+"""
+
+FIELDS = (
+    "id", "username", "text", "created_at", "in_reply_to", "replies_count", "reposts_count", "edited_at",
+    "tags", "mentions", "poll_id", "warning", "visibility",
+)  # fmt: skip
+MARK_FIELDS = ("reposted", "bookmarked", "pinned")
+LAST_FIELD = len(FIELDS) - 1
+FIRST_MARK = len(FIELDS) + 3
+
+
+class Page(NamedTuple):
+    """Which part of a list: at most `limit` items, next to a cursor if there is one."""
+
+    limit: int
+    before: UUID | None = None
+    after: UUID | None = None
+
+
+class PostQuery:
+    """A statement that finds posts, with what a reader has done with them where there is a reader."""
+
+    def __init__(self, statement: str, **parts: str) -> None:
+        self._plain, self._marked = (
+            text(statement.format(columns=columns, content=CONTENT, **parts))
+            for columns in (COLUMNS, COLUMNS + MARKS)
+        )
+
+    def run(self, database: Database, reader: str | None, values: dict[str, Any]) -> list[Post]:
+        return [shown(row) for row in self.rows(database, reader, values)]
+
+    def rows(self, database: Database, reader: str | None, values: dict[str, Any]) -> list[Any]:
+        if reader is None:
+            return database.rows(self._plain, values)
+        return database.rows(self._marked, values | {"reader": reader})
+
+    @property
+    def statement(self) -> TextClause:
+        """Without a reader's marks."""
+        return self._plain
+
+
+class PostList:
+    """Posts, newest first. Its statement says `{past} :cursor`, and `{order}` where it sorts."""
+
+    def __init__(self, statement: str, **parts: str) -> None:
+        self.older = PostQuery(statement, past="<", order="DESC", **parts)
+        self.newer = PostQuery(statement, past=">", order="ASC", **parts)
+
+    def read(self, database: Database, reader: str | None, page: Page, **values: Any) -> list[Post]:
+        """The items nearest to the cursor, newest first."""
+        return [shown(row) for row in self.rows(database, reader, page, **values)]
+
+    def rows(self, database: Database, reader: str | None, page: Page, **values: Any) -> list[Any]:
+        values["limit"] = page.limit
+        if page.after is None:
+            return self.older.rows(database, reader, values | {"cursor": page.before or LAST_ID})
+        return self.newer.rows(database, reader, values | {"cursor": page.after})[::-1]
+
+
+def shown(row: Any) -> Post:
+    """The post of a row of COLUMNS, and of MARKS if they were read."""
+    # What is stored was valid when it came in; checking it again would cost more than reading it.
+    values: dict[str, Any] = dict(zip(FIELDS, row[:LAST_FIELD], strict=False))
+    values["visibility"] = "unlisted" if row[LAST_FIELD] else "public"
+    if len(row) > FIRST_MARK:
+        values.update(zip(MARK_FIELDS, row[FIRST_MARK:], strict=True))
+    original = Post.model_construct(**values)
+    page_id, username, created_at = row[LAST_FIELD + 1 : FIRST_MARK]
+    if page_id == original.id:
+        return original
+    return original.model_copy(
+        update={
+            "id": page_id,
+            "username": username,
+            "created_at": created_at,
+            "in_reply_to": None,
+            "repost_of": original,
+        }
+    )

@@ -1,0 +1,81 @@
+"""Reposts: rows of posts that show another post, at most one a user and post."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from common.fields import new_id
+from common.postgres.database import Database
+from timelines_service import errors
+from timelines_service.models import Reposter
+from timelines_service.post_query import LAST_ID, Page
+
+# Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
+LOCK = text("""
+    SELECT id, username, text FROM posts
+    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id) FOR NO KEY UPDATE
+""")
+ADD = text("""
+    INSERT INTO posts (id, username, text, created_at, repost_of, original_author)
+    VALUES (:id, :username, :text, :created_at, :repost_of, :original_author)
+    ON CONFLICT (repost_of, username) WHERE repost_of IS NOT NULL DO NOTHING RETURNING id
+""")
+FIND = text("SELECT id FROM posts WHERE repost_of = :repost_of AND username = :username")
+REMOVE = text("DELETE FROM posts WHERE repost_of = :repost_of AND username = :username")
+COUNT = text("UPDATE posts SET reposts = reposts + :change WHERE id = :id")
+OLDER, NEWER = (
+    text(f"""
+        SELECT username, created_at, id FROM posts
+        WHERE repost_of = :repost_of AND id {past} :cursor
+        ORDER BY id {order} LIMIT :limit
+    """)  # noqa: S608  words of our own
+    for past, order in (("<", "DESC"), (">", "ASC"))
+)
+
+
+class Reposts:
+    """Who has reposted what. Threads may share it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
+        """The id of the user's repost, and whether it is new. Raises NotFound."""
+        with self._database.transaction() as connection:
+            original = _lock(connection, post_id)
+            values = {"repost_of": original.id, "username": username}
+            repost = values | {
+                "id": new_id(),
+                "text": original.text,
+                "created_at": datetime.now(UTC),
+                "original_author": original.username,
+            }
+            if added := connection.execute(ADD, repost).scalar_one_or_none():
+                connection.execute(COUNT, {"id": original.id, "change": 1})
+            found: UUID = added or connection.execute(FIND, values).scalar_one()
+            return found, added is not None
+
+    def remove(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
+        """Undo the user's repost; the original's id, and whether there was one. Raises NotFound."""
+        with self._database.transaction() as connection:
+            original: UUID = _lock(connection, post_id).id
+            removed = connection.execute(REMOVE, {"repost_of": original, "username": username}).rowcount
+            if removed:
+                connection.execute(COUNT, {"id": original, "change": -1})
+        return original, bool(removed)
+
+    def reposters(self, post_id: UUID, page: Page) -> list[Reposter]:
+        """The users who have reposted this original, the newest repost first."""
+        values = {"repost_of": post_id, "limit": page.limit, "cursor": page.after or page.before or LAST_ID}
+        rows = self._database.rows(NEWER if page.after else OLDER, values)
+        found = [Reposter(username=name, reposted_at=at, repost_id=repost_id) for name, at, repost_id in rows]
+        return found[::-1] if page.after else found
+
+
+def _lock(connection: Connection, post_id: UUID) -> Any:
+    original = connection.execute(LOCK, {"id": post_id}).one_or_none()
+    if original is None:
+        raise errors.post_not_found()
+    return original
