@@ -1,13 +1,15 @@
 """The timelines service's calls to other services."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from common.discovery.client import ServiceClient
+from common.discovery.identity import is_unknown_route
 from common.errors import Unavailable
 from common.fields import Username
 from timelines_service import errors
@@ -21,49 +23,63 @@ MAX_NAMES = 500_000
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Username, ...])
 
 
+class HomeSources(BaseModel):
+    """Whose posts are in a user's home timeline, and who is hidden from it, also where others repost them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    followees: tuple[Username, ...]
+    hidden: tuple[Username, ...] = ()
+
+
 @dataclass(frozen=True)
-class Followees:
-    """Whom a user follows, and the ETag of that list in the users service."""
+class CachedSources:
+    """Where the sources were read, and the ETag that they have there."""
 
-    usernames: tuple[str, ...]
+    path: str
     etag: str
+    sources: HomeSources
+
+    @property
+    def names(self) -> int:
+        return len(self.sources.followees) + len(self.sources.hidden)
 
 
-class FolloweesCache:
-    """The lists of the most recent readers, as many as fit. Threads may share it."""
+class SourcesCache:
+    """The sources of the most recent readers, as many as fit. Threads may share it."""
 
     def __init__(self, max_lists: int = MAX_LISTS, max_names: int = MAX_NAMES) -> None:
         self._max_lists = max_lists
         self._max_names = max_names
-        self._lists: OrderedDict[str, Followees] = OrderedDict()
+        self._lists: OrderedDict[str, CachedSources] = OrderedDict()
         self._names = 0
         self._lock = Lock()
 
-    def get(self, username: str) -> Followees | None:
+    def get(self, username: str) -> CachedSources | None:
         with self._lock:
             if username in self._lists:
                 self._lists.move_to_end(username)
             return self._lists.get(username)
 
-    def put(self, username: str, followees: Followees) -> None:
+    def put(self, username: str, cached: CachedSources) -> None:
         with self._lock:
             self._drop(username)
-            self._lists[username] = followees
-            self._names += len(followees.usernames)
+            self._lists[username] = cached
+            self._names += cached.names
             while self._names > self._max_names or len(self._lists) > self._max_lists:
                 self._drop(next(iter(self._lists)))
 
     def _drop(self, username: str) -> None:
         dropped = self._lists.pop(username, None)
-        self._names -= len(dropped.usernames) if dropped else 0
+        self._names -= dropped.names if dropped else 0
 
 
 class UsersClient:
     """The users service, as far as timelines need it. Threads may share it."""
 
-    def __init__(self, users: ServiceClient, cache: FolloweesCache | None = None) -> None:
+    def __init__(self, users: ServiceClient, cache: SourcesCache | None = None) -> None:
         self._users = users
-        self._cache = cache or FolloweesCache()
+        self._cache = cache or SourcesCache()
 
     def exists(self, username: str) -> bool:
         """Whether there is such a user. Raises Unavailable."""
@@ -72,30 +88,43 @@ class UsersClient:
             raise _unexpected(response)
         return response.status_code == 200
 
-    def followees(self, username: str) -> tuple[str, ...]:
-        """Whom a user follows now. Raises NotFound, Unavailable."""
-        # Requested every time, so that a follow shows at once; an unchanged list costs a 304.
-        known = self._cache.get(username)
-        response = self._users.get(
-            f"/users/{username}/followees",
-            params={"limit": str(MAX_FOLLOWEES)},
-            headers={"If-None-Match": known.etag} if known else None,
-        )
+    def home_sources(self, username: str) -> HomeSources:
+        """What a user's home timeline is made of now. Raises NotFound, Unavailable."""
+        path = f"/users/{username}/home-sources"
+        response, known = self._get(username, path)
+        read: Callable[[bytes], HomeSources] = HomeSources.model_validate_json
+        if is_unknown_route(response.status_code, response.content):  # a users service of the last version
+            path, read = f"/users/{username}/followees", _of_followees
+            response, known = self._get(username, path, {"limit": str(MAX_FOLLOWEES)})
         if known and response.status_code == 304:
-            return known.usernames
+            return known.sources
         if response.status_code == 404:
             raise errors.user_not_found(username)
-        usernames = _read(response)
+        sources = _read(read, response)
         if etag := response.headers.get("etag"):
-            self._cache.put(username, Followees(usernames, etag))
-        return usernames
+            self._cache.put(username, CachedSources(path, etag, sources))
+        return sources
+
+    def _get(
+        self, username: str, path: str, params: Mapping[str, str] | None = None
+    ) -> tuple[httpx.Response, CachedSources | None]:
+        # Requested every time, so that a follow shows at once; unchanged sources cost a 304.
+        known = self._cache.get(username)
+        if known and known.path != path:
+            known = None
+        headers = {"If-None-Match": known.etag} if known else None
+        return self._users.get(path, params, headers, is_new=params is None), known
 
 
-def _read(response: httpx.Response) -> tuple[str, ...]:
+def _of_followees(body: bytes) -> HomeSources:
+    return HomeSources.model_construct(followees=NAMES.validate_json(body))
+
+
+def _read(read: Callable[[bytes], HomeSources], response: httpx.Response) -> HomeSources:
     if response.status_code != 200:
         raise _unexpected(response)
     try:
-        return NAMES.validate_json(response.content)
+        return read(response.content)
     except ValidationError as exc:
         raise _unexpected(response) from exc
 

@@ -41,6 +41,7 @@ Ids = Annotated[
 Usernames = Annotated[list[Username], batch("username", "alice"), UNIQUE]
 Replies = Annotated[bool, Query(description="`false` leaves out replies.")]
 Reposts = Annotated[bool, Query(description="`false` leaves out reposts.")]
+IncludeSelf = Annotated[bool, Query(description="`true` adds your own posts and reposts.")]
 Pinned = Annotated[
     bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")
 ]
@@ -110,9 +111,11 @@ def home(
     page: PageOf,
     request: Request,
     response: Response,
+    include_self: IncludeSelf = False,
 ) -> Any:
     """Your home timeline: the posts and reposts of the users that you follow, newest first."""
-    return linked(timelines.home(username, reader, page), page, request, response)
+    found = timelines.home(username, reader, page, with_own=include_self)
+    return linked(found, page, request, response)
 
 
 @routes.get("/posts/counts", response_model=list[PostCounts])

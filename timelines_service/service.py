@@ -74,8 +74,10 @@ class Timelines:
             descendants=self._store.threads.descendants(original, reach, reader),
         )
 
-    def home(self, username: str, reader: str, page: Page) -> list[Post]:
+    def home(self, username: str, reader: str, page: Page, *, with_own: bool) -> list[Post]:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:
             raise errors.not_yours()
-        return self._store.newest_by_users(self._users.followees(username), page, reader)
+        sources = self._users.home_sources(username)
+        shown = set(sources.followees).difference(sources.hidden) | ({username} if with_own else set())
+        return self._store.newest_by_users(list(shown), page, reader, sources.hidden)

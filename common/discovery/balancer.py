@@ -9,6 +9,7 @@ from threading import Lock
 import httpx
 
 from common.discovery.directory import Directory
+from common.discovery.identity import UnknownRoute
 from common.discovery.models import Instance, Status
 
 # A caller tries so many instances, one after the other.
@@ -57,7 +58,7 @@ class Attempt:
             if exc is None and not self._has_failed:
                 self._stats.failures = 0
                 self._stats.ejection_seconds = self._stats.ejected_until = 0.0
-        if isinstance(exc, httpx.RequestError):
+        if isinstance(exc, httpx.RequestError) and not isinstance(exc, UnknownRoute):
             self.fail(connected=not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
 
     def fail(self, connected: bool = True) -> None:

@@ -9,7 +9,7 @@ import httpx
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
-from common.discovery.identity import WrongInstance, is_foreign, is_unknown_route
+from common.discovery.identity import UnknownRoute, WrongInstance, is_foreign, is_unknown_route
 from common.errors import Unavailable
 from common.telemetry import context
 from common.tokens import Tokens
@@ -56,15 +56,22 @@ class ServiceClient:
         self._transport.close()
 
     def get(
-        self, path: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_new: bool = False,
     ) -> httpx.Response:
-        """The response of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one."""
+        """The response of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one.
+
+        Where the path `is_new`, an instance of the last version has no such route, and its 404 is a response.
+        """
         target = httpx.URL(path, params=params) if params else httpx.URL(path)
         signed = context.outgoing_headers() | self._credentials() | dict(headers or {})
         deadline = time.monotonic() + DEADLINE_SECONDS
         try:
             with self._bulkhead:
-                response = self._try_instances(target, signed, deadline)
+                response = self._try_instances(target, signed, deadline, is_new)
         except BulkheadFull:
             response = None
         if response is None:
@@ -75,7 +82,7 @@ class ServiceClient:
         return {"Authorization": f"Bearer {self._tokens.issue_for_service(self._caller)}"}
 
     def _try_instances(
-        self, target: httpx.URL, headers: Mapping[str, str], deadline: float
+        self, target: httpx.URL, headers: Mapping[str, str], deadline: float, is_new: bool
     ) -> httpx.Response | None:
         untried = self._balancer.attempts(self._service_name)
         lost: list[Attempt] = []
@@ -84,7 +91,7 @@ class ServiceClient:
             if attempt is None or time.monotonic() > deadline:
                 return None
             try:
-                response = self._get_from(attempt, target, headers, deadline)
+                response = self._get_from(attempt, target, headers, deadline, is_new)
             except CONNECTION_LOST:
                 lost.append(attempt)
             except httpx.RequestError:
@@ -96,7 +103,7 @@ class ServiceClient:
         return None
 
     def _get_from(
-        self, attempt: Attempt, target: httpx.URL, headers: Mapping[str, str], deadline: float
+        self, attempt: Attempt, target: httpx.URL, headers: Mapping[str, str], deadline: float, is_new: bool
     ) -> httpx.Response:
         left = deadline - time.monotonic()
         url = httpx.URL(f"http://{attempt.instance.netloc}").join(target)
@@ -107,10 +114,12 @@ class ServiceClient:
             response.stream = _DeadlineStream(response.stream, deadline)
             response.read()
             status = response.status_code
-            if is_foreign(status, response.headers.get("content-type")) or is_unknown_route(
-                status, response.content
-            ):
+            if is_foreign(status, response.headers.get("content-type")):
                 raise WrongInstance(f"{status} is not from {attempt.instance.service_name}")
+            if not is_new and is_unknown_route(status, response.content):
+                raise UnknownRoute(
+                    f"{attempt.instance.service_name} has this route, and this instance has not"
+                )
             if status in UPSTREAM_FAILURES:
                 attempt.fail()
         return response

@@ -14,6 +14,13 @@ class WrongInstance(httpx.ConnectError):
     """Something else answers at an instance's address: no instance of the service has got the request."""
 
 
+class UnknownRoute(WrongInstance):
+    """A service of ours answers that it has no such route: another service, or this one's last version.
+
+    That is no reason to eject the instance: in a rolling upgrade, it serves all other routes.
+    """
+
+
 def is_foreign(status: int, content_type: str | None) -> bool:
     """Whether no service of ours responds like this: they say JSON, and problem details for an error."""
     return content_type is not None and not content_type.startswith(PROBLEM_JSON if status >= 400 else JSON)

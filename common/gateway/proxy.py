@@ -12,7 +12,7 @@ from common.api.problems import render
 from common.bulkhead import Bulkhead, BulkheadFull
 from common.discovery.balancer import UPSTREAM_FAILURES, Attempt, Balancer
 from common.discovery.directory import Directory
-from common.discovery.identity import WrongInstance, is_foreign, is_unknown_route
+from common.discovery.identity import UnknownRoute, WrongInstance, is_foreign, is_unknown_route
 from common.discovery.models import Instance
 from common.errors import Problem
 from common.gateway import errors
@@ -111,11 +111,12 @@ class ReverseProxy:
         if response.status_code in UPSTREAM_FAILURES:
             await response.aclose()
             raise httpx.RemoteProtocolError(f"status {response.status_code}")
-        if is_foreign(response.status_code, response.extensions["content_type"]) or (
-            response.status_code == 404 and await self._is_unknown_route(request, instance, response)
-        ):
+        if is_foreign(response.status_code, response.extensions["content_type"]):
             await response.aclose()
             raise WrongInstance(f"{response.status_code} is not from {instance.service_name}")
+        if response.status_code == 404 and await self._is_unknown_route(request, instance, response):
+            await response.aclose()
+            raise UnknownRoute(f"{instance.service_name} has this route, and this instance has not")
         return response
 
     async def _is_unknown_route(

@@ -1,6 +1,5 @@
 """A timelines service on an empty database and tube, and a users service that does as it is told."""
 
-import json
 from collections.abc import Iterator
 
 import greenstalk
@@ -10,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common.discovery.client import ServiceClient
+from common.errors import ProblemDetails
 from common.tokens import Tokens
 from tests import tubes
 from tests.instances import directory_of, instance
@@ -21,11 +21,18 @@ from timelines_service.store import TimelinesStore
 from timelines_service.tables import metadata
 
 
+def problem_response(status: int, code: str) -> httpx.Response:
+    problem = ProblemDetails(title="", status=status, detail="", code=code, request_id="")
+    return httpx.Response(status, content=problem.model_dump_json())
+
+
 class Users:
     """The users service: who follows whom, and whether it answers at all."""
 
     def __init__(self) -> None:
         self.followees: dict[str, list[str]] = {}
+        self.hidden: dict[str, list[str]] = {}
+        self.is_of_last_version = False
         self.is_away = False
         self.statuses: list[int] = []
 
@@ -35,16 +42,21 @@ class Users:
         return response
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        username = request.url.path.split("/")[2]
+        _, _, username, *rest = request.url.path.split("/")
         if self.is_away:
             return httpx.Response(503)
+        if rest == ["home-sources"] and self.is_of_last_version:
+            return problem_response(404, "not_found")
         if username not in self.followees:
             return httpx.Response(404)
-        followees = self.followees[username]
-        etag = f'"{hash(tuple(followees))}"'
+        followees, hidden = self.followees[username], self.hidden.get(username, [])
+        etag = f'"{hash((*followees, None, *hidden))}"'
         if request.headers.get("if-none-match") == etag:
             return httpx.Response(304, headers={"ETag": etag})
-        return httpx.Response(200, headers={"ETag": etag}, content=json.dumps(followees))
+        return httpx.Response(200, headers={"ETag": etag}, json=self._body(rest, followees, hidden))
+
+    def _body(self, rest: list[str], followees: list[str], hidden: list[str]) -> object:
+        return followees if rest == ["followees"] else {"followees": followees, "hidden": hidden}
 
 
 @pytest.fixture

@@ -637,3 +637,41 @@ def test_following_the_links_either_way_yields_every_post_once(
 
     assert [post["id"] for page in pages for post in page.json()] == ids
     assert [post["id"] for page in back[::-1] for post in page.json()] == newer + ids
+
+
+def test_the_hidden_are_not_at_home_reposted_or_not(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    users.followees["alice"] = ["bobby", "carol"]
+    users.hidden["alice"] = ["carol", "dave0"]
+    shown = _write(client, as_user("bobby"))
+    for name in ("carol", "dave0"):
+        post = _write(client, as_user(name))
+        client.post(f"/posts/id/{post['id']}/repost", headers=as_user("bobby"))
+    home = client.get("/posts/home/alice", headers=as_user("alice")).json()
+
+    assert [post["id"] for post in home] == [shown["id"]]
+
+
+def test_your_own_posts_are_at_home_if_you_say_so(client: TestClient, users: Users, as_user: Headers) -> None:
+    users.followees["alice"] = ["bobby"]
+    ids = [_write(client, as_user(name))["id"] for name in ("alice", "bobby")]
+
+    def home(query: str) -> list[str]:
+        return [
+            post["id"] for post in client.get(f"/posts/home/alice{query}", headers=as_user("alice")).json()
+        ]
+
+    assert home("") == ids[1:]
+    assert home("?include_self=true") == ids[::-1]
+
+
+def test_with_a_users_service_of_the_last_version_home_is_as_before(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    users.is_of_last_version = True
+    users.followees["alice"] = ["bobby"]
+    post = _write(client, as_user("bobby"))
+    homes = [client.get("/posts/home/alice", headers=as_user("alice")).json() for _ in "ab"]
+
+    assert [one["id"] for home in homes for one in home] == [post["id"]] * 2
