@@ -47,16 +47,15 @@ BY_FOLLOWEE = PostList(
     )
     SELECT {columns}
     FROM (
-        SELECT theirs.id
+        SELECT theirs.id, active.username, theirs.repost_of
         FROM active
         CROSS JOIN LATERAL (
-            SELECT page.id FROM posts AS page
+            SELECT page.id, page.repost_of FROM posts AS page
             WHERE page.username = active.username AND page.id {past} :cursor AND {visible}
             ORDER BY page.id {order} LIMIT (SELECT :limit)
         ) AS theirs
         ORDER BY theirs.id {order} LIMIT :limit
-    ) AS found
-    JOIN posts AS page ON page.id = found.id {content}
+    ) AS page {content}
     ORDER BY page.id {order}
     """,
     sources=SOURCES,
@@ -74,10 +73,10 @@ def from_recent(window: int) -> PostList:
     return PostList(
         """
         WITH {sources}, recent AS MATERIALIZED (
-            SELECT id, username, created_at, repost_of, original_author FROM posts
+            SELECT id, username, repost_of, original_author FROM posts
             WHERE id {past} :cursor ORDER BY id {order} LIMIT {window}
         ), page AS MATERIALIZED (
-            SELECT page.id, page.username, page.created_at, page.repost_of FROM recent AS page
+            SELECT page.id, page.username, page.repost_of FROM recent AS page
             WHERE page.username = ANY (CAST(:followees AS text[])) AND {visible}
             ORDER BY page.id {order} LIMIT :limit
         )

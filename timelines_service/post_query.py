@@ -1,5 +1,6 @@
 """How posts are read: the columns of each, and a list of them in both directions."""
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,13 +18,14 @@ CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.i
 COLUMNS = """
     content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
     content.reposts, content.edited_at, content.tags, content.mentions, content.poll_id, content.warning,
-    content.is_unlisted, page.id, page.username, page.created_at
+    content.is_unlisted, page.id, page.username
 """
-# What the reader has done with a post: a few probes for each one, in the statement that reads the page.
+# What the reader has done with a post: a few probes for each one, in the statement that reads the page. Not
+# EXISTS, for which the planner weighs another plan each, longer than the probes take.
 MARKS = """,
-    EXISTS (SELECT FROM posts AS mine WHERE mine.repost_of = content.id AND mine.username = :reader),
-    EXISTS (SELECT FROM bookmarks WHERE bookmarks.post_id = content.id AND bookmarks.username = :reader),
-    EXISTS (SELECT FROM pins WHERE pins.username = :reader AND pins.post_id = content.id)
+    (SELECT true FROM posts AS mine WHERE mine.repost_of = content.id AND mine.username = :reader) IS TRUE,
+    (SELECT true FROM bookmarks AS one WHERE one.post_id = content.id AND one.username = :reader) IS TRUE,
+    (SELECT true FROM pins WHERE pins.username = :reader AND pins.post_id = content.id) IS TRUE
 """
 
 FIELDS = (
@@ -32,7 +34,7 @@ FIELDS = (
 )  # fmt: skip
 MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1
-FIRST_MARK = len(FIELDS) + 3
+FIRST_MARK = len(FIELDS) + 2
 
 
 class Page(NamedTuple):
@@ -84,6 +86,11 @@ class PostList:
         return self.newer.rows(database, reader, values | {"cursor": page.after})[::-1]
 
 
+def time_of(repost_id: UUID) -> datetime:
+    """When a repost was made: its id says so (RFC 9562, §5.7), and its row need not be read."""
+    return datetime.fromtimestamp((repost_id.int >> 80) / 1000, UTC)
+
+
 def shown(row: Any) -> Post:
     """The post of a row of COLUMNS, and of MARKS if they were read."""
     # What is stored was valid when it came in; checking it again would cost more than reading it.
@@ -92,14 +99,14 @@ def shown(row: Any) -> Post:
     if len(row) > FIRST_MARK:
         values.update(zip(MARK_FIELDS, row[FIRST_MARK:], strict=True))
     original = Post.model_construct(**values)
-    page_id, username, created_at = row[LAST_FIELD + 1 : FIRST_MARK]
+    page_id, username = row[LAST_FIELD + 1 : FIRST_MARK]
     if page_id == original.id:
         return original
     return original.model_copy(
         update={
             "id": page_id,
             "username": username,
-            "created_at": created_at,
+            "created_at": time_of(page_id),
             "in_reply_to": None,
             "repost_of": original,
         }

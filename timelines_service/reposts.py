@@ -1,6 +1,5 @@
 """Reposts: rows of posts that show another post, at most one a user and post."""
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from common.fields import new_id
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
-from timelines_service.post_query import LAST_ID, Page
+from timelines_service.post_query import LAST_ID, Page, time_of
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
 LOCK = text("""
@@ -46,10 +45,11 @@ class Reposts:
         with self._database.transaction() as connection:
             original = _lock(connection, post_id)
             values = {"repost_of": original.id, "username": username}
+            repost_id = new_id()
             repost = values | {
-                "id": new_id(),
+                "id": repost_id,
                 "text": original.text,
-                "created_at": datetime.now(UTC),
+                "created_at": time_of(repost_id),
                 "original_author": original.username,
             }
             if added := connection.execute(ADD, repost).scalar_one_or_none():

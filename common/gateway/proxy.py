@@ -116,7 +116,7 @@ class ReverseProxy:
             raise WrongInstance(f"{response.status_code} is not from {instance.service_name}")
         if response.status_code == 404 and await self._is_unknown_route(request, instance, response):
             await response.aclose()
-            raise UnknownRoute(f"{instance.service_name} has this route, and this instance has not")
+            raise UnknownRoute(f"{instance.service_name}: this instance lacks the route")
         return response
 
     async def _is_unknown_route(
