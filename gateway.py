@@ -69,6 +69,8 @@ ROUTES = {
     "/posts/{username}": Route("timelines"),
     "/likes": Route("likes"),
     "/bookmarks": Route("timelines"),
+    "/tags": Route("timelines"),
+    "/tags/{tag}": Route("timelines"),
     "/likes/popular": Route("likes"),
     "/likes/{post_id}": Route("likes"),
     "/likes/{post_id}/count": Route("likes"),

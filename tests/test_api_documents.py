@@ -128,7 +128,7 @@ def test_the_examples_of_one_thing_are_the_same_everywhere() -> None:
     post = document["components"]["schemas"]["Post"]["properties"]
     (post_id,) = post["id"]["examples"]
 
-    assert examples == {("username", "alice"), ("post_id", post_id), ("poll_id", post_id)}
+    assert examples == {("username", "alice"), ("post_id", post_id), ("poll_id", post_id), ("tag", "morning")}
     assert post["username"]["examples"] == ["alice"]
     assert UUID(post_id).version == 7
 

@@ -12,12 +12,13 @@ from sqlalchemy import text
 
 from common.postgres.database import Database
 from timelines_service import errors
+from timelines_service.post_tags import remove_tags
 from timelines_service.reposts import Reposts
 
 BATCH = 1000
 
 FIND = text("SELECT username, repost_of FROM posts WHERE id = :id")
-DELETE = text("DELETE FROM posts WHERE id = :id RETURNING in_reply_to")
+DELETE = text("DELETE FROM posts WHERE id = :id RETURNING id, username, tags, in_reply_to")
 NOTE = text("INSERT INTO deleted_posts (post_id, deleted_at) VALUES (:id, :at)")
 COUNT_REPLY = text("UPDATE posts SET replies = replies - 1 WHERE id = :id")
 
@@ -70,6 +71,7 @@ class Deletions:
             if deleted is None:
                 return False
             connection.execute(NOTE, {"id": post_id, "at": datetime.now(UTC)})
+            remove_tags(connection, deleted)
             connection.execute(UNPIN, {"id": post_id, "username": username})
             if deleted.in_reply_to:
                 connection.execute(COUNT_REPLY, {"id": deleted.in_reply_to})

@@ -8,15 +8,19 @@ from sqlalchemy import text
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import PostVersion
+from timelines_service.post_tags import add_tags, remove_tags
+from timelines_service.tags import hashtags
 
-LOCK = text("SELECT username, repost_of, text FROM posts WHERE id = :id FOR NO KEY UPDATE")
+LOCK = text("SELECT id, username, repost_of, text, tags FROM posts WHERE id = :id FOR NO KEY UPDATE")
 KEEP = text("""
     INSERT INTO post_versions (post_id, version, text, created_at)
     SELECT id, COALESCE((SELECT max(version) FROM post_versions WHERE post_id = :id), 0) + 1,
         text, COALESCE(edited_at, created_at)
     FROM posts WHERE id = :id
 """)
-EDIT = text("UPDATE posts SET text = :text, edited_at = :edited_at WHERE id = :id")
+EDIT = text("""
+    UPDATE posts SET text = :text, edited_at = :edited_at, tags = :tags, is_parsed = true WHERE id = :id
+""")
 VERSIONS = text("""
     SELECT version, text, created_at FROM post_versions
     WHERE post_id = :id AND version < :before AND version > :after
@@ -47,7 +51,10 @@ class Edits:
             if found.text != words:
                 # Another statement: it sees what the transaction had to wait for.
                 connection.execute(KEEP, {"id": post_id})
-                connection.execute(EDIT, {"id": post_id, "text": words, "edited_at": datetime.now(UTC)})
+                change = {"text": words, "edited_at": datetime.now(UTC), "tags": hashtags(words)}
+                remove_tags(connection, found)
+                connection.execute(EDIT, change | {"id": post_id})
+                add_tags(connection, [post_id])
 
     def versions(
         self, post_id: UUID, limit: int, before: int | None = None, after: int | None = None

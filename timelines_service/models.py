@@ -8,6 +8,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from common.fields import PRINTABLE, Id, KnownId, KnownUsername, RequestBody, Username
+from timelines_service.tags import is_tag, normalized
 
 TUBE = "posts"
 
@@ -76,6 +77,16 @@ class Post(AcceptedPost):
     )
 
 
+def _tag(word: str) -> str:
+    if not is_tag(word):
+        raise PydanticCustomError("malformed_tag", "A tag is letters, digits and _, and not digits only")
+    return normalized(word)
+
+
+# Tags are compared in one form, whatever form a client asks for.
+Tag = Annotated[str, AfterValidator(_tag), Field(examples=["morning"])]
+
+
 class Edit(RequestBody):
     """Another text for a post."""
 
@@ -103,6 +114,13 @@ class Reposter(BaseModel):
     username: KnownUsername
     reposted_at: datetime
     repost_id: KnownId
+
+
+class TagInUse(BaseModel):
+    """A hashtag, and how many posts of the last seven days have it."""
+
+    tag: str
+    posts_count: int
 
 
 class PostCounts(BaseModel):

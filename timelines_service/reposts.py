@@ -17,8 +17,8 @@ LOCK = text("""
     WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id) FOR NO KEY UPDATE
 """)
 ADD = text("""
-    INSERT INTO posts (id, username, text, created_at, repost_of, original_author)
-    VALUES (:id, :username, :text, :created_at, :repost_of, :original_author)
+    INSERT INTO posts (id, username, text, created_at, repost_of, original_author, is_parsed)
+    VALUES (:id, :username, :text, :created_at, :repost_of, :original_author, true)
     ON CONFLICT (repost_of, username) WHERE repost_of IS NOT NULL DO NOTHING RETURNING id
 """)
 FIND = text("SELECT id FROM posts WHERE repost_of = :repost_of AND username = :username")

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Header, Path, Query, Request, Response
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser
 from common.api.batch import MAX_BATCH, UNIQUE, batch
-from common.api.pagination import paginate_both_ways
+from common.api.pagination import Limit, paginate, paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
 from timelines_service import errors
-from timelines_service.models import NewPost, Post, PostCounts, QueuedPost
+from timelines_service.models import NewPost, Post, PostCounts, QueuedPost, Tag, TagInUse
 from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store
 from timelines_service.post_query import Page
 
@@ -42,6 +42,9 @@ Usernames = Annotated[list[Username], batch("username", "alice"), UNIQUE]
 Replies = Annotated[bool, Query(description="`false` leaves out replies.")]
 Reposts = Annotated[bool, Query(description="`false` leaves out reposts.")]
 IncludeSelf = Annotated[bool, Query(description="`true` adds your own posts and reposts.")]
+OfTag = Annotated[Tag | None, Query(description="The user's own posts with this hashtag only.")]
+TagPath = Annotated[Tag, Path(description="A hashtag, without `#`.", examples=["morning"])]
+BeforeTag = Annotated[Tag | None, Query(description="The last tag of the previous page.")]
 Pinned = Annotated[
     bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")
 ]
@@ -140,11 +143,15 @@ def by_user(
     response: Response,
     replies: Replies = True,
     reposts: Reposts = True,
+    tag: OfTag = None,
     pinned: Pinned = False,
 ) -> Any:
     """A user's posts and reposts, newest first."""
     if pinned:
         return timelines.pinned_by_user(username, reader)
+    if tag:
+        found = timelines.tagged_by_user(username, tag, page, reader, with_replies=replies)
+        return linked(found, page, request, response)
     found = timelines.by_user(username, page, reader, with_replies=replies, with_reposts=reposts)
     return linked(found, page, request, response)
 
@@ -168,6 +175,29 @@ def newest(
     if ids:
         return store.posts(ids, reader)
     return linked(store.newest(page, reader), page, request, response)
+
+
+@routes.get(
+    "/tags/{tag}",
+    response_model=list[Post],
+    response_model_exclude_unset=True,
+    responses={200: {"headers": headers.LINKS}},
+    openapi_extra=TOKEN_OPTIONAL,
+)
+def tagged(
+    tag: TagPath, store: Store, reader: Reader, page: PageOf, request: Request, response: Response
+) -> Any:
+    """The posts with a hashtag, newest first."""
+    return linked(store.tags.posts(tag, page, reader), page, request, response)
+
+
+@routes.get("/tags", response_model=list[TagInUse], responses={200: {"headers": headers.LINK}})
+def tags_in_use(
+    store: Store, request: Request, response: Response, limit: Limit = 20, before: BeforeTag = None
+) -> Any:
+    """The hashtags of the last seven days, the most used first."""
+    found = store.tags.in_use(limit + 1, before)
+    return paginate(found, limit, lambda one: one.tag, request, response)
 
 
 def linked(found: list[Post], page: Page, request: Request, response: Response) -> Any:

@@ -56,6 +56,13 @@ class Timelines:
         )
         return found or self._nothing_of(username)
 
+    def tagged_by_user(
+        self, username: str, tag: str, page: Page, reader: str | None, *, with_replies: bool
+    ) -> list[Post]:
+        """Raises NotFound when there is no such user, and Unavailable."""
+        found = self._store.tags.posts_by_user(username, tag, page, reader, with_replies=with_replies)
+        return found or self._nothing_of(username)
+
     def pinned_by_user(self, username: str, reader: str | None) -> list[Post]:
         """Raises NotFound when there is no such user, and Unavailable."""
         return self._store.pins.posts(username, reader) or self._nothing_of(username)

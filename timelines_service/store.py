@@ -16,8 +16,10 @@ from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RE
 from timelines_service.marks import Bookmarks, Pins
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.post_query import Page, PostList, PostQuery
+from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
 from timelines_service.tables import metadata, posts
+from timelines_service.tags import hashtags
 from timelines_service.threads import Threads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -51,8 +53,8 @@ COUNTS = text("""
 """)
 ORIGINAL = select(posts.c.id, posts.c.repost_of).where(posts.c.id == bindparam("id"))
 ADD = text("""
-    INSERT INTO posts (id, username, text, created_at, in_reply_to, warning, is_unlisted)
-    VALUES (:id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted)
+    INSERT INTO posts (id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed)
+    VALUES (:id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed)
 """)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
 # A job may come again after its post was deleted.
@@ -78,6 +80,7 @@ class TimelinesStore:
         self.bookmarks = Bookmarks(database)
         self.pins = Pins(database)
         self.threads = Threads(database)
+        self.tags = PostTags(database)
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -91,15 +94,16 @@ class TimelinesStore:
 
         Raises Unprocessable when the key was used for another post, NotFound when its post is deleted.
         """
-        if key is None and post.in_reply_to is None:
-            self._database.rows(ADD, _row(post))
-            return _as_written(post)
+        row = _row(post)
+        if key is None and post.in_reply_to is None and not row["tags"]:
+            self._database.rows(ADD, row)
+            return _as_written(post, row)
         with self._database.transaction() as connection:
             first_id = idempotency.reserve(connection, post, key) if key else post.id
             if first_id == post.id:
-                connection.execute(ADD, _row(post))
-                _count_replies(connection, [post])
-        return _as_written(post) if first_id == post.id else self.post(first_id)
+                connection.execute(ADD, row)
+                _enter(connection, [post])
+        return _as_written(post, row) if first_id == post.id else self.post(first_id)
 
     def add_missing(self, accepted: Sequence[AcceptedPost]) -> None:
         """Store those of these posts that are not there yet, and were not deleted."""
@@ -107,7 +111,7 @@ class TimelinesStore:
             added = connection.execute(ADD_MISSING.returning(posts.c.id), [_row(post) for post in accepted])
             ids = set(added.scalars())
             ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
-            _count_replies(connection, [post for post in accepted if post.id in ids])
+            _enter(connection, [post for post in accepted if post.id in ids])
 
     def delete_expired_keys(self) -> None:
         """Delete some idempotency keys that are older than promised."""
@@ -172,7 +176,10 @@ class TimelinesStore:
         ]
 
 
-def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> None:
+def _enter(connection: Connection, added: Sequence[AcceptedPost]) -> None:
+    """Let other posts and tags know of these new ones."""
+    if tagged := [post.id for post in added if "#" in post.text]:
+        add_tags(connection, tagged)
     # Newest first, as deletions lock them: two transactions that lock the same posts cannot deadlock.
     parents = sorted((post.in_reply_to for post in added if post.in_reply_to), reverse=True)
     if parents:
@@ -192,17 +199,19 @@ def _row(post: AcceptedPost) -> dict[str, Any]:
         "in_reply_to": post.in_reply_to,
         "warning": post.warning,
         "is_unlisted": post.visibility == "unlisted",
+        "tags": hashtags(post.text),
+        "is_parsed": True,
     }
 
 
-def _as_written(post: AcceptedPost) -> Post:
+def _as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
     """As the statements read a post that was added just now."""
     return Post(
         **{name: getattr(post, name) for name in AcceptedPost.model_fields},
         replies_count=0,
         reposts_count=0,
         edited_at=None,
-        tags=[],
+        tags=row["tags"],
         mentions=[],
         poll_id=None,
     )

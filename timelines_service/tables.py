@@ -12,6 +12,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     false,
+    text,
 )  # fmt: skip
 
 metadata = MetaData()
@@ -41,6 +42,8 @@ posts = Table(
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
     Column("mentions", ARRAY(Text), nullable=False, server_default="{}"),
     Column("poll_id", Uuid),
+    # False in posts of the last version: the worker finds their tags.
+    Column("is_parsed", Boolean, nullable=False, server_default=false()),
     info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 # A user's posts, newest first; a home timeline looks at nothing else to find its page.
@@ -59,6 +62,30 @@ Index(
     postgresql_where=posts.c.repost_of.is_not(None),
 )
 Index("posts_reposts", posts.c.repost_of, posts.c.id, postgresql_where=posts.c.repost_of.is_not(None))
+
+Index("posts_unparsed", posts.c.id, postgresql_where=text("NOT is_parsed AND text LIKE '%#%'"))
+
+# By the user first: a tag of one user's is a key's prefix.
+post_tags = Table(
+    "post_tags",
+    metadata,
+    Column("username", NAME, primary_key=True),
+    Column("tag", NAME, primary_key=True),
+    Column("post_id", Uuid, primary_key=True),
+    Column("is_unlisted", Boolean, nullable=False),
+)
+Index(
+    "post_tags_listed",
+    post_tags.c.tag,
+    post_tags.c.post_id.desc(),
+    postgresql_where=text("NOT is_unlisted"),
+)
+Index(
+    "post_tags_newest",
+    post_tags.c.post_id,
+    postgresql_where=text("NOT is_unlisted"),
+    postgresql_include=["tag"],
+)
 
 post_versions = Table(
     "post_versions",

@@ -14,6 +14,7 @@ from timelines_service.store import TimelinesStore
 BATCH = 100
 DELETE_KEYS_SECONDS = 10
 SWEEP_SECONDS = 1
+FIND_TAGS_SECONDS = 1
 # Jobs wait meanwhile.
 SWEEPS_AT_ONCE = 20
 
@@ -45,9 +46,12 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
         sweep_posts = Periodic(SWEEP_SECONDS, partial(sweep, store), store.outages)
 
+        find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
+
         def periodic() -> None:
             delete_keys()
             sweep_posts()
+            find_tags()
 
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)

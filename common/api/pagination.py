@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request, Response
 
@@ -55,4 +55,4 @@ def _link(request: Request, rel: str, limit: int, **cursor: object) -> str:
         (name, value) for name, value in request.query_params.multi_items() if name not in PAGE_PARAMETERS
     ]
     query = urlencode([*filters, ("limit", limit), *cursor.items()])
-    return f'<{request.scope["path"]}?{query}>; rel="{rel}"'
+    return f'<{quote(request.scope["path"])}?{query}>; rel="{rel}"'

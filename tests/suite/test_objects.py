@@ -66,6 +66,8 @@ STATUSES = {
     "PUT /posts/id/{post_id}/bookmark": SWITCHING,
     "DELETE /posts/id/{post_id}/bookmark": SWITCHING,
     "GET /bookmarks": FOR_USERS,
+    "GET /tags": FOR_ALL,
+    "GET /tags/{tag}": TOKEN_OPTIONAL,
     "PUT /posts/id/{post_id}/pin": (204, 403, 401, 401, 403),
     "DELETE /posts/id/{post_id}/pin": SWITCHING,
     "GET /posts/{username}": TOKEN_OPTIONAL,
@@ -196,7 +198,7 @@ def passing(world: World) -> World:
 def world(suite: Suite, headers: dict[str, dict[str, str]]) -> World:
     post = suite.gateway.post("/posts", json={"text": "The owner's."}, headers=headers["owner"]).json()
     poll = suite.gateway.post("/polls", json=NEW_POLL, headers=headers["owner"]).json()
-    names = {"username": "matrix_owner", "post_id": post["id"], "poll_id": poll["id"]}
+    names = {"tag": "matrix", "username": "matrix_owner", "post_id": post["id"], "poll_id": poll["id"]}
     return World(suite, headers, names)
 
 

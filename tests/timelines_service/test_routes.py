@@ -675,3 +675,53 @@ def test_with_a_users_service_of_the_last_version_home_is_as_before(
     homes = [client.get("/posts/home/alice", headers=as_user("alice")).json() for _ in "ab"]
 
     assert [one["id"] for home in homes for one in home] == [post["id"]] * 2
+
+
+def test_a_tags_posts_are_found_in_any_spelling(client: TestClient, as_user: Headers) -> None:
+    posts = [_write(client, as_user("alice"), text) for text in ("#Café!", "#CAFE\u0301 #tea", "café")]
+    body = {"text": "#café", "visibility": "unlisted"}
+    unlisted = client.post("/posts", json=body, headers=as_user("alice")).json()
+
+    assert posts[1]["tags"] == ["café", "tea"]
+    assert client.get("/tags/CAF%C3%89").json() == [posts[1], posts[0]]
+    assert client.get("/posts/alice?tag=café").json() == [unlisted, posts[1], posts[0]]
+    assert client.get("/tags").json() == [{"tag": "café", "posts_count": 2}, {"tag": "tea", "posts_count": 1}]
+
+
+def test_an_edited_post_has_the_tags_of_its_new_text_and_a_deleted_one_none(
+    client: TestClient, as_user: Headers
+) -> None:
+    post = _write(client, as_user("alice"), "#one #two")
+    path = f"/posts/id/{post['id']}"
+    edited = client.patch(path, json={"text": "#two #three"}, headers=as_user("alice")).json()
+
+    assert edited["tags"] == ["two", "three"]
+    assert [len(client.get(f"/tags/{tag}").json()) for tag in ("one", "two", "three")] == [0, 1, 1]
+    client.delete(path, headers=as_user("alice"))
+    assert client.get("/tags/two").json() == client.get("/tags").json() == []
+
+
+def test_tags_in_use_page_by_the_last_one(client: TestClient, as_user: Headers) -> None:
+    for text in ("#a #b #c #d", "#a #b #c", "#a #b", "#b"):
+        _write(client, as_user("alice"), text)
+    first = client.get("/tags?limit=2")
+    second = client.get(first.links["next"]["url"])
+
+    assert [one["tag"] for one in first.json() + second.json()] == ["b", "a", "c", "d"]
+    assert "next" not in second.links
+
+
+@pytest.mark.parametrize(
+    "path", ["/tags/1", "/tags/a-b", "/tags?before=%23a", f"/posts/alice?tag={'x' * 101}"]
+)
+def test_what_is_no_tag_is_422(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 422
+
+
+def test_a_tags_page_goes_both_ways(client: TestClient, as_user: Headers) -> None:
+    ids = [_write(client, as_user("alice"), "#tea")["id"] for _ in range(5)][::-1]
+    first = client.get("/tags/tea?limit=2")
+    second = client.get(first.links["next"]["url"])
+
+    assert [post["id"] for post in first.json() + second.json()] == ids[:4]
+    assert client.get(second.links["prev"]["url"]).json() == first.json()

@@ -272,3 +272,14 @@ def test_what_a_deleted_post_leaves_is_swept_away(
     start()
 
     eventually(lambda: not store._database.rows(text("SELECT FROM posts"), {}))
+
+
+def test_the_tags_of_a_post_of_the_last_version_are_found(
+    start: Callable[..., Process], store: TimelinesStore
+) -> None:
+    add = text("INSERT INTO posts (id, username, text, created_at) VALUES (:id, :username, :text, now())")
+    store._database.rows(add, {"id": new_id(), "username": "alice", "text": "Some #tea?"})
+    start()
+
+    [post] = eventually(lambda: store.tags.posts("tea", Page(9), None))
+    assert post.tags == ["tea"]

@@ -1,0 +1,52 @@
+"""Which words of a text are hashtags."""
+
+import time
+
+import pytest
+
+from timelines_service.tags import MAX_TAGS, hashtags
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("#Good morning", ["good"]),
+        ("a #one, (#two) #three.", ["one", "two", "three"]),
+        ("#हिन्दी और #ภาษาไทย", ["हिन्दी", "ภาษาไทย"]),
+        ("#日本語。#中文", ["日本語", "中文"]),
+        ("#Straße #STRASSE", ["strasse"]),
+        ("#\uff26\uff35\uff2c\uff2c #full", ["full"]),
+        ("#e\u0301te\u0301 #été", ["été"]),
+        ("#cat😺 #😺 😺#dog", ["cat", "dog"]),
+        ("#\ufe0f\u20e3 is a keycap", []),
+        ("#snake_case #_ #1st", ["snake_case", "_", "1st"]),
+        ("#2024 #१२३", []),
+        ("a#b 1#b _#b /#b &#b e\u0301#b", []),
+        ("&#35; &#x23;", []),
+        ("##twice -#dash", ["twice", "dash"]),
+        ("https://example.com/?q=1#top and #after", ["after"]),
+        ("#before,https://example.com/,#inside", ["before"]),
+        ("見てhttps://example.com/a,#b、#外", ["外"]),
+        ("# #! #", []),
+        ("#again #Again #AGAIN", ["again"]),
+        (f"#{'x' * 100} #{'y' * 101}", ["x" * 100]),
+    ],
+)
+def test_these_are_the_tags_of_a_text(text: str, tags: list[str]) -> None:
+    assert hashtags(text) == tags
+
+
+def test_the_first_tags_count() -> None:
+    assert hashtags(" ".join(f"#tag{number}" for number in range(50))) == [
+        f"tag{number}" for number in range(MAX_TAGS)
+    ]
+
+
+@pytest.mark.parametrize("piece", ["#", "#a", "a.", "https://", "a://", "#\u0301", "_#"])
+def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
+    def seconds(text: str) -> float:
+        start = time.process_time()
+        hashtags(text)
+        return time.process_time() - start
+
+    assert min(seconds(piece * 100_000) for _ in range(3)) < 100 * max(seconds(piece * 10_000), 0.001)
