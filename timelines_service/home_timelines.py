@@ -10,15 +10,16 @@ WINDOW = 500
 # A post is there once: as itself if the reader follows its author, else as the oldest repost by somebody whom
 # the reader follows. Only reposts are tested, so that other rows cost nothing more: posts_by_user has both
 # columns. The subselects stand for EXISTS, which the planner may take as a reason to hash the whole table.
+# `IS TRUE` keeps the planner from joining the earlier reposts, which are few, with all sources each time.
 VISIBLE = """(page.repost_of IS NULL OR (
     page.original_author NOT IN (SELECT username FROM sources)
     AND page.original_author <> ALL (CAST(:hidden AS text[]))
     AND (SELECT original.id FROM posts AS original WHERE original.id = page.repost_of) IS NOT NULL
     AND (
-        SELECT earlier.id
-        FROM sources JOIN posts AS earlier
-            ON earlier.repost_of = page.repost_of AND earlier.username = sources.username
-        WHERE earlier.id < page.id LIMIT 1
+        SELECT earlier.id FROM posts AS earlier
+        WHERE earlier.repost_of = page.repost_of AND earlier.id < page.id
+            AND (earlier.username IN (SELECT username FROM sources)) IS TRUE
+        LIMIT 1
     ) IS NULL
 ))"""
 SOURCES = """sources AS MATERIALIZED (
