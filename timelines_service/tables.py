@@ -73,6 +73,7 @@ post_tags = Table(
     Column("tag", NAME, primary_key=True),
     Column("post_id", Uuid, primary_key=True),
     Column("is_unlisted", Boolean, nullable=False),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
 Index(
     "post_tags_listed",
