@@ -67,8 +67,6 @@ class Post(AcceptedPost):
     reposts_count: int = 0
     edited_at: datetime | None = None
     tags: list[str] = []
-    mentions: list[KnownUsername] = []
-    poll_id: KnownId | None = None
     reposted: bool | None = Field(default=None, description="Whether you have reposted it; with a token.")
     bookmarked: bool | None = Field(default=None, description="Whether you have bookmarked it; with a token.")
     pinned: bool | None = Field(default=None, description="Whether you have pinned it; with a token.")

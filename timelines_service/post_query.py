@@ -17,8 +17,8 @@ LAST_ID = UUID(int=2**128 - 1)
 CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)"
 COLUMNS = """
     content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
-    content.reposts, content.edited_at, content.tags, content.mentions, content.poll_id, content.warning,
-    content.is_unlisted, page.id, page.username
+    content.reposts, content.edited_at, content.tags, content.warning, content.is_unlisted,
+    page.id, page.username
 """
 # What the reader has done with a post: a few probes for each one, in the statement that reads the page. Not
 # EXISTS, for which the planner weighs another plan each, longer than the probes take.
@@ -30,7 +30,7 @@ MARKS = """,
 
 FIELDS = (
     "id", "username", "text", "created_at", "in_reply_to", "replies_count", "reposts_count", "edited_at",
-    "tags", "mentions", "poll_id", "warning", "visibility",
+    "tags", "warning", "visibility",
 )  # fmt: skip
 MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1

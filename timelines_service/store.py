@@ -212,6 +212,4 @@ def _as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
         reposts_count=0,
         edited_at=None,
         tags=row["tags"],
-        mentions=[],
-        poll_id=None,
     )

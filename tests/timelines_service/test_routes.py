@@ -309,8 +309,6 @@ def test_a_post_says_all_of_itself(client: TestClient, as_user: Headers) -> None
         "reposts_count": 0,
         "edited_at": None,
         "tags": [],
-        "mentions": [],
-        "poll_id": None,
         "warning": None,
         "visibility": "public",
     }
