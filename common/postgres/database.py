@@ -173,6 +173,7 @@ class Database:
         version_table = f"{migrations.parent.name}_version"
         with self._connection() as connection, transaction(connection):
             schema.wait_in_turn(connection)
+            schema.restore_version(connection, self._tables, migrations, version_table)
             if not schema.is_up_to_date(connection, migrations, version_table):
                 # Only here: Alembic takes a third of a second to load, and memory for good.
                 from common.postgres.migrations import upgrade  # noqa: PLC0415

@@ -9,7 +9,9 @@ from typing import Any
 from psycopg2 import errors, sql
 from sqlalchemy import (
     Connection,
+    Inspector,
     MetaData,
+    Table,
     column,
     inspect,
     select,
@@ -110,12 +112,29 @@ def wait_in_turn(connection: Connection) -> None:
 
 def is_up_to_date(connection: Connection, migrations: Path, version_table: str) -> bool:
     """Whether the schema is that of the last migration."""
-    exists = text("SELECT to_regclass(:name) IS NOT NULL")
-    if not connection.execute(exists, {"name": version_table}).scalar():
+    if not inspect(connection).has_table(version_table):
         return False
     found = connection.execute(select(column("version_num")).select_from(table(version_table))).scalar()
-    newest = max(path.name for path in (migrations / "versions").glob("*.py"))
-    return found == newest.partition("_")[0]
+    return found == _newest(migrations)
+
+
+def restore_version(connection: Connection, tables: MetaData, migrations: Path, version_table: str) -> None:
+    """Note the last migration again where the note is lost: what is left of the tables is as it made them."""
+    inspector = inspect(connection)
+    left = [one for one in tables.sorted_tables if inspector.has_table(one.name)]
+    if left and not inspector.has_table(version_table) and all(_is_current(inspector, one) for one in left):
+        connection.execute(text(f"CREATE TABLE {version_table} (version_num varchar(32) PRIMARY KEY)"))
+        values = {"newest": _newest(migrations)}
+        connection.execute(text(f"INSERT INTO {version_table} VALUES (:newest)"), values)  # noqa: S608  our own name
+
+
+def _is_current(inspector: Inspector, wanted: Table) -> bool:
+    found = {one["name"] for one in inspector.get_columns(wanted.name)}
+    return found >= {one.name for one in wanted.columns}
+
+
+def _newest(migrations: Path) -> str:
+    return max(path.name for path in (migrations / "versions").glob("*.py")).partition("_")[0]
 
 
 def check(connection: Connection, tables: MetaData) -> str | None:

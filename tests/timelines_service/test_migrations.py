@@ -11,7 +11,7 @@ from threading import Event
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL
 
 from common.fields import new_id
@@ -39,7 +39,7 @@ def database(postgres: int) -> Iterator[Database]:
         postgres,
         f"old_posts_{next(numbers)}",
     )
-    with closing(Database.connect(url)) as database:
+    with closing(Database.connect(url, MetaData())) as database:
         yield database
 
 

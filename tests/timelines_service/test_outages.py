@@ -15,7 +15,8 @@ from common.fields import new_id
 from tests import tubes
 from tests.polling import PATIENCE_SECONDS, eventually
 from timelines_service import workers
-from timelines_service.models import TUBE, Post
+from timelines_service.models import TUBE, AcceptedPost
+from timelines_service.post_query import Page
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
 
@@ -175,14 +176,14 @@ def test_a_worker_alone_makes_again_what_is_lost(
 ) -> None:
     store.close()
     operator(damage)
-    post = Post(id=new_id(), username="alice", text="Later!", created_at=datetime.now(UTC))
+    post = AcceptedPost(id=new_id(), username="alice", text="Later!", created_at=datetime.now(UTC))
     tube.put(tubes.job(post.model_dump(mode="json")))
 
     eventually(lambda: _is_stored(store, post))
 
 
-def _is_stored(store: TimelinesStore, post: Post) -> bool:
+def _is_stored(store: TimelinesStore, post: AcceptedPost) -> bool:
     try:
-        return store.newest(1, None) == [post]
+        return [found.id for found in store.newest(Page(1))] == [post.id]
     except store.outages:
         return False

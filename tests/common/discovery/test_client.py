@@ -200,14 +200,30 @@ def test_a_stranger_at_an_instances_address_is_no_answer(serve, ask, response):
 
 
 @pytest.mark.usefixtures("ejected_for_good")
-@pytest.mark.parametrize("response", STRANGERS.values(), ids=STRANGERS.keys())
-def test_a_stranger_at_an_instances_address_is_asked_once(serve, ask, response):
-    stranger = serve(response)
+@pytest.mark.parametrize("name", sorted(STRANGERS.keys() - {"another service"}))
+def test_a_stranger_at_an_instances_address_is_asked_once(serve, ask, name):
+    stranger = serve(STRANGERS[name])
     client = ask(stranger.port, serve().port)
     until_asked(client, stranger)
 
     assert {client.get("/").text for _ in range(20)} == {"hello"}
     assert len(stranger.requests) == 1
+
+
+@pytest.mark.usefixtures("ejected_for_good")
+def test_an_instance_that_lacks_a_route_is_asked_for_others(serve, ask):
+    older = serve(STRANGERS["another service"])
+    client = ask(older.port, serve().port)
+    until_asked(client, older)
+
+    assert {client.get("/").text for _ in range(20)} == {"hello"}
+    assert len(older.requests) > 1
+
+
+def test_a_new_path_may_be_missing(serve, ask):
+    older = serve(STRANGERS["another service"])
+
+    assert ask(older.port).get("/new", is_new=True).status_code == 404
 
 
 def until_asked(client: ServiceClient, first: Served) -> None:
