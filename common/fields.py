@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+import unicodedata
 from secrets import randbits
 from typing import Annotated
 from uuid import UUID
@@ -19,6 +20,11 @@ RESERVED_LATER = {
 }  # fmt: skip
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Letters and symbols by their category, but blank: Hangul fillers, the Braille cell without dots, an empty
+# notehead, blank hieroglyphs.
+BLANK_GLYPHS = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159\U00013441\U00013442")
+# Default_Ignorable_Code_Point, and noncharacters. A newer Unicode may make letters or emoji of the others.
+UNASSIGNED_AND_INVISIBLE = re.compile("[\u2065\ufdd0-\ufdef\ufff0-\ufff8\U000e0000-\U000e0fff]")
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -50,6 +56,24 @@ def printable(text: str) -> str:
     if CONTROL_CHARACTERS.search(text):
         raise PydanticCustomError("control_character", "No control characters but newline and tab")
     return text
+
+
+def visible(text: str) -> str:
+    # It looks no further than to the first character that is visible: mostly the first.
+    if not any(map(_is_visible, text)):
+        raise PydanticCustomError("invisible_text", "Nothing in this text is visible")
+    return text
+
+
+def _is_visible(character: str) -> bool:
+    """Whether it leaves a mark by itself: space, control, format and combining characters do not."""
+    if character in BLANK_GLYPHS:
+        return False
+    category = unicodedata.category(character)
+    if category == "Cn":
+        is_noncharacter = ord(character) & 0xFFFE == 0xFFFE
+        return not is_noncharacter and not UNASSIGNED_AND_INVISIBLE.match(character)
+    return category[0] not in "ZCM"
 
 
 def _canonical(value: object) -> object:
@@ -96,6 +120,8 @@ Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL), AfterVa
 # For any text that users write: after the bounds of its length, so that their error counts characters.
 PRINTABLE = AfterValidator(printable)
 ONE_LINE = AfterValidator(_one_line)
+# For a new text that is required. Not for one that is read back: it may be older than this rule.
+VISIBLE = AfterValidator(visible)
 
 
 class _Clock:

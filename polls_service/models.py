@@ -14,12 +14,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, KnownId, KnownUsername, RequestBody
+from common.fields import PRINTABLE, VISIBLE, KnownId, KnownUsername, RequestBody
 
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 300, 2_629_746
 
-Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE]
-Option = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE]
+Question = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE, VISIBLE
+]
+Option = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE, VISIBLE
+]
 Index = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 

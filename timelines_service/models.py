@@ -7,7 +7,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, Id, KnownId, KnownUsername, RequestBody, Username
+from common.fields import PRINTABLE, VISIBLE, Id, KnownId, KnownUsername, RequestBody, Username
 from timelines_service.tags import is_tag, normalized
 
 TUBE = "posts"
@@ -33,9 +33,9 @@ class NewPost(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    text: PostText = Field(examples=[EXAMPLE["text"]])
+    text: Annotated[PostText, VISIBLE] = Field(examples=[EXAMPLE["text"]])
     in_reply_to: Id | None = Field(default=None, description="The post that this one answers.")
-    warning: ContentWarning | None = Field(
+    warning: Annotated[ContentWarning, VISIBLE] | None = Field(
         default=None, description="Shown in place of the text, until the reader opens it."
     )
     visibility: Visibility = "public"
@@ -88,7 +88,7 @@ Tag = Annotated[str, AfterValidator(_tag), Field(examples=["morning"])]
 class Edit(RequestBody):
     """Another text for a post."""
 
-    text: PostText = Field(examples=["Good evening!"])
+    text: Annotated[PostText, VISIBLE] = Field(examples=["Good evening!"])
 
 
 class PostVersion(BaseModel):

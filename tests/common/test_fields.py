@@ -10,12 +10,13 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from common import fields
-from common.fields import PRINTABLE, RESERVED_NAMES, Email, Id, RequestBody, Username, new_id
+from common.fields import PRINTABLE, RESERVED_NAMES, VISIBLE, Email, Id, RequestBody, Username, new_id
 
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
 addresses: TypeAdapter[str] = TypeAdapter(Email)
 texts: TypeAdapter[str] = TypeAdapter(Annotated[str, PRINTABLE])
+visible_texts: TypeAdapter[str] = TypeAdapter(Annotated[str, VISIBLE])
 
 
 def test_an_id_is_a_uuid_of_version_7_and_of_now() -> None:
@@ -110,6 +111,55 @@ def test_what_people_write_may_have_newlines_and_tabs(text: str) -> None:
 def test_what_people_write_has_no_other_control_characters(text: str) -> None:
     with pytest.raises(ValidationError):
         texts.validate_python(text)
+
+
+# DerivedCoreProperties.txt, Default_Ignorable_Code_Point.
+DEFAULT_IGNORABLE = (
+    *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010)),
+    *(*range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0),
+    *(*range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)),
+)
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        *"\t\n\x7f\x85\xa0\u1680\u2003\u2028\u202f\u205f\u3000",
+        *"\u0301\u0e34\u093f\u20e3\u20dd",
+        *"\u2800\U0001d159\U00013441",
+        *"\ue000\ufdd0\uffff\U0010ffff",
+    ],
+    ids=ascii,
+)
+def test_a_text_of_what_is_not_visible_is_none(character: str) -> None:
+    for text in (character, 280 * character, f"{character}\u200d\ufe0f {character}"):
+        with pytest.raises(ValidationError, match="invisible_text"):
+            visible_texts.validate_python(text)
+
+
+def test_a_text_of_what_unicode_lets_a_font_ignore_is_none() -> None:
+    for character in map(chr, DEFAULT_IGNORABLE):
+        with pytest.raises(ValidationError, match="invisible_text"):
+            visible_texts.validate_python(character)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a", ".", "0", "_", "\u200ba", "e\u0301"),
+        *("\u2764\ufe0f", "1\ufe0f\u20e3", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        *("हिन्दी", "ที่นี่", "தமிழ்", "한", "ᄒ", "\u05e9\u05b8", "مرحبا", "字", "⠁", "€", "\u200f\u05d0"),
+    ],
+    ids=ascii,
+)
+def test_one_visible_character_makes_a_text(text: str) -> None:
+    assert visible_texts.validate_python(text) == text
+
+
+@pytest.mark.parametrize("text", ["\U0001fae8", "\U0001fadf", "\U0001fffd", "\U00031350", "\U00011f02"])
+def test_a_character_newer_than_this_pythons_unicode_counts_as_visible(text: str) -> None:
+    assert visible_texts.validate_python(text) == text
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,8 @@ def test_a_body_of_another_type_is_415(client: TestClient, as_user: Headers, pat
         {"question": "Tea?", "options": [str(number) for number in range(11)]},
         {"question": "Tea?", "options": ["a", " a"]},
         {"question": "Tea?", "options": ["a", " "]},
+        {"question": "\u2060\u115f", "options": ["a", "b"]},
+        {"question": "Tea?", "options": ["a", "\ufe0f\u0301"]},
         {"question": "Tea?", "options": ["a", "x" * 101]},
         {"question": "Tea?", "options": ["a", "b"], "created_by": "bob"},
         {"question": "Tea?"},

@@ -44,7 +44,9 @@ def test_a_post_is_where_its_location_says(client: TestClient, as_user: Headers)
     assert (post["username"], post["text"], post["created_at"][-1]) == ("alice", "Hello!", "Z")
 
 
-@pytest.mark.parametrize("text", ["", "   ", "x" * 281, "a\x00b", "\x1b[2J", 1, None])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\u200b", " \u3164 \u2800", "x" * 281, "a\x00b", "\x1b[2J", 1, None]
+)
 @pytest.mark.parametrize("path", ["/posts", "/posts/async"])
 def test_what_is_no_text_is_422(client: TestClient, as_user: Headers, path: str, text: object) -> None:
     assert client.post(path, json={"text": text}, headers=as_user("alice")).status_code == 422
