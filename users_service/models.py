@@ -1,15 +1,19 @@
 """The request and response bodies of the users service."""
 
+import unicodedata
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     StrictBool,
     StringConstraints,
     ValidationInfo,
+    WrapValidator,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -17,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from common.fields import (
     ONE_LINE,
     PRINTABLE,
+    VISIBLE,
     Email,
     KnownId,
     KnownUsername,
@@ -30,6 +35,9 @@ MAX_FOLLOWEES = 7500
 # Blocks, and mutes, of one user.
 MAX_MARKS = 7500
 MAX_BATCH = 100
+MAX_PASSWORD = 128
+# No character is more than four in another canonical form (Unicode Standard Annex 15, section 9).
+LONGEST_FORM = 4
 
 # The users of all examples, here, in README and in bin/dev's banner.
 ALICE = {
@@ -41,6 +49,27 @@ ALICE = {
 BOB = {"username": "bob", "password": "quiet river paper lantern"}
 
 
+def normalized(password: str) -> str:
+    """The one form of what keyboards send in several: NFC, and each space U+0020 (RFC 8265, OpaqueString)."""
+    if password.isascii():
+        return password
+    spaced = (" " if unicodedata.category(character) == "Zs" else character for character in password)
+    return unicodedata.normalize("NFC", "".join(spaced))
+
+
+def _normalized_if_short(value: object) -> object:
+    # Marks without end would take seconds to sort; the bounds of its length refuse them as they are.
+    if isinstance(value, str) and len(value) <= LONGEST_FORM * MAX_PASSWORD:
+        return normalized(value)
+    return value
+
+
+def _as_sent(value: str, check: Callable[[object], str]) -> str:
+    """Its bounds are those of the normal form, but a hash may be of the form that is sent."""
+    check(_normalized_if_short(value))
+    return value
+
+
 def _reject_common(password: str) -> str:
     if is_common(password):
         raise PydanticCustomError(
@@ -50,12 +79,17 @@ def _reject_common(password: str) -> str:
 
 
 Password = Annotated[
-    str, StringConstraints(min_length=8, max_length=128), PRINTABLE, AfterValidator(_reject_common)
+    str,
+    StringConstraints(min_length=8, max_length=MAX_PASSWORD),
+    BeforeValidator(_normalized_if_short),
+    PRINTABLE,
+    AfterValidator(_reject_common),
 ]
+PasswordAsSent = Annotated[str, StringConstraints(max_length=MAX_PASSWORD), WrapValidator(_as_sent)]
 
 Bio = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE]
 DisplayName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50), PRINTABLE, ONE_LINE
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50), PRINTABLE, VISIBLE, ONE_LINE
 ]
 
 
@@ -79,13 +113,13 @@ class Credentials(RequestBody):
     """A username and its password."""
 
     username: Username
-    password: Annotated[str, StringConstraints(max_length=128)] = Field(examples=[ALICE["password"]])
+    password: PasswordAsSent = Field(examples=[ALICE["password"]])
 
 
 class NewPassword(RequestBody):
     """A new password, and the one until now."""
 
-    current_password: Annotated[str, StringConstraints(max_length=128)] = Field(examples=[ALICE["password"]])
+    current_password: PasswordAsSent = Field(examples=[ALICE["password"]])
     new_password: Password = Field(examples=["seven quiet purple lamps"])
 
 

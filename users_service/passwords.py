@@ -11,6 +11,7 @@ from passlib.context import CryptContext
 
 from common.bulkhead import Bulkhead, BulkheadFull
 from users_service import errors
+from users_service.models import normalized
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,10 @@ Result = TypeVar("Result")
 
 
 class Passwords:
-    """Makes and checks hashes. Raises Unavailable when too many callers wait already."""
+    """Makes and checks hashes. Raises Unavailable when too many callers wait already.
+
+    A hash is of the password's normal form; one from before that is of the form that was sent.
+    """
 
     def __init__(self) -> None:
         # pbkdf2_sha256 only checks hashes from before argon2; see is_outdated.
@@ -43,12 +47,18 @@ class Passwords:
         self._bulkhead = Bulkhead(CORES, HASH_WAIT_SECONDS)
 
     async def hash(self, password: str) -> str:
-        hashed: str = await self._run_limited(lambda: self._context.hash(password))
+        hashed: str = await self._run_limited(lambda: self._context.hash(normalized(password)))
         return hashed
 
     async def verify(self, password: str, hashed: str | None) -> bool:
-        """Whether the hash is the password's; False, after the same time, when there is no hash."""
-        is_right = await self._run_limited(lambda: self._matches(password, hashed or DUMMY_HASH))
+        """Whether the hash is the password's; False, after the same time, when there is no hash.
+
+        A wrong password that has another normal form is hashed twice, whatever the account's hash is.
+        """
+        forms = dict.fromkeys((normalized(password), password))
+        is_right = await self._run_limited(
+            lambda: any(self._matches(form, hashed or DUMMY_HASH) for form in forms)
+        )
         return is_right and hashed is not None
 
     def _matches(self, password: str, hashed: str) -> bool:
@@ -59,6 +69,11 @@ class Passwords:
             logger.warning("there is a hash that is neither argon2 nor pbkdf2_sha256")
             self._context.verify(password, DUMMY_HASH)
             return False
+
+    async def needs_rehash(self, password: str, hashed: str) -> bool:
+        """Whether the hash of this right password is outdated, or not of its normal form."""
+        normal = normalized(password)
+        return self.is_outdated(hashed) or (normal != password and not await self.verify(normal, hashed))
 
     def is_outdated(self, hashed: str) -> bool:
         """Whether it was made in another way, or with other parameters, than today's."""

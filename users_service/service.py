@@ -36,7 +36,7 @@ class Accounts:
         hashed, generation = await to_thread.run_sync(self._store.credentials, credentials.username)
         if not await self._passwords.verify(credentials.password, hashed) or hashed is None:
             raise errors.wrong_credentials()
-        if self._passwords.is_outdated(hashed):
+        if await self._passwords.needs_rehash(credentials.password, hashed):
             await self._rehash(credentials, hashed)
         return AccessToken(
             access_token=self._tokens.issue(credentials.username, generation),

@@ -7,6 +7,7 @@ import unicodedata
 from contextlib import AsyncExitStack
 from pathlib import Path
 from threading import Barrier, Event, Lock, get_ident
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -19,6 +20,7 @@ from users_service import passwords as module
 from users_service.common_passwords import _common, is_common
 from users_service.passwords import DUMMY_HASH, Passwords
 
+PARAMETERS = {"time_cost": 2, "memory_cost": 19456, "parallelism": 1}
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,8 +42,8 @@ def passwords(monkeypatch: pytest.MonkeyPatch) -> Passwords:
         ("correct horse", "Correct horse"),
         ("correct horse", " correct horse"),
         ("password \N{GRINNING FACE}", "password \N{SMILING FACE WITH OPEN MOUTH}"),
-        (unicodedata.normalize("NFC", "pässword"), unicodedata.normalize("NFD", "pässword")),
-        ("p\N{KELVIN SIGN}ssword", "pKssword"),
+        ("p\N{FULLWIDTH LATIN SMALL LETTER A}ssword", "password"),
+        ("pä\N{ZERO WIDTH SPACE}ssword", "pässword"),
     ],
 )
 def test_a_password_is_right_for_its_own_hash_only(passwords: Passwords, password: str, similar: str) -> None:
@@ -50,6 +52,56 @@ def test_a_password_is_right_for_its_own_hash_only(passwords: Passwords, passwor
         return await passwords.verify(password, hashed), await passwords.verify(similar, hashed)
 
     assert anyio.run(check) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("password", "same"),
+    [
+        (unicodedata.normalize("NFC", "pässword"), unicodedata.normalize("NFD", "pässword")),
+        (unicodedata.normalize("NFD", "파스워드 열쇠"), unicodedata.normalize("NFC", "파스워드 열쇠")),
+        ("p\N{KELVIN SIGN}ssword", "pKssword"),
+        (
+            "a\N{COMBINING DOT BELOW}\N{COMBINING DOT ABOVE}",
+            "a\N{COMBINING DOT ABOVE}\N{COMBINING DOT BELOW}",
+        ),
+        ("correct\N{NO-BREAK SPACE}horse", "correct horse"),
+        ("correct\N{IDEOGRAPHIC SPACE}horse", "correct\N{EM SPACE}horse"),
+    ],
+    ids=ascii,
+)
+def test_a_password_is_the_same_in_every_form_that_keyboards_send(
+    passwords: Passwords, password: str, same: str
+) -> None:
+    async def check() -> tuple[bool, bool]:
+        hashed = await passwords.hash(password)
+        return await passwords.verify(same, hashed), await passwords.needs_rehash(same, hashed)
+
+    assert anyio.run(check) == (True, False)
+
+
+NOT_NORMAL = unicodedata.normalize("NFD", "pässword")
+
+
+@pytest.mark.parametrize("kind", [argon2.using(**PARAMETERS), pbkdf2_sha256], ids=lambda it: it.name)
+def test_a_hash_of_the_form_that_was_sent_still_fits_and_is_outdated(passwords: Passwords, kind: Any) -> None:
+    old = kind.hash(NOT_NORMAL)
+
+    assert anyio.run(passwords.verify, NOT_NORMAL, old)
+    assert anyio.run(passwords.needs_rehash, NOT_NORMAL, old)
+
+
+@pytest.mark.parametrize(("sent", "hashings"), [("wrong horse", 1), ("wröng horse", 1), (NOT_NORMAL, 2)])
+def test_a_wrong_password_costs_the_same_whatever_the_account_has(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch, sent: str, hashings: int
+) -> None:
+    accounts = [anyio.run(passwords.hash, password) for password in ("correct horse", "richtiges Röss")]
+    verify, checked = passwords._context.verify, list[str]()
+    monkeypatch.setattr(passwords._context, "verify", lambda *it: checked.append(it[1]) or verify(*it))
+
+    for hashed in (*accounts, None):
+        assert not anyio.run(passwords.verify, sent, hashed)
+
+    assert checked == [hashed for hashed in (*accounts, DUMMY_HASH) for _ in range(hashings)]
 
 
 def test_an_old_kind_of_hash_is_right_for_its_own_password_and_outdated(passwords: Passwords) -> None:

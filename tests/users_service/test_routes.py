@@ -1,6 +1,7 @@
 """What the users service answers."""
 
 import time
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -297,6 +298,53 @@ def test_an_old_hash_becomes_a_new_one_at_sign_in(client: TestClient, store: Use
     assert client.post("/login", json=ALICE).status_code == 200
     assert not Passwords().is_outdated(str(store.password_hash("alice")))
     assert client.post("/login", json=ALICE).status_code == 200
+
+
+NFC, NFD = (unicodedata.normalize(form, "Ünïcödé pässwörd") for form in ("NFC", "NFD"))
+
+
+def test_a_user_signs_in_with_any_form_of_the_password(client: TestClient) -> None:
+    client.post("/register", json=ALICE | {"password": NFD})
+
+    for password in (NFC, NFD, NFC.replace(" ", "\u00a0")):
+        assert client.post("/login", json=ALICE | {"password": password}).status_code == 200
+
+
+def test_a_hash_of_the_form_that_was_sent_becomes_one_of_the_normal_form(
+    client: TestClient, store: UsersStore
+) -> None:
+    store.register(NewUser(**ALICE), argon2.using(time_cost=2, memory_cost=19456, parallelism=1).hash(NFD))
+    assert client.post("/login", json=ALICE | {"password": NFC}).status_code == 401
+
+    assert client.post("/login", json=ALICE | {"password": NFD}).status_code == 200
+
+    assert client.post("/login", json=ALICE | {"password": NFC}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("password", "status"),
+    [
+        (unicodedata.normalize("NFD", "ä" * 7), 422),
+        (unicodedata.normalize("NFD", "ä" * 8), 201),
+        (unicodedata.normalize("NFD", "\u1f82" * 128), 201),
+        (unicodedata.normalize("NFD", "\u1f82" * 129), 422),
+        ("a" + "\u0301\u0323" * 9999, 422),
+    ],
+    ids=lambda it: ascii(it)[:20],
+)
+def test_a_password_is_as_long_as_its_normal_form(client: TestClient, password: str, status: int) -> None:
+    account = ALICE | {"password": password}
+    assert client.post("/register", json=account).status_code == status
+
+    if status == 201:
+        assert client.post("/login", json=account).status_code == 200
+
+
+@pytest.mark.parametrize("password", ["x" * 129, "ä" * 129, "a" + "\u0301\u0323" * 9999])
+def test_a_login_with_a_longer_password_than_any_is_422(client: TestClient, password: str) -> None:
+    refused = client.post("/login", json={"username": "alice", "password": password})
+
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "string_too_long")
 
 
 @pytest.fixture
