@@ -107,8 +107,8 @@ def redis(data: Path, port: int, durable: bool = True) -> Server:
     return _start("redis", port, command, data, answers)
 
 
-def beanstalkd(data: Path, port: int, durable: bool = True) -> Server:
-    command = [_binary("beanstalkd"), "-l", HOST, "-p", str(port)]
+def beanstalkd(data: Path, port: int, durable: bool = True, options: tuple[str, ...] = ()) -> Server:
+    command = [_binary("beanstalkd"), "-l", HOST, "-p", str(port), *options]
     if durable:
         command += ["-b", str(data), "-f", "0"]  # a job that was accepted is on the disk
     return _start("beanstalkd", port, command, data, lambda: greenstalk.Client((HOST, port)).close())

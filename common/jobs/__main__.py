@@ -17,7 +17,7 @@ from typing import Self
 import greenstalk
 from pydantic import ValidationError
 
-from common.jobs.queue import TIMEOUT_SECONDS, TRANSIENT_ERRORS, Envelope
+from common.jobs.queue import FAILURES, TIMEOUT_SECONDS, Envelope
 from common.settings import BeanstalkdSettings
 
 # A tube without workers. A job put here is deleted at once: only its number matters.
@@ -157,7 +157,7 @@ def main() -> None:
             _run(jobs, options)
     except LookupError as exc:
         sys.exit(str(exc))
-    except TRANSIENT_ERRORS as exc:
+    except FAILURES as exc:
         sys.exit(f"beanstalkd at {address[0]}:{address[1]}: {exc!r}")
 
 

@@ -12,7 +12,9 @@ from typing import Any, Literal, Self
 import greenstalk
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.errors import CannotServe
 from common.telemetry import context
+from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +24,30 @@ TIMEOUT_SECONDS = 1.5
 FAIL_FAST_SECONDS = 0.02
 TTR_SECONDS = 60
 
-# Retrying these later may help; JOB_TOO_BIG and the like never get better.
-TRANSIENT_ERRORS = (
-    OSError,
-    # What greenstalk raises for a response that was cut off, or is not beanstalkd's.
-    AssertionError,
-    ValueError,
-    greenstalk.UnknownResponseError,
-    greenstalk.DrainingError,
-    greenstalk.OutOfMemoryError,
-    greenstalk.BuriedError,
-    greenstalk.InternalError,
-)
+# What beanstalkd accepts by default: a larger job is a bug of ours.
+MAX_JOB_BYTES = 65535
+
+# What greenstalk raises for a response that was cut off, or is not beanstalkd's.
+STRANGE_RESPONSES = (AssertionError, ValueError, KeyError, OverflowError, MemoryError)
+FAILURES = (OSError, greenstalk.Error, *STRANGE_RESPONSES)
+
+# By what beanstalkd says to a command that is well-formed, as all of ours are.
+REASONS: dict[type[Exception], str] = {
+    greenstalk.DrainingError: "is in drain mode",
+    greenstalk.OutOfMemoryError: "is out of memory",
+    greenstalk.BuriedError: "is out of memory",
+    greenstalk.InternalError: "reports an internal error",
+    greenstalk.JobTooBigError: "accepts only smaller jobs: raise its -z",
+}
+STRANGE = "does not respond as a beanstalkd does"
 
 
 class QueueUnavailable(Exception):
     """Beanstalkd is unavailable."""
+
+
+class QueueCannotServe(QueueUnavailable, CannotServe):
+    """Beanstalkd responds, but refuses what it should do."""
 
 
 class Envelope(BaseModel):
@@ -77,6 +87,7 @@ class JobQueue:
         self._lock = Lock()
         self._client: greenstalk.Client[bytes] | None = None
         self._is_unavailable = False
+        self._warn = RepeatedWarning(logger)
 
     @classmethod
     def connect(cls, host: str, port: int, tube: str) -> Self:
@@ -85,21 +96,29 @@ class JobQueue:
 
     def ping(self) -> None:
         with self._connection() as client:
-            client.stats()
+            is_draining = client.stats()["draining"] == "true"
+        if is_draining:
+            raise QueueCannotServe(REASONS[greenstalk.DrainingError])
 
     def close(self) -> None:
         with self._lock:
             self._disconnect()
 
     def put(self, payload: BaseModel, delay: int = 0) -> None:
-        """Queue a job, ready after `delay` seconds; when this returns, Beanstalkd has it."""
+        """Queue a job, ready after `delay` seconds; when this returns, Beanstalkd has it.
+
+        Raises QueueUnavailable, and ValueError for a job of more than `MAX_JOB_BYTES`.
+        """
         envelope = Envelope(
             request_id=context.request_id.get(),
             traceparent=context.traceparent.get(),
             payload=payload.model_dump(mode="json"),
         )
+        job = envelope.model_dump_json().encode()
+        if len(job) > MAX_JOB_BYTES:
+            raise ValueError(f"a job of {len(job)} bytes")
         with self._connection() as client:
-            client.put(envelope.model_dump_json().encode(), delay=delay, ttr=TTR_SECONDS)
+            client.put(job, delay=delay, ttr=TTR_SECONDS)
 
     def reserve(self, timeout: int) -> Job | None:
         """The next job, or None after `timeout` seconds without one."""
@@ -177,11 +196,14 @@ class JobQueue:
             self._socket.settimeout(_remaining(deadline))
             yield client
             self._is_unavailable = False
-        except TRANSIENT_ERRORS as exc:
+        except FAILURES as exc:
             self._is_unavailable = True
             # After a time-out, the next response would be the one to the last command.
             self._disconnect()
-            raise QueueUnavailable(f"beanstalkd at {self._address}: {exc!r}") from exc
+            if isinstance(exc, OSError):
+                raise QueueUnavailable(f"beanstalkd at {self._address}: {exc!r}") from exc
+            self._warn(f"beanstalkd at {self._address}: {exc!r}")
+            raise QueueCannotServe(REASONS.get(type(exc), STRANGE)) from exc
         finally:
             self._lock.release()
 

@@ -1,6 +1,7 @@
 """What the timelines service answers."""
 
 import json
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from common.fields import new_id
 from common.tokens import Tokens
 from tests.hung_server import hung_server
 from tests.instances import directory_of, instance
+from tests.own_server import Own
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.timelines_service.conftest import Users
 from timelines_service.app import create_app
@@ -118,6 +120,20 @@ def test_without_beanstalkd_only_queued_posts_are_refused(
         assert queued.headers["Retry-After"]
         assert client.post("/posts", json={"text": "Now!"}, headers=as_user("alice")).status_code == 201
         eventually(lambda: client.get("/health").json()["status"] == "degraded")
+
+
+def test_a_beanstalkd_that_drains_refuses_queued_posts_and_health_says_why(
+    settings: TimelinesSettings, own: Own, as_user: Headers
+) -> None:
+    beanstalkd = own(server_processes.beanstalkd)
+    beanstalkd.start()
+    with TestClient(create_app(settings.model_copy(update={"beanstalkd_port": beanstalkd.port}))) as client:
+        beanstalkd.signal(signal.SIGUSR1)
+        queued = client.post("/posts/async", json={"text": "Later!"}, headers=as_user("alice"))
+
+        assert (queued.status_code, queued.json()["code"]) == (503, "beanstalkd_unavailable")
+        health = eventually(lambda: client.get("/health").json().get("reasons"))
+        assert health["beanstalkd"] == "is in drain mode"
 
 
 def test_without_postgres_it_is_503(settings: TimelinesSettings, as_user: Headers) -> None:

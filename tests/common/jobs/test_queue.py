@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import server_processes
 from pydantic import BaseModel, ValidationError
 
 from common.jobs import queue as module
-from common.jobs.queue import TTR_SECONDS, Envelope, Job, JobQueue, QueueUnavailable
+from common.jobs.queue import TTR_SECONDS, Envelope, Job, JobQueue, QueueCannotServe, QueueUnavailable
 from common.telemetry import context
 from tests.own_server import Own, OwnServer
 from tests.polling import PATIENCE_SECONDS, eventually
@@ -229,7 +230,7 @@ def test_a_job_has_up_to_65535_bytes(queue: JobQueue) -> None:
 def test_a_job_that_is_too_big_does_not_harm_the_next_one(queue: JobQueue) -> None:
     context.request_id.set("-")
     context.traceparent.set("")
-    with pytest.raises(greenstalk.JobTooBigError):
+    with pytest.raises(ValueError, match="65536 bytes"):
         queue.put(envelope_of(65536))
 
     queue.put(Note(text="hello"))
@@ -363,32 +364,98 @@ def test_a_job_that_was_put_survives_the_servers_death(beanstalkd: OwnServer, ow
     assert take(own_queue).open() == {"text": "first"}
 
 
-def test_a_server_that_drains_takes_no_job(beanstalkd: OwnServer, own_queue: JobQueue) -> None:
-    own_queue.ping()
+def test_a_server_that_drains_takes_no_job_and_says_why(beanstalkd: OwnServer, own_queue: JobQueue) -> None:
+    own_queue.put(Note(text="before"))
     beanstalkd.signal(signal.SIGUSR1)
 
-    with pytest.raises(QueueUnavailable):
-        own_queue.put(Note(text="hello"))
+    for call in (own_queue.ping, lambda: own_queue.put(Note(text="hello"))):
+        with pytest.raises(QueueCannotServe, match="is in drain mode"):
+            call()
+    assert take(own_queue).open() == {"text": "before"}
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", b"USING", b"\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"OK many\r\n", b"-ERR what?\r\n"]
-)
-def test_what_is_not_a_beanstalkd_counts_as_away(answer: bytes) -> None:
+def test_a_server_that_accepts_only_smaller_jobs_says_why(own: Own) -> None:
+    server = own(partial(server_processes.beanstalkd, options=("-z", "20")))
+    server.start()
+    with (
+        closing(JobQueue.connect("127.0.0.1", server.port, "test")) as queue,
+        pytest.raises(QueueCannotServe, match="smaller jobs"),
+    ):
+        queue.put(Note(text="hello"))
+
+
+@contextmanager
+def saying(*answers: bytes) -> Iterator[JobQueue]:
+    """A queue on a server that gives these responses, one after the other, and closes."""
+
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.recv(1024)
-            connection.sendall(answer)
+            for answer in answers:
+                connection.recv(1024)
+                connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve)
         server.start()
-        queue = JobQueue.connect("127.0.0.1", listener.getsockname()[1], "test")
-
-        with pytest.raises(QueueUnavailable):
-            queue.ping()
+        with closing(JobQueue.connect("127.0.0.1", listener.getsockname()[1], "test")) as queue:
+            yield queue
         server.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"", b"USING", b"\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"OK many\r\n", b"-ERR what?\r\n"),
+        *(b"BAD_FORMAT\r\n", b"UNKNOWN_COMMAND\r\n", b"INTERNAL_ERROR\r\n", b"OUT_OF_MEMORY\r\n"),
+        *(b"NOT_FOUND\r\n", b"NOT_IGNORED\r\n", b"EXPECTED_CRLF\r\n", b"TIMED_OUT\r\n", b"\xff\r\n"),
+    ],
+)
+def test_what_is_not_a_beanstalkd_counts_as_away(answer: bytes) -> None:
+    with saying(answer) as queue, pytest.raises(QueueUnavailable):
+        queue.ping()
+
+
+OPENED = (b"USING test\r\n", b"WATCHING 2\r\n", b"WATCHING 1\r\n")
+STRANGE = "does not respond as a beanstalkd does"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"DRAINING\r\n", "is in drain mode"),
+        (b"OUT_OF_MEMORY\r\n", "is out of memory"),
+        (b"BURIED 7\r\n", "is out of memory"),
+        (b"INTERNAL_ERROR\r\n", "reports an internal error"),
+        (b"JOB_TOO_BIG\r\n", "accepts only smaller jobs: raise its -z"),
+        *((word + b"\r\n", STRANGE) for word in (b"BAD_FORMAT", b"UNKNOWN_COMMAND", b"EXPECTED_CRLF")),
+        *((word + b"\r\n", STRANGE) for word in (b"NOT_FOUND", b"DEADLINE_SOON", b"SOMETHING_NEW")),
+        *((b"INSERTED", STRANGE), (b"INSERTED x\r\n", STRANGE), (b"INSERTED\r\n", STRANGE)),
+    ],
+)
+def test_a_put_that_is_refused_is_an_outage_with_its_reason(answer: bytes, reason: str) -> None:
+    with saying(*OPENED, answer) as queue, pytest.raises(QueueCannotServe) as refused:
+        queue.put(Note(text="hello"))
+
+    assert str(refused.value) == reason
+    assert isinstance(refused.value, JobQueue.outages)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"OUT_OF_MEMORY\r\n", b"INTERNAL_ERROR\r\n", b"UNKNOWN_COMMAND\r\n", b"OK 5\r\n---\n \r\n"),
+        *(b"OK 4\r\n---\n\r\n", b"OK 99999999999999999999\r\n", b"OK 999999999999999\r\n", b"OK -7\r\n"),
+    ],
+)
+def test_a_job_whose_state_is_not_told_is_an_outage(answer: bytes) -> None:
+    with saying(*OPENED, answer) as queue, pytest.raises(QueueCannotServe):
+        queue.attempts(Job(7, b""))
+
+
+def test_a_reserve_before_a_deadline_finds_no_job() -> None:
+    with saying(*OPENED, b"DEADLINE_SOON\r\n") as queue:
+        assert queue.reserve(timeout=0) is None
 
 
 @pytest.mark.kills
