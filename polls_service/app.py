@@ -22,6 +22,7 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         settings.aws_access_key_id,
         settings.aws_secret_access_key,
         settings.dynamodb_polls_table,
+        settings.aws_session_token,
     )
     directory, revocations = Directory(settings.registry_url), Revocations()
     watcher = RevocationWatcher(revocations, "users", directory, Tokens.from_settings(settings), "polls")

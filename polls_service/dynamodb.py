@@ -1,28 +1,35 @@
 """The table in DynamoDB: created when it is missing, and called again while it is throttled."""
 
+import json
+import logging
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
-    CredentialRetrievalError,
+    EndpointConnectionError,
     HTTPClientError,
-    NoCredentialsError,
+    ProxyConnectionError,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
-from common.errors import CredentialsRejected
+from common.errors import CannotServe, CredentialsRejected
+from common.telemetry.logging import RepeatedWarning
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+logger = logging.getLogger(__name__)
 
 # One for each thread of requests, and some for the health check.
 MAX_CONNECTIONS = 16
@@ -31,6 +38,8 @@ CONNECT_SECONDS, READ_SECONDS = 0.5, 0.8
 DEADLINE_SECONDS = 0.9
 BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.02, 0.3
 
+LOGGED_CHARACTERS = 300
+
 READY_STATUSES = {"ACTIVE", "UPDATING"}
 
 # What DynamoDB says when the same call may well succeed in a moment; besides every 5xx.
@@ -38,12 +47,29 @@ RETRYABLE_CODES = {
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
+    "ReplicatedWriteConflictException",
     "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "Throttling",
     "ThrottlingException",
+    "TooManyRequestsException",
     "TransactionConflictException",
     "TransactionInProgressException",
 }
+RETRYABLE_STATUSES = {408, 429}
 RETRYABLE_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+# The request itself is wrong, so it is a bug of ours.
+BUGS = {
+    "IdempotentParameterMismatchException",
+    "ItemCollectionSizeLimitExceeded",
+    "ItemCollectionSizeLimitExceededException",
+    "SerializationException",
+    "ValidationError",
+    "ValidationException",
+}
 CONDITION_FAILED = "ConditionalCheckFailed"
 
 Result = TypeVar("Result")
@@ -54,11 +80,15 @@ class Throttled(Exception):
     """DynamoDB was throttling, or transactions were in conflict, until the deadline."""
 
 
-class TableMissing(Exception):
+class DynamoCannotServe(CannotServe):
+    """DynamoDB, or what is in its place, responds, but cannot do what is needed now."""
+
+
+class TableMissing(DynamoCannotServe):
     """The table is not there (yet, or any more)."""
 
 
-class TableExists(Exception):
+class TableExists(DynamoCannotServe):
     """The table is there already, or being made."""
 
 
@@ -70,62 +100,78 @@ class ConditionFailed(Exception):
     """A write's condition does not hold; nothing was written."""
 
 
-ERRORS_BY_CODE: dict[str, type[Exception]] = {
-    "ResourceInUseException": TableExists,
-    "ResourceNotFoundException": TableMissing,
-    # An operator can fix these while the service waits.
-    "AccessDeniedException": AccessDenied,
-    "ExpiredTokenException": AccessDenied,
-    "IncompleteSignatureException": AccessDenied,
-    "InvalidSignatureException": AccessDenied,
-    "MissingAuthenticationTokenException": AccessDenied,
-    "UnrecognizedClientException": AccessDenied,
+# An operator can fix these while the service waits.
+ACCESS_DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "SignatureDoesNotMatch",
+    "UnauthorizedOperation",
+    "UnrecognizedClientException",
 }
+CLOCK = "rejects the time of requests: set this machine's clock"
+# How InvalidSignatureException names a clock that is wrong.
+CLOCK_MESSAGES = ("Signature expired", "Signature not yet current")
+STATES = {
+    "OptInRequired": "is not enabled for this account",
+    "RequestExpired": CLOCK,
+    "RequestTimeTooSkewed": CLOCK,
+    "SubscriptionRequiredException": "is not enabled for this account",
+}
+STRANGE = "does not respond as DynamoDB does"
 
 
 class DynamoTable:
     """One table, keyed by `pk` and `sk`. Every call is bounded and may be repeated. Threads may share it."""
 
-    outages = (
-        ConnectionFailed,
-        HTTPClientError,
-        NoCredentialsError,
-        CredentialRetrievalError,
-        Throttled,
-        TableMissing,
-        AccessDenied,
-        CircuitOpen,
-    )
+    outages = (ConnectionFailed, HTTPClientError, Throttled, DynamoCannotServe, AccessDenied, CircuitOpen)
 
-    def __init__(self, client: "DynamoDBClient", name: str) -> None:
-        self._dynamodb = client
+    def __init__(self, make_client: Callable[[], "DynamoDBClient"], name: str) -> None:
+        self._make_client = make_client
+        self._warn = RepeatedWarning(logger)
         self._breaker = CircuitBreaker("DynamoDB")
         self.name = name
 
     @classmethod
-    def connect(cls, url: str, region: str, key_id: str, secret: str, name: str) -> Self:
-        """Build the client, without network activity; an empty `url` means AWS and its own credentials."""
+    def connect(
+        cls, url: str, region: str, key_id: str, secret: str, name: str, session_token: str = ""
+    ) -> Self:
+        """Make the table, without network activity; an empty `url` means AWS and its own credentials."""
         local: dict[str, Any] = {
             "endpoint_url": url,
             "aws_access_key_id": key_id,
             "aws_secret_access_key": secret,
+            "aws_session_token": session_token or None,
         }
-        client: Any = botocore.session.get_session().create_client(
-            "dynamodb",
-            region_name=region,
-            config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                max_pool_connections=MAX_CONNECTIONS,
-                parameter_validation=False,
-                # A proxy in the environment is for AWS only, not for a server given by its URL.
-                proxies={} if url else None,
-                retries={"total_max_attempts": 1},
-                user_agent="microblog-polls",
-            ),
-            **(local if url else {}),
-        )
-        return cls(client, name)
+        return cls(partial(_make_client, region, local if url else {}), name)
+
+    @cached_property
+    def _dynamodb(self) -> "DynamoDBClient":
+        # At the first use: what is wrong with AWS's own files and variables, an operator can put right.
+        try:
+            return self._make_client()
+        except (BotoCoreError, ValueError) as exc:
+            raise self._outage(exc) from exc
+
+    def ping(self) -> None:
+        """Raise unless the table can be used."""
+        try:
+            status = self.status()
+        except Throttled as exc:
+            raise DynamoCannotServe("throttles its callers") from exc
+        if status not in READY_STATUSES:
+            raise DynamoCannotServe(f"its table is {status}")
 
     def prepare(self) -> None:
         """Create the table if it is missing, and wait until it can be used."""
@@ -163,7 +209,8 @@ class DynamoTable:
         return response["Table"].get("TableStatus", "")
 
     def close(self) -> None:
-        self._dynamodb.close()
+        if "_dynamodb" in vars(self):
+            self._dynamodb.close()
 
     def get(self, pk: str, sk: str) -> Item | None:
         response = self._call(
@@ -230,17 +277,85 @@ class DynamoTable:
             try:
                 return call()
             except ClientError as exc:
-                if _is_retryable(exc):
-                    backoff.sleep(exc)
-                elif error := _error_for(exc):
-                    raise error(str(exc)) from exc
-                else:
-                    raise
+                self._raise_unless_retryable(exc, backoff)
+                backoff.sleep(exc)
             except (ConnectTimeoutError, HTTPClientError) as exc:
                 if backoff.is_over():
                     self._breaker.trip()
                     raise
                 backoff.sleep(exc)
+            except BotoCoreError as exc:
+                raise self._outage(exc) from exc
+
+    def _raise_unless_retryable(self, exc: ClientError, backoff: "Backoff") -> None:
+        if _code(exc) in BUGS or _reasons(exc) & BUGS:
+            raise exc
+        if not _is_retryable(exc) or (_status(exc) >= 500 and backoff.is_over()):
+            raise self._error(exc) from exc
+
+    def _error(self, exc: ClientError) -> Exception:
+        """What an error that a retry does not help is for us."""
+        code, reasons = _code(exc), _reasons(exc)
+        if CONDITION_FAILED in reasons:
+            return ConditionFailed(str(exc))
+        if code == "ResourceInUseException":
+            return TableExists("its table is in use")
+        if code in ("ResourceNotFoundException", "TableNotFoundException"):
+            return TableMissing(f"has no table {self.name}")
+        state = _state(exc)
+        if not state and (code in ACCESS_DENIED or reasons & ACCESS_DENIED):
+            return AccessDenied(str(exc))
+        self._warn(f"DynamoDB: {str(exc)[:LOGGED_CHARACTERS]}")
+        return DynamoCannotServe(state or STRANGE)
+
+    def _outage(self, exc: Exception) -> DynamoCannotServe:
+        """What botocore finds out by itself: of TLS, a proxy, credentials, AWS's files and variables."""
+        self._warn(f"DynamoDB: {str(exc)[:LOGGED_CHARACTERS]}")
+        match exc:
+            case SSLError():
+                return DynamoCannotServe("has no TLS, or a certificate that is not trusted")
+            case ProxyConnectionError():
+                return DynamoCannotServe("cannot be reached through the proxy")
+            case EndpointConnectionError():
+                return DynamoCannotServe("cannot be reached")
+            case _:
+                return DynamoCannotServe(f"cannot be called: {type(exc).__name__}")
+
+
+def _make_client(region: str, local: dict[str, Any]) -> "DynamoDBClient":
+    client: Any = botocore.session.get_session().create_client(
+        "dynamodb",
+        region_name=region,
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=MAX_CONNECTIONS,
+            parameter_validation=False,
+            # A proxy in the environment is for AWS only, not for a server given by its URL.
+            proxies={} if local else None,
+            retries={"total_max_attempts": 1},
+            user_agent="microblog-polls",
+        ),
+        **local,
+    )
+    client.meta.events.register("before-parse.dynamodb", _require_dynamodb)
+    return client  # type: ignore[no-any-return]
+
+
+def _require_dynamodb(response_dict: dict[str, Any], **_: object) -> None:
+    """Refuse what is not DynamoDB's: botocore would take a proxy's HTML for a success without items."""
+    status = response_dict["status_code"]
+    media_type = response_dict["headers"].get("Content-Type", "")
+    try:
+        is_object = isinstance(json.loads(response_dict["body"]), dict)
+    except ValueError:
+        is_object = False
+    if is_object and (status >= 300 or media_type.startswith("application/x-amz-json")):
+        return
+    if status < 500 and status not in RETRYABLE_STATUSES:
+        raise DynamoCannotServe(STRANGE)
+    # A proxy's words: the status says enough.
+    response_dict["body"] = b""
 
 
 class Backoff:
@@ -270,21 +385,31 @@ def _code(exc: ClientError) -> str:
 
 def _reasons(exc: ClientError) -> set[str]:
     """Why a transaction was cancelled."""
-    reasons: list[dict[str, str]] = exc.response.get("CancellationReasons", [])  # type: ignore[assignment]  # not in its type
+    reasons: list[dict[str, str]] = exc.response.get("CancellationReasons") or []  # type: ignore[assignment]  # not in its type
     return {reason.get("Code", "") for reason in reasons}
+
+
+def _status(exc: ClientError) -> int:
+    return exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _state(exc: ClientError) -> str | None:
+    """The state that DynamoDB says to be in; None when it does not say."""
+    code = _code(exc)
+    if code == "InvalidSignatureException" and any(words in str(exc) for words in CLOCK_MESSAGES):
+        return CLOCK
+    if code.startswith("KMS"):
+        return "cannot use the key that encrypts its table"
+    if _status(exc) >= 500:
+        return "reports an internal error"
+    return STATES.get(code)
 
 
 def _is_retryable(exc: ClientError) -> bool:
     reasons = _reasons(exc)
     return (
         _code(exc) in RETRYABLE_CODES
-        or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+        or _status(exc) in RETRYABLE_STATUSES
+        or _status(exc) >= 500
         or (CONDITION_FAILED not in reasons and bool(reasons & RETRYABLE_REASONS))
     )
-
-
-def _error_for(exc: ClientError) -> type[Exception] | None:
-    """Our exception for an error that a retry does not help; None for one that is not expected."""
-    if CONDITION_FAILED in _reasons(exc):
-        return ConditionFailed
-    return ERRORS_BY_CODE.get(_code(exc))

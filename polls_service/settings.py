@@ -15,3 +15,5 @@ class PollsSettings(ServiceSettings):
     aws_region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")] = "us-east-1"
     aws_access_key_id: str = "dummy"
     aws_secret_access_key: str = "dummy"  # noqa: S105  the specification's default, for a local stand-in
+    # With temporary credentials only, as of AWS STS.
+    aws_session_token: str = ""

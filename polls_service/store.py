@@ -52,8 +52,10 @@ class PollsStore:
         self._cached_poll = lru_cache(POLL_CACHE_SIZE)(self._read_poll)
 
     @classmethod
-    def connect(cls, url: str, region: str, key_id: str, secret: str, table: str) -> Self:
-        return cls(DynamoTable.connect(url, region, key_id, secret, table))
+    def connect(
+        cls, url: str, region: str, key_id: str, secret: str, table: str, session_token: str = ""
+    ) -> Self:
+        return cls(DynamoTable.connect(url, region, key_id, secret, table, session_token))
 
     def prepare(self) -> None:
         self._table.prepare()
@@ -61,7 +63,7 @@ class PollsStore:
         self._cached_poll.cache_clear()
 
     def ping(self) -> None:
-        self._table.status()
+        self._table.ping()
 
     def create(self, poll: NewPoll, username: str, at: datetime) -> Poll:
         created = StoredPoll(

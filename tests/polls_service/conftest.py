@@ -13,6 +13,7 @@ from polls_service.dynamodb import DynamoTable
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore
 
+JSON = {"Content-Type": "application/x-amz-json-1.0"}
 Hook = Callable[[str, Callable[..., Any]], None]
 Interfere = Callable[[str, list[AWSResponse]], None]
 Refusal = Callable[..., AWSResponse]
@@ -92,7 +93,7 @@ def refusal() -> Refusal:
     def refusal(code: str, *reasons: str, status: int = 400) -> AWSResponse:
         listed = ", ".join(f'{{"Code": "{reason}"}}' for reason in reasons)
         body = f'{{"__type": "com.amazonaws.dynamodb#{code}", "CancellationReasons": [{listed}]}}'
-        return AWSResponse("", status, {}, _Raw(body.encode()))
+        return AWSResponse("", status, JSON, _Raw(body.encode()))
 
     return refusal
 
@@ -100,4 +101,4 @@ def refusal() -> Refusal:
 @pytest.fixture
 def response() -> Callable[[str], AWSResponse]:
     """A success with this body."""
-    return lambda body: AWSResponse("", 200, {}, _Raw(body.encode()))
+    return lambda body: AWSResponse("", 200, JSON, _Raw(body.encode()))
