@@ -44,14 +44,21 @@ NEEDS = {
 # A POST that was under way may have had its effect: the gateway must not send it again.
 NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
 
-REVERTED_BY = {"kill": "start", "hang": "resume", "stop": "start", "freeze": "thaw", "defer": "accept"}
+REVERTED_BY = {
+    "kill": "start",
+    "hang": "resume",
+    "stop": "start",
+    "freeze": "thaw",
+    "defer": "accept",
+    "demote": "promote",
+}
 
 
 @dataclass(frozen=True)
 class Fault:
     """Something that is done to some parts at once, and undone some seconds later."""
 
-    verb: Literal["kill", "hang", "stop", "freeze", "defer"]
+    verb: Literal["kill", "hang", "stop", "freeze", "defer", "demote"]
     processes: tuple[str, ...]
     seconds: float = 2
 
@@ -100,6 +107,7 @@ QUICK = [
     *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
     Fault("defer", ("mail",), 7),
     Fault("freeze", ("postgres",), 4),
+    Fault("demote", ("redis",), 4),
     # The stand-in keeps nothing over a kill.
     Fault("stop", ("dynamodb",)),
     *ROLLING_RESTART,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import psycopg2
+import redis
 import server_processes
 import suite
 
@@ -113,6 +114,26 @@ class PostgresProcess(Process):
             connection.cursor().execute(statement)
 
 
+class RedisProcess(Process):
+    """Redis, which may also become a replica, as after a failover to another."""
+
+    def __init__(self, port: int, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+        super().__init__("redis", launch)
+        self._port = port
+
+    def demote(self) -> None:
+        """Become a read-only replica of a host that is not there, and so keep all that is acknowledged."""
+        self._replicate(server_processes.HOST, str(server_processes.free_port()))
+
+    def promote(self) -> None:
+        """Become a master again."""
+        self._replicate("NO", "ONE")
+
+    def _replicate(self, host: str, port: str) -> None:
+        with redis.Redis(server_processes.HOST, self._port) as client:
+            client.replicaof(host, port)
+
+
 def _descendants(pid: int) -> Iterator[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     for child in children.read_text().split() if children.exists() else ():
@@ -131,6 +152,7 @@ class Suite:
         self.processes["postgres"] = PostgresProcess(
             self.ports["postgres"], self._store(server_processes.postgres)
         )
+        self.processes["redis"] = RedisProcess(self.ports["redis"], self._store(server_processes.redis))
 
     def start(self) -> None:
         for process in self.processes.values():
