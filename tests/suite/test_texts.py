@@ -24,7 +24,7 @@ KEPT = {
     "combined": "Z\u0351\u034aa\u0300l\u0301g\u0302o",
     "invisible": "a\u200b\u2060b",
     "line separators": "one\u2028two\u2029three",
-    "no characters": "\ufffe\uffff\U0010ffff",
+    "no characters": "a\ufffe\uffff\U0010ffff",
     "a log line": '{"level": "error", "message": "forged"}',
 }
 REFUSED = {
