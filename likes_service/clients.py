@@ -13,10 +13,12 @@ from likes_service.models import Post
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Profile(BaseModel):
-    """What matters here of a user."""
+class Recipient(BaseModel):
+    """What matters of a user who is to get a mail."""
 
     email: str | None = None
+    # A users service of the last version knows no such setting.
+    mail_notifications: bool = True
 
 
 class TimelinesClient:
@@ -32,10 +34,9 @@ class UsersClient:
     def __init__(self, users: ServiceClient) -> None:
         self._users = users
 
-    def address(self, username: str) -> str | None:
-        """The user's e-mail address, if there is one. Raises Unavailable."""
-        profile = _read(Profile, self._users.get(f"/users/{username}"))
-        return profile.email if profile else None
+    def recipient(self, username: str) -> Recipient:
+        """The user, without an address where there is no such user. Raises Unavailable."""
+        return _read(Recipient, self._users.get(f"/users/{username}")) or Recipient()
 
 
 def _read(model: type[Model], response: httpx.Response) -> Model | None:

@@ -189,11 +189,13 @@ class Notifier:
 
     def _mail(self, notification: Notification, interrupt: Interrupt) -> str:
         """What became of it. Raises MailDeferred, MailRefused, MailOutcomeUnknown, and outages."""
-        address = self._users.address(notification.recipient)
-        if address is None:
+        recipient = self._users.recipient(notification.recipient)
+        if recipient.email is None:
             return "not sent, there is no address"
+        if not recipient.mail_notifications:
+            return "not sent, the user wants no mail"
         key = f"{notification.kind}.{notification.post_id}.{notification.username}"
-        mail = self._compose(key, notification, address)
+        mail = self._compose(key, notification, recipient.email)
         with self._as_claimant(key) as claimant, self._mail_server.session(interrupt) as session:
             try:
                 session.open_envelope(mail)

@@ -65,7 +65,7 @@ def test_an_address_is_read(users, users_client):
         200, json={"username": "alice", "email": "alice@example.com"}
     )
 
-    assert users_client.address("alice") == "alice@example.com"
+    assert users_client.recipient("alice").email == "alice@example.com"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_an_address_is_read(users, users_client):
 def test_who_has_no_address_has_none(users, users_client, answer):
     users.otherwise = answer
 
-    assert users_client.address("alice") is None
+    assert users_client.recipient("alice").email is None
 
 
 def test_an_address_that_cannot_be_asked_for_is_not_none(users, users_client):
     users.otherwise = httpx.Response(503)
 
     with pytest.raises(Unavailable):
-        users_client.address("alice")
+        users_client.recipient("alice")

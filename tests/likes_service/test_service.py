@@ -683,6 +683,15 @@ def test_the_log_says_that_a_mail_has_no_address(notification, addresses, like, 
     assert outcomes(log, post_id) == ["not sent, there is no address"]
 
 
+def test_a_user_who_wants_no_mail_gets_none(notification, addresses, like, log, post_id):
+    profile = {"email": "alice@example.com", "mail_notifications": False}
+    addresses["/users/alice"] = httpx.Response(200, json=profile)
+
+    notification.notify(like)
+
+    assert outcomes(log, post_id) == ["not sent, the user wants no mail"]
+
+
 def test_the_log_says_that_a_like_was_removed_before_its_mail(store, notification, like, log, post_id):
     store.unlike(post_id, "bob")
 
@@ -751,8 +760,8 @@ def test_no_log_line_says_an_address_or_a_text(notification, inbox, like, caplog
 @pytest.mark.parametrize(
     ("step", "moment", "mails"),
     [
-        ("address", "before", 1),
-        ("address", "after", 1),
+        ("recipient", "before", 1),
+        ("recipient", "after", 1),
         ("claim", "before", 1),
         # Nobody can know whether the mail is out: better none than two.
         ("claim", "after", 0),
