@@ -2,6 +2,7 @@
 
 import logging
 import random
+from http import HTTPStatus
 from threading import Event, Thread
 from typing import Self
 
@@ -64,7 +65,9 @@ class RevocationWatcher:
                 changes = self._poll(client, instance)
         except (httpx.HTTPError, ValidationError) as exc:
             if self._is_current:
-                logger.warning("%s tells no revocations, the last ones stay: %r", self._service_name, exc)
+                # That the service is unavailable is told elsewhere; whenever it restarts, it is for a moment.
+                level = logging.INFO if _is_outage(exc) else logging.WARNING
+                logger.log(level, "%s tells no revocations, the last ones stay: %r", self._service_name, exc)
             self._is_current = False
         else:
             self._revocations.update(changes)
@@ -78,3 +81,9 @@ class RevocationWatcher:
             headers={"Authorization": f"Bearer {self._tokens.issue_for_service(self._caller)}"},
         )
         return RevocationChanges.model_validate_json(response.raise_for_status().content)
+
+
+def _is_outage(exc: Exception) -> bool:
+    if isinstance(exc, httpx.HTTPStatusError):
+        return exc.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    return isinstance(exc, httpx.TransportError)

@@ -114,6 +114,16 @@ def test_while_nobody_tells_revocations_the_last_ones_stay(keeper: Keeper, watch
     eventually(lambda: watched.include("bobby", "1", 0))
 
 
+def test_a_keeper_that_is_away_for_a_moment_is_no_warning(
+    keeper: Keeper, watched: Revocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    keeper.is_away = True
+
+    eventually(lambda: "tells no revocations" in caplog.text)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
 def test_a_keeper_that_is_behind_takes_nothing_back(keeper: Keeper, watched: Revocations) -> None:
     keeper.revoke()
     keeper.revoke(username="bobby")
