@@ -117,9 +117,7 @@ class ServiceClient:
             if is_foreign(status, response.headers.get("content-type")):
                 raise WrongInstance(f"{status} is not from {attempt.instance.service_name}")
             if not is_new and is_unknown_route(status, response.content):
-                raise UnknownRoute(
-                    f"{attempt.instance.service_name} has this route, and this instance has not"
-                )
+                raise UnknownRoute(f"{attempt.instance.service_name}: this instance lacks the route")
             if status in UPSTREAM_FAILURES:
                 attempt.fail()
         return response

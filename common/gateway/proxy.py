@@ -108,16 +108,24 @@ class ReverseProxy:
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
         response = await self._transport.handle_async_request(request.build_request(instance.netloc))
-        if response.status_code in UPSTREAM_FAILURES:
+        try:
+            await self._require_own(request, instance, response)
+        except httpx.TransportError:
             await response.aclose()
-            raise httpx.RemoteProtocolError(f"status {response.status_code}")
-        if is_foreign(response.status_code, response.extensions["content_type"]):
-            await response.aclose()
-            raise WrongInstance(f"{response.status_code} is not from {instance.service_name}")
-        if response.status_code == 404 and await self._is_unknown_route(request, instance, response):
-            await response.aclose()
-            raise UnknownRoute(f"{instance.service_name}: this instance lacks the route")
+            raise
         return response
+
+    async def _require_own(
+        self, request: ForwardedRequest, instance: Instance, response: httpx.Response
+    ) -> None:
+        """Raise unless the instance itself says this, and not something else at its address."""
+        status = response.status_code
+        if status in UPSTREAM_FAILURES:
+            raise httpx.RemoteProtocolError(f"status {status}")
+        if is_foreign(status, response.extensions["content_type"]):
+            raise WrongInstance(f"{status} is not from {instance.service_name}")
+        if status == 404 and await self._is_unknown_route(request, instance, response):
+            raise UnknownRoute(f"{instance.service_name}: this instance lacks the route")
 
     async def _is_unknown_route(
         self, request: ForwardedRequest, instance: Instance, response: httpx.Response

@@ -42,11 +42,14 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """Whether a store can serve; if not, why; and what endangers its data though it can."""
+    """Why a store cannot serve, if it cannot; and what endangers its data though it can."""
 
-    is_healthy: bool
     reason: str | None = None
     warning: str | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.reason is None
 
 
 class Dependency:
@@ -106,15 +109,13 @@ class Dependency:
                 self._report(exc)
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
-            return Condition(is_healthy=False, reason=_reason(exc))
+            return Condition(_reason(exc))
         if warning and warning != self._last_warning:
             logger.warning("%s: %s", self.name, warning)
         self._last_warning = warning
         if time.monotonic() < self._refused_at + REFUSAL_SECONDS:
-            return Condition(is_healthy=False, reason=self._refusal, warning=warning)
-        if not self._is_prepared:
-            return Condition(is_healthy=False, reason="is being prepared", warning=warning)
-        return Condition(is_healthy=True, warning=warning)
+            return Condition(self._refusal, warning)
+        return Condition(None if self._is_prepared else "is being prepared", warning)
 
     def _ping_once(self) -> Future[str | None]:
         # However many callers wait, and however long it hangs: one ping at a time.
