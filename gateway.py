@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, field_validator
 from starlette.middleware import Middleware
 from throttled.rate_limiter import per_hour, per_min
 
-from common.api.routing import router
+from common.api.routing import from_state, router
 from common.discovery.directory import Directory
 from common.discovery.models import Status
 from common.discovery.revocations import RevocationWatcher
@@ -131,12 +131,7 @@ routes = router("gateway")
 health_routes = router("health")
 
 
-async def get_directory(request: Request) -> Directory:
-    directory: Directory = request.app.state.directory
-    return directory
-
-
-Services = Annotated[Directory, Depends(get_directory)]
+Services = Annotated[Directory, from_state("directory")]
 
 
 @routes.get("/")

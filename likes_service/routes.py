@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.batch import UNIQUE, batch
 from common.api.pagination import Limit, paginate, paginate_both_ways
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import from_state, router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
 from likes_service import errors
@@ -21,17 +21,7 @@ from likes_service.store import LikesStore
 routes = router("likes", store_unavailable("redis"))
 
 
-async def get_likes(request: Request) -> Likes:
-    likes: Likes = request.app.state.likes
-    return likes
-
-
-async def get_store(request: Request) -> LikesStore:
-    store: LikesStore = request.app.state.store
-    return store
-
-
-Store = Annotated[LikesStore, Depends(get_store)]
+Store = Annotated[LikesStore, from_state("store")]
 Before = Annotated[Id | None, Query(description="The last post_id of the previous page.")]
 After = Annotated[Id | None, Query(description="The first post_id of a page, for newer ones.")]
 BeforeUser = Annotated[Username | None, Query(description="The last username of the previous page.")]
@@ -67,7 +57,7 @@ def popular(
     responses={200: {"model": LikeState, "description": "The user liked it before"}},
 )
 def like(
-    post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, Depends(get_likes)]
+    post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, from_state("likes")]
 ) -> LikeState:
     """Like a post. Liking it twice counts once.
 

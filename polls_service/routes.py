@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Response
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.batch import UNIQUE, batch
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import from_state, router
 from common.errors import store_unavailable
 from common.fields import Id
 from polls_service import errors
@@ -29,12 +29,7 @@ from polls_service.store import PollsStore
 routes = router("polls", store_unavailable("dynamodb"))
 
 
-async def get_store(request: Request) -> PollsStore:
-    store: PollsStore = request.app.state.store
-    return store
-
-
-Store = Annotated[PollsStore, Depends(get_store)]
+Store = Annotated[PollsStore, from_state("store")]
 PollIds = Annotated[list[Id], batch("id"), UNIQUE]
 
 

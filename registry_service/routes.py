@@ -5,11 +5,11 @@ Nothing here blocks, so everything is `async`: only the event loop touches the s
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request, Response, Security
+from fastapi import Path, Query, Response, Security
 
 from common.api.auth import TOKEN_OPTIONAL
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import from_state, router
 from common.discovery.models import Instance, Lease, Snapshot
 from common.fields import EXAMPLE_ID
 from registry_service import errors
@@ -25,17 +25,7 @@ WITH_REGISTRY_TOKEN = [Security(registry_token)]
 TOKEN_ERRORS = (errors.token_required(), errors.invalid_token())
 
 
-async def get_store(request: Request) -> RegistryStore:
-    store: RegistryStore = request.app.state.store
-    return store
-
-
-async def get_watchers(request: Request) -> SnapshotWatchers:
-    watchers: SnapshotWatchers = request.app.state.watchers
-    return watchers
-
-
-Store = Annotated[RegistryStore, Depends(get_store)]
+Store = Annotated[RegistryStore, from_state("store")]
 InstanceId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 ServiceName = Annotated[str, Path(examples=["users"])]
 Epoch = Annotated[str | None, Query(max_length=64, description="The epoch of the client's snapshot.")]
@@ -94,7 +84,7 @@ async def deregister(instance_id: InstanceId, store: Store) -> None:
 
 @routes.get("/services", response_model=Snapshot, responses=problems(errors.leaving()))
 async def services(
-    watchers: Annotated[SnapshotWatchers, Depends(get_watchers)],
+    watchers: Annotated[SnapshotWatchers, from_state("watchers")],
     epoch: Epoch = None,
     version: Version = None,
     wait: Wait = 0,

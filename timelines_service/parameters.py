@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query
 
 from common.api.auth import OptionalSubject
 from common.api.pagination import Limit
+from common.api.routing import from_state
 from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
 from common.fields import Id
@@ -13,16 +14,6 @@ from common.tokens import is_service
 from timelines_service.post_query import Page
 from timelines_service.service import Timelines
 from timelines_service.store import TimelinesStore
-
-
-async def get_timelines(request: Request) -> Timelines:
-    timelines: Timelines = request.app.state.timelines
-    return timelines
-
-
-async def get_store(request: Request) -> TimelinesStore:
-    store: TimelinesStore = request.app.state.store
-    return store
 
 
 async def get_reader(subject: OptionalSubject) -> str | None:
@@ -39,8 +30,8 @@ async def get_page(
     return Page(limit + 1, before, after)
 
 
-Service = Annotated[Timelines, Depends(get_timelines)]
-Store = Annotated[TimelinesStore, Depends(get_store)]
+Service = Annotated[Timelines, from_state("timelines")]
+Store = Annotated[TimelinesStore, from_state("store")]
 Reader = Annotated[str | None, Depends(get_reader)]
 PageOf = Annotated[Page, Depends(get_page)]
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from common.api.auth import CurrentUser, bearer_token
+from common.api.routing import from_state
 from common.fields import Username
 from common.tokens import Claims
 from users_service import errors
@@ -14,21 +15,6 @@ from users_service.store import UsersStore
 from users_service.watchers import RevocationWatchers
 
 
-async def get_store(request: Request) -> UsersStore:
-    store: UsersStore = request.app.state.store
-    return store
-
-
-async def get_accounts(request: Request) -> Accounts:
-    accounts: Accounts = request.app.state.accounts
-    return accounts
-
-
-async def get_watchers(request: Request) -> RevocationWatchers:
-    watchers: RevocationWatchers = request.app.state.watchers
-    return watchers
-
-
 async def get_claims(request: Request, user: CurrentUser) -> Claims:
     """The claims of the user's token."""
     token, tokens = bearer_token(request), request.app.state.tokens
@@ -36,9 +22,9 @@ async def get_claims(request: Request, user: CurrentUser) -> Claims:
     return claims
 
 
-Store = Annotated[UsersStore, Depends(get_store)]
-Service = Annotated[Accounts, Depends(get_accounts)]
-Watchers = Annotated[RevocationWatchers, Depends(get_watchers)]
+Store = Annotated[UsersStore, from_state("store")]
+Service = Annotated[Accounts, from_state("accounts")]
+Watchers = Annotated[RevocationWatchers, from_state("watchers")]
 CurrentToken = Annotated[Claims, Depends(get_claims)]
 OtherUser = Annotated[Username, Path(examples=[BOB["username"]])]
 

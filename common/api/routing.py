@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 import pydantic_core
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Param
@@ -129,6 +129,15 @@ def body_too_large() -> TooLarge:
 
 def json_only() -> UnsupportedMediaType:
     return UnsupportedMediaType("json_only", "Send JSON, with Content-Type: application/json.")
+
+
+def from_state(name: str) -> Any:
+    """A parameter of routes: what the app keeps under this name, such as its store."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(get)
 
 
 def router(tag: str, *possible: Problem) -> APIRouter:
