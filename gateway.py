@@ -20,7 +20,6 @@ from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
 from common.gateway.transport import AiohttpTransport
-from common.revocations import Revocations
 from common.server import protocol
 from common.server.app import create_service
 from common.server.health import unavailable
@@ -181,9 +180,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
     transport = AiohttpTransport(READ_SECONDS)
-    revocations = Revocations()
-    tokens = Tokens.from_settings(settings, revocations)
-    watcher = RevocationWatcher(revocations, "users", directory, tokens, "gateway")
+    watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "gateway")
+    tokens = Tokens.from_settings(settings, watcher.revocations)
     limiter, login_limiter = _limiters(settings, tokens)
     match = matcher(ROUTES, settings.default_policy)
     app = create_service(
@@ -197,7 +195,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
             Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter),
         ],
         health=health_routes,
-        revocations=revocations,
+        revocations=watcher.revocations,
         openapi_url=None,
         root_path=settings.root_path,
     )

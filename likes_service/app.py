@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
 from common.jobs.queue import JobQueue
-from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -26,8 +25,8 @@ def create_app(settings: LikesSettings | None = None) -> FastAPI:
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
     dependencies = [Dependency("redis", store), Dependency("beanstalkd", queue, is_required=False)]
     likes = Likes(store, queue)
-    directory, revocations = Directory(settings.registry_url), Revocations()
-    watcher = RevocationWatcher(revocations, "users", directory, Tokens.from_settings(settings), "likes")
+    directory = Directory(settings.registry_url)
+    watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "likes")
     app = create_service(
         "likes",
         "Who likes which post, and which posts are liked most.",
@@ -35,7 +34,7 @@ def create_app(settings: LikesSettings | None = None) -> FastAPI:
         [routes],
         dependencies,
         [closing(likes), directory, watcher],
-        revocations=revocations,
+        revocations=watcher.revocations,
     )
     app.state.settings = settings
     app.state.store = store

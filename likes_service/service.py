@@ -166,7 +166,7 @@ class Notifier:
         users: UsersClient,
         mail_server: MailServer,
         queue: JobQueue,
-        first_deferral: timedelta = timedelta(minutes=1),
+        first_deferral: timedelta,
     ) -> None:
         self._store = store
         self._users = users
@@ -221,7 +221,7 @@ class Notifier:
             yield claimant
         except (MailDeferred, MailRefused, MailOutcomeUnknown):
             raise
-        except Exception:
+        except Exception:  # whatever it is, the mail may have been claimed
             self._claimants[key] = claimant
             raise
         finally:

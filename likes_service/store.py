@@ -168,8 +168,8 @@ class LikesStore:
         """At most `limit` overdue likes; each is due again later, after a longer pause every time."""
         pairs = self._claim_overdue([PENDING], [_microseconds(now), limit, LIKERS])
         return [
-            ValidateLike.model_validate(dict(zip(("post_id", "username"), pair.split(), strict=True)))
-            for pair in pairs
+            ValidateLike(post_id=UUID(post_id), username=username)
+            for post_id, username in map(str.split, pairs)
         ]
 
     def claim(self, notification: Notification, claimant: str) -> Claim:
@@ -185,7 +185,7 @@ class LikesStore:
 
     def _data_risks(self) -> str | None:
         try:
-            info = self._redis.info("memory") | self._redis.info("persistence")
+            info = self._redis.info()
         except self.outages:
             return None  # A user without the right, or a proxy: likes work all the same.
         risks = []

@@ -4,7 +4,6 @@ from fastapi import FastAPI
 
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
-from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -24,8 +23,8 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         settings.dynamodb_polls_table,
         settings.aws_session_token,
     )
-    directory, revocations = Directory(settings.registry_url), Revocations()
-    watcher = RevocationWatcher(revocations, "users", directory, Tokens.from_settings(settings), "polls")
+    directory = Directory(settings.registry_url)
+    watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "polls")
     app = create_service(
         "polls",
         "Questions, votes, results.",
@@ -33,7 +32,7 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         [routes],
         [Dependency("dynamodb", store, store.prepare)],
         [directory, watcher],
-        revocations=revocations,
+        revocations=watcher.revocations,
     )
     app.state.settings = settings
     app.state.store = store

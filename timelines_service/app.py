@@ -8,7 +8,6 @@ from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
 from common.jobs.queue import JobQueue
-from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -27,9 +26,9 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     store = TimelinesStore.connect(settings.database)
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
-    tokens, revocations = Tokens.from_settings(settings), Revocations()
+    tokens = Tokens.from_settings(settings)
     users = ServiceClient("users", directory, tokens, "timelines")
-    watcher = RevocationWatcher(revocations, "users", directory, tokens, "timelines")
+    watcher = RevocationWatcher("users", directory, tokens, "timelines")
     app = create_service(
         "timelines",
         "Posts, and the timelines made of them.",
@@ -37,7 +36,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
         [routes, thread_routes.routes, mark_routes.routes],
         [Dependency("postgres", store, store.prepare), Dependency("beanstalkd", queue, is_required=False)],
         [directory, closing(users), watcher],
-        revocations=revocations,
+        revocations=watcher.revocations,
     )
     app.state.settings = settings
     app.state.store = store

@@ -140,7 +140,7 @@ def _build_timelines(app: FastAPI) -> None:
 
 
 def _for_psycopg2(posts: PostList) -> str:
-    return str(posts.older.statement.compile(dialect=psycopg2_dialect()))  # type: ignore[no-untyped-call]
+    return str(posts.older.statement.compile(dialect=psycopg2_dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 def _build_users(app: FastAPI) -> None:

@@ -30,10 +30,8 @@ class RevocationWatcher:
     unavailable, the last one stays in use.
     """
 
-    def __init__(
-        self, revocations: Revocations, service_name: str, directory: Directory, tokens: Tokens, caller: str
-    ) -> None:
-        self._revocations = revocations
+    def __init__(self, service_name: str, directory: Directory, tokens: Tokens, caller: str) -> None:
+        self.revocations = Revocations()
         self._service_name = service_name
         self._balancer = Balancer(directory)
         self._tokens = tokens
@@ -70,14 +68,14 @@ class RevocationWatcher:
                 logger.log(level, "%s tells no revocations, the last ones stay: %r", self._service_name, exc)
             self._is_current = False
         else:
-            self._revocations.update(changes)
+            self.revocations.update(changes)
             self._is_current = True
         return self._is_current
 
     def _poll(self, client: httpx.Client, instance: Instance) -> RevocationChanges:
         response = client.get(
             f"http://{instance.netloc}/revocations",
-            params={"after": self._revocations.position, "wait": WATCH_SECONDS},
+            params={"after": self.revocations.position, "wait": WATCH_SECONDS},
             headers={"Authorization": f"Bearer {self._tokens.issue_for_service(self._caller)}"},
         )
         return RevocationChanges.model_validate_json(response.raise_for_status().content)

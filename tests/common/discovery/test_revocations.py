@@ -83,10 +83,9 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
 
 @pytest.fixture
 def watched(keeper: Keeper, tokens: Tokens) -> Iterator[Revocations]:
-    revocations = Revocations()
     directory = directory_of(instance(keeper.server_port))
-    with RevocationWatcher(revocations, "users", directory, tokens, "likes"):
-        yield revocations
+    with RevocationWatcher("users", directory, tokens, "likes") as watcher:
+        yield watcher.revocations
 
 
 def test_a_revoked_token_is_refused_soon(keeper: Keeper, watched: Revocations) -> None:
