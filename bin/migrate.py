@@ -32,6 +32,8 @@ down_revision = "{previous}"
 
 
 def upgrade() -> None:
+    # All requests wait behind a lock that waits: rather give up, and let the service try again.
+    op.execute("SET LOCAL lock_timeout = '500ms'")
     {upgrade}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from alembic import command, context
+from alembic import command, context, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
@@ -27,6 +27,15 @@ def upgrade(connection: Connection, migrations: Path, version_table: str) -> lis
     except CommandError as exc:
         raise SchemaNotReady(f"cannot prepare the database: {exc}") from exc
     return applied
+
+
+def build_index(name: str, table: str, columns: list[Any], **options: Any) -> None:
+    """Build an index while the table is in use; inside an `autocommit_block` only.
+
+    One that broke off before is there, but PostgreSQL calls it invalid: it is built anew.
+    """
+    op.drop_index(name, table, postgresql_concurrently=True, if_exists=True)
+    op.create_index(name, table, columns, postgresql_concurrently=True, **options)
 
 
 def run() -> None:

@@ -1,44 +1,31 @@
-"""Indexes of replies, reposts and users' posts, built while posts are written.
-
-`IF EXISTS`: an attempt that broke off leaves an index that PostgreSQL calls invalid.
-"""
+"""Indexes of replies, reposts and users' posts, built while posts are written."""
 
 import sqlalchemy as sa
 from alembic import op
 
+from common.postgres.migrations import build_index
+
 revision = "0003"
 down_revision = "0002"
 
+IS_REPLY = sa.text("in_reply_to IS NOT NULL")
 IS_REPOST = sa.text("repost_of IS NOT NULL")
 
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        _build("posts_by_user", ["username", sa.text("id DESC")], include=["repost_of", "original_author"])
-        _build("posts_replies", ["in_reply_to", "id"], where=sa.text("in_reply_to IS NOT NULL"))
-        _build("posts_one_repost", ["repost_of", "username"], unique=True, where=IS_REPOST)
-        _build("posts_reposts", ["repost_of", "id"], where=IS_REPOST)
+        build_index(
+            "posts_by_user",
+            "posts",
+            ["username", sa.text("id DESC")],
+            postgresql_include=["repost_of", "original_author"],
+        )
+        build_index("posts_replies", "posts", ["in_reply_to", "id"], postgresql_where=IS_REPLY)
+        build_index(
+            "posts_one_repost", "posts", ["repost_of", "username"], unique=True, postgresql_where=IS_REPOST
+        )
+        build_index("posts_reposts", "posts", ["repost_of", "id"], postgresql_where=IS_REPOST)
         op.drop_index("posts_newest", postgresql_concurrently=True, if_exists=True)
-
-
-def _build(
-    name: str,
-    columns: list[str | sa.TextClause],
-    *,
-    unique: bool = False,
-    where: sa.TextClause | None = None,
-    include: list[str] | None = None,
-) -> None:
-    op.drop_index(name, "posts", postgresql_concurrently=True, if_exists=True)
-    op.create_index(
-        name,
-        "posts",
-        columns,
-        unique=unique,
-        postgresql_concurrently=True,
-        postgresql_where=where,
-        postgresql_include=include or [],
-    )
 
 
 def downgrade() -> None:

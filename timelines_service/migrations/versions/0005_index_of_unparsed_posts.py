@@ -3,23 +3,17 @@
 import sqlalchemy as sa
 from alembic import op
 
+from common.postgres.migrations import build_index
+
 revision = "0005"
 down_revision = "0004"
-
-NAME = "posts_unparsed"
 
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        op.drop_index(NAME, "posts", postgresql_concurrently=True, if_exists=True)
-        op.create_index(
-            NAME,
-            "posts",
-            ["id"],
-            postgresql_concurrently=True,
-            postgresql_where=sa.text("NOT is_parsed AND text LIKE '%#%'"),
-        )
+        where = sa.text("NOT is_parsed AND text LIKE '%#%'")
+        build_index("posts_unparsed", "posts", ["id"], postgresql_where=where)
 
 
 def downgrade() -> None:
-    op.drop_index(NAME, "posts")
+    op.drop_index("posts_unparsed", "posts")

@@ -3,7 +3,10 @@
 Nothing here blocks reads or writes for longer than one batch takes.
 """
 
+import sqlalchemy as sa
 from alembic import op
+
+from common.postgres.migrations import build_index
 
 revision = "0003"
 down_revision = "0002"
@@ -47,18 +50,13 @@ REQUIRE_ID = (
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        _create_index("INDEX", "follows_followers", "follows (followee, position DESC) INCLUDE (follower)")
+        newest = ["followee", sa.text("position DESC")]
+        build_index("follows_followers", "follows", newest, postgresql_include=["follower"])
         op.execute(FILL_IN)
-        _create_index("UNIQUE INDEX", "users_id_key", "users (id)")
+        build_index("users_id_key", "users", ["id"], unique=True)
         for statement in REQUIRE_ID:
             # Behind a pooler, what is set for longer than a transaction reaches other clients.
             op.execute(f"BEGIN; SET LOCAL lock_timeout = '500ms'; {statement}; COMMIT")
-
-
-def _create_index(kind: str, name: str, columns: str) -> None:
-    # One that was broken off is there, but invalid.
-    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-    op.execute(f"CREATE {kind} CONCURRENTLY {name} ON {columns}")
 
 
 def downgrade() -> None:
