@@ -15,8 +15,8 @@ class Forwarder(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, target: int, port: int = 0) -> None:
-        super().__init__((HOST, port), _Forwarding)
+    def __init__(self, target: int) -> None:
+        super().__init__((HOST, 0), _Forwarding)
         self.target = target
         self.port = self.server_address[1]
 

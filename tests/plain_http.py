@@ -8,4 +8,4 @@ import httpx2
 
 _client = httpx2.Client(verify=False, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
-get, post, delete, request = _client.get, _client.post, _client.delete, _client.request
+get, post, delete = _client.get, _client.post, _client.delete
