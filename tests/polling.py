@@ -17,3 +17,12 @@ def eventually(look: Callable[[], Value]) -> Value:
         assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s"
         time.sleep(0.02)
     return seen
+
+
+def succeeds(call: Callable[[], object], outages: tuple[type[Exception], ...]) -> bool:
+    """Whether `call` raises none of these outages; any other error is a failure of the test."""
+    try:
+        call()
+    except outages:
+        return False
+    return True

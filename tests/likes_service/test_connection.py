@@ -19,7 +19,7 @@ from likes_service.store import LikesStore
 from tests.forwarder import Forwarder, forwarder
 from tests.likes_service.conftest import LATER, NOW, settings
 from tests.own_server import Own, OwnServer
-from tests.polling import eventually
+from tests.polling import eventually, succeeds
 from tests.sentinels import Watched
 
 COMMAND = re.compile(rb"^\*\d+\r$", re.MULTILINE)
@@ -246,16 +246,8 @@ def test_after_a_hang_every_connection_is_a_new_one(pair: tuple[OwnServer, OwnSe
             _like(store, post_id)
 
         # All others would have to time out, one a second.
-        eventually(lambda: _counts(store, post_id))
+        eventually(lambda: succeeds(lambda: _like(store, post_id), LikesStore.outages))
         assert all(not connection._sock for connection in pool._available_connections[:-1])
-
-
-def _counts(store: LikesStore, post_id: UUID) -> bool:
-    try:
-        _like(store, post_id)
-    except LikesStore.outages:
-        return False
-    return True
 
 
 @pytest.mark.kills
@@ -268,7 +260,7 @@ def test_likes_go_to_the_master_that_the_sentinels_have_chosen(own: Own, post_id
     with pytest.raises(LikesStore.outages):
         store.ping()
 
-    eventually(lambda: _counts(store, post_id))
+    eventually(lambda: succeeds(lambda: _like(store, post_id), LikesStore.outages))
     assert watched.raw(watched.replica).zcard(f"likes:post:{post_id}") > 1
 
 

@@ -15,7 +15,7 @@ from common.errors import CannotServe
 from common.postgres.database import Database
 from common.postgres.url import database_url
 from common.settings import THREADS, PostgresSettings
-from tests.polling import eventually
+from tests.polling import eventually, succeeds
 
 TABLES = MetaData()
 Table("things", TABLES, Column("name", Text, primary_key=True), info={"rights": ["SELECT", "INSERT"]})
@@ -188,14 +188,6 @@ def _become_read_only(operator: Callable[[str], None], url: URL) -> None:
     operator(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.database}'")
 
 
-def _answers(database: Database) -> bool:
-    try:
-        database.ping()
-    except Database.outages:
-        return False
-    return True
-
-
 def _says(database: Database, reason: str) -> bool:
     """Whether a ping says so; the first one may find its connection lost."""
     try:
@@ -216,7 +208,7 @@ def test_a_read_only_server_is_said_so_until_it_is_writable(database: Database, 
 
     operator("ALTER DATABASE DB RESET default_transaction_read_only")
 
-    eventually(lambda: _answers(database))
+    eventually(lambda: succeeds(database.ping, Database.outages))
     database.rows(ADD, {"name": "one"})
 
 
@@ -309,7 +301,7 @@ def test_a_server_that_refuses_a_connection_says_why(
 
     operator(f"ALTER DATABASE DB {acceptance}")
 
-    eventually(lambda: _answers(clerk))
+    eventually(lambda: succeeds(clerk.ping, Database.outages))
 
 
 def test_a_server_without_the_tls_that_the_url_asks_for_says_so(

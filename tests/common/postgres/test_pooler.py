@@ -14,7 +14,7 @@ from common.postgres.database import Database
 from common.postgres.url import database_url
 from common.settings import PostgresSettings
 from tests.own_server import Own
-from tests.polling import PATIENCE_SECONDS, eventually
+from tests.polling import PATIENCE_SECONDS, eventually, succeeds
 from tests.pooler import pooler
 from users_service.store import MIGRATIONS
 
@@ -44,12 +44,8 @@ def name() -> str:
     return str(next(numbers))
 
 
-def _prepare(database: Database) -> bool:
-    try:
-        database.prepare(MIGRATIONS)
-    except Database.outages:
-        return False
-    return True
+def _prepare(database: Database) -> None:
+    eventually(lambda: succeeds(lambda: database.prepare(MIGRATIONS), Database.outages))
 
 
 def _set(database: Database, setting: str) -> None:
@@ -64,14 +60,14 @@ def _set(database: Database, setting: str) -> None:
 
 def test_one_database_after_another_is_made_through_a_pooler(connect, name: str) -> None:
     for database in (connect(f"{name}a"), connect(f"{name}b"), connect(f"{name}c", direct=True)):
-        eventually(lambda database=database: _prepare(database))
+        _prepare(database)
 
         assert database.ping() is None
 
 
 def test_through_a_pooler_times_are_utc_on_each_of_its_connections(connect, name: str) -> None:
     database = connect(name)
-    eventually(lambda: _prepare(database))
+    _prepare(database)
     _set(database, "timezone = 'Asia/Tokyo'")
 
     def offset(_: int) -> float:
@@ -87,7 +83,7 @@ def test_through_a_pooler_the_limit_of_the_role_ends_a_statement(
 ) -> None:
     monkeypatch.setattr(module, "DEADLINE_SECONDS", PATIENCE_SECONDS)
     database = connect(name)
-    eventually(lambda: _prepare(database))
+    _prepare(database)
     _set(database, "statement_timeout = 50")
 
     with pytest.raises(Database.outages, match="statement timeout"):
@@ -103,7 +99,7 @@ def test_options_of_a_url_that_a_pooler_refuses_are_not_dropped(connect, name: s
 
 def test_options_of_a_url_are_merged_with_those_of_the_suite(connect, name: str) -> None:
     database = connect(name, direct=True, options="-c search_path=elsewhere")
-    eventually(lambda: _prepare(connect(name, direct=True)))
+    _prepare(connect(name, direct=True))
     database._obstacle = None
     settings = text("SELECT current_setting('search_path'), current_setting('statement_timeout')")
 

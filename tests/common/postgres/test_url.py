@@ -13,7 +13,7 @@ from common.postgres.database import Database
 from common.postgres.url import PostgresUrl, database_url, libpq_parameters
 from common.settings import PostgresSettings
 from tests.own_server import Own, OwnServer
-from tests.polling import eventually
+from tests.polling import eventually, succeeds
 from users_service.settings import UsersSettings
 from users_service.store import MIGRATIONS
 
@@ -147,14 +147,6 @@ def test_of_several_servers_the_one_that_can_be_written_to_is_used(
     servers: list[OwnServer], form: str
 ) -> None:
     with closing(_connect(form.format(*(server.port for server in servers)))) as database:
-        eventually(lambda: _is_prepared(database))
+        eventually(lambda: succeeds(lambda: database.prepare(MIGRATIONS), Database.outages))
 
         assert _port(database) == servers[1].port
-
-
-def _is_prepared(database: Database) -> bool:
-    try:
-        database.prepare(MIGRATIONS)
-    except Database.outages:
-        return False
-    return True
