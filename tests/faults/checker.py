@@ -10,6 +10,7 @@ import greenstalk
 import httpx2
 
 from tests.faults.history import History, Pair
+from tests.pages import pages
 from tests.polling import PATIENCE_SECONDS
 
 
@@ -100,11 +101,8 @@ class Checker:
         return self._client.get(path).raise_for_status().json()
 
     def _pages(self, path: str) -> Iterator[dict[str, Any]]:
-        next_page: str | None = path
-        while next_page:
-            page = self._client.get(next_page).raise_for_status()
-            yield from page.json()
-            next_page = page.links.get("next", {}).get("url")
+        for page in pages(self._client, path):
+            yield from page.raise_for_status().json()
 
 
 def are_jobs_done(port: int) -> bool:

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from common.fields import new_id
 from likes_service.app import create_app
 from tests.likes_service.conftest import settings
+from tests.pages import pages
 from tests.polling import eventually
 
 UNKNOWN = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
@@ -172,12 +173,8 @@ def test_who_likes_nothing_has_an_empty_list(client):
 @pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular"])
 def test_links_lead_through_all_pages(client, as_user, path):
     posts = like_some(client, as_user, 5)
-    seen, following = [], f"{path}?limit=2"
 
-    while following:
-        answer = client.get(following)
-        seen += [one["post_id"] for one in answer.json()]
-        following = answer.links.get("next", {}).get("url")
+    seen = [one["post_id"] for page in pages(client, f"{path}?limit=2") for one in page.json()]
 
     assert seen == posts[::-1]
 
@@ -205,20 +202,13 @@ def test_the_ranking_has_no_previous_page(client, as_user):
     assert link == f'</likes/popular?limit=2&before={posts[1]}>; rel="next"'
 
 
-def follow(client, answer, rel):
-    """The answers that these links lead to, up to an empty one."""
-    while url := answer.links.get(rel, {}).get("url"):
-        answer = client.get(url)
-        yield answer
-
-
 def test_links_lead_back_to_what_is_newest_while_more_is_liked(client, as_user):
     posts = like_some(client, as_user, 5)
-    first = client.get("/users/bob/likes?limit=2")
-    *_, last = follow(client, first, "next")
+    *_, last = pages(client, "/users/bob/likes?limit=2")
     posts += like_some(client, as_user, 4)
 
-    back = [[one["post_id"] for one in answer.json()] for answer in follow(client, last, "prev")]
+    newer = pages(client, last.links["prev"]["url"], "prev")
+    back = [[one["post_id"] for one in page.json()] for page in newer]
 
     assert [post_id for page in reversed(back) for post_id in page] == posts[:0:-1]
 
@@ -238,14 +228,13 @@ def test_the_users_who_like_a_post_are_newest_first_and_paged(client, as_user):
     for name in names:
         client.post(f"/likes/{UNKNOWN}", headers=as_user(name))
 
-    pages = [client.get(f"/likes/{UNKNOWN}/users?limit=2")]
-    pages += follow(client, pages[0], "next")
+    found = list(pages(client, f"/likes/{UNKNOWN}/users?limit=2"))
 
-    assert [[liker["username"] for liker in page.json()] for page in pages] == [
+    assert [[liker["username"] for liker in page.json()] for page in found] == [
         *(["erin", "dave"], ["carol", "bob"], ["alice"])
     ]
-    assert set(pages[0].json()[0]) == {"username", "liked_at"}
-    assert pages[0].json()[0]["liked_at"].endswith("Z")
+    assert set(found[0].json()[0]) == {"username", "liked_at"}
+    assert found[0].json()[0]["liked_at"].endswith("Z")
 
 
 def test_a_user_who_takes_a_like_back_is_still_a_cursor(client, as_user):

@@ -21,6 +21,7 @@ from common.tokens import Tokens
 from tests.hung_server import hung_server
 from tests.instances import directory_of, instance
 from tests.own_server import Own
+from tests.pages import pages
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.timelines_service.conftest import Users
 from timelines_service.app import create_app
@@ -643,16 +644,14 @@ def test_following_the_links_either_way_yields_every_post_once(
 ) -> None:
     users.followees = {"alice": [], "bobby": ["alice"]}
     ids = [_write(client, as_user("alice"))["id"] for _ in range(7)][::-1]
-    pages = [client.get(f"{path}?limit=3", headers=as_user("bobby"))]
-    while "next" in pages[-1].links:
-        pages.append(client.get(pages[-1].links["next"]["url"], headers=as_user("bobby")))
+    there = list(pages(client, f"{path}?limit=3", headers=as_user("bobby")))
     newer = [_write(client, as_user("alice"))["id"] for _ in range(2)][::-1]
-    back = [pages[-1]]
-    while back[-1].json():
-        back.append(client.get(back[-1].links["prev"]["url"], headers=as_user("bobby")))
+    newer_pages = pages(client, there[-1].links["prev"]["url"], "prev", headers=as_user("bobby"))
+    back = [there[-1], *newer_pages]
 
-    assert [post["id"] for page in pages for post in page.json()] == ids
+    assert [post["id"] for page in there for post in page.json()] == ids
     assert [post["id"] for page in back[::-1] for post in page.json()] == newer + ids
+    assert back[-1].json() == []
 
 
 def test_the_hidden_are_not_at_home_reposted_or_not(

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from common.errors import Conflict, Forbidden
+from tests.pages import pages
 from users_service import relations as module
 from users_service.relations import BLOCK, MUTE, Relations
 from users_service.store import UsersStore
@@ -115,18 +116,14 @@ def test_links_lead_through_all_of_a_list_both_ways_while_it_grows(
     for name in names[:7]:
         add(relations, name)
 
-    def follow_links(target: str, rel: str) -> list[list[str]]:
-        pages = []
-        while target:
-            answer = client.get(target, headers=as_user("alice"))
-            pages.append(answer.json())
-            target = answer.links.get(rel, {}).get("url")
-        return pages
+    def follow_links(query: str, rel: str) -> list[list[str]]:
+        found = pages(client, f"/users/alice/{path}?{query}", rel, headers=as_user("alice"))
+        return [page.json() for page in found]
 
-    down = follow_links(f"/users/alice/{path}?limit=3", "next")
+    down = follow_links("limit=3", "next")
     for name in names[7:]:
         add(relations, name)
-    up = follow_links(f"/users/alice/{path}?limit=3&after={names[0]}", "prev")
+    up = follow_links(f"limit=3&after={names[0]}", "prev")
 
     assert [name for page in down for name in page] == names[6::-1]
     assert [name for page in up[::-1] for name in page] == names[:0:-1]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.pages import pages
 from users_service import search as module
 from users_service.models import ProfileChanges
 from users_service.relations import BLOCK
@@ -104,11 +105,8 @@ def test_pages_fit_together_whatever_the_plan_is(
     names = [f"user_{number}_user2_x" for number in range(7)]
     users(*names, "user_y", "zzz")
     expected = [*names, "user_y"] if "x" not in q else names
-    target, seen = f"/search/users?q={q.replace(' ', '+')}&limit=3", []
-    while target:
-        answer = client.get(target)
-        seen += [profile["username"] for profile in answer.json()]
-        target = answer.links.get("next", {}).get("url")
+    found = pages(client, f"/search/users?q={q.replace(' ', '+')}&limit=3")
+    seen = [profile["username"] for page in found for profile in page.json()]
 
     assert sorted(seen) == sorted(expected)
     assert len(seen) == len(set(seen))

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
 from common.api.pagination import Limit, paginate, paginate_both_ways
+from tests.pages import pages
 
 NAMES = ["a&b", "c", "d=e", "f", "ü"]
 
@@ -52,11 +53,7 @@ def test_the_link_is_a_path_with_the_same_limit_from_the_last_one_on(client: Tes
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 def test_following_the_links_gives_everything_once_and_ends(client: TestClient, limit: int) -> None:
-    seen, path = [], f"/shelves/1/books?limit={limit}"
-    while path:
-        answer = client.get(path)
-        seen.append(answer.json())
-        path = answer.links.get("next", {}).get("url", "")
+    seen = [page.json() for page in pages(client, f"/shelves/1/books?limit={limit}")]
 
     assert [name for names in seen for name in names] == NAMES
     assert all(len(names) == limit for names in seen[:-1])
@@ -73,17 +70,10 @@ def test_a_limit_is_1_to_100(client: TestClient, limit: str) -> None:
     assert client.get(f"/shelves/1/books?limit={limit}").status_code == 422
 
 
-def _follow(client: TestClient, path: str, rel: str) -> Iterator[list[str]]:
-    while path:
-        answer = client.get(path)
-        yield answer.json()
-        path = answer.links.get(rel, {}).get("url", "")
-
-
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 def test_following_the_links_there_and_back_gives_everything_once(client: TestClient, limit: int) -> None:
-    there = list(_follow(client, f"/films?limit={limit}", "next"))
-    *back, end = _follow(client, f"/films?limit={limit}&after=%C3%BC", "prev")
+    there = [page.json() for page in pages(client, f"/films?limit={limit}")]
+    *back, end = (page.json() for page in pages(client, f"/films?limit={limit}&after=%C3%BC", "prev"))
 
     assert [name for page in there for name in page] == NAMES
     assert [name for page in reversed(back) for name in page] == NAMES[:-1]
