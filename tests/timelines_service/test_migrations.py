@@ -1,21 +1,18 @@
 """An upgrade of a database in use: what is there is kept, while instances of the last version go on."""
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from threading import Event
 from uuid import UUID
 
 import pytest
-from sqlalchemy import MetaData, text
-from sqlalchemy.engine import URL
+from sqlalchemy import text
 
 from common.fields import new_id
 from common.postgres.database import Database
+from tests.upgrades import new_database, prepare_last_version
 from timelines_service.models import Post
 from timelines_service.post_query import Page
 from timelines_service.store import MIGRATIONS, TimelinesStore
@@ -26,31 +23,17 @@ READ = text(
     "SELECT posts.id, posts.username, posts.text, posts.created_at FROM posts ORDER BY id DESC LIMIT 100"
 )
 
-numbers = count()
-
 
 @pytest.fixture
 def database(postgres: int) -> Iterator[Database]:
-    url = URL.create(
-        "postgresql+psycopg2",
-        "postgres",
-        "postgres",
-        "localhost",
-        postgres,
-        f"old_posts_{next(numbers)}",
-    )
-    with closing(Database.connect(url, MetaData())) as database:
+    with new_database(postgres) as database:
         yield database
 
 
 @pytest.fixture
 def last_version(database: Database, tmp_path: Path) -> UUID:
     """The schema as the last version makes it, with a post."""
-    versions = tmp_path / "timelines_service" / "migrations" / "versions"
-    versions.mkdir(parents=True)
-    shutil.copy(MIGRATIONS / "env.py", versions.parent)
-    shutil.copy(next(MIGRATIONS.glob("versions/0001_*")), versions)
-    database.prepare(versions.parent)
+    prepare_last_version(database, MIGRATIONS, tmp_path)
     return _write(database)
 
 

@@ -14,6 +14,12 @@ from users_service.store import UsersStore
 from users_service.tables import metadata
 
 PASSWORD = "correct horse"
+# The users whose counts disagree with their follows. A test expects none.
+WRONG_COUNTS = text("""
+    SELECT username FROM users
+    WHERE followers <> (SELECT count(*) FROM follows WHERE followee = username)
+       OR followees <> (SELECT count(*) FROM follows WHERE follower = username)
+""")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -11,9 +10,10 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import MetaData, text
-from sqlalchemy.engine import URL
 
 from common.postgres.database import Database
+from tests.upgrades import new_database, prepare_last_version
+from tests.users_service.conftest import WRONG_COUNTS
 from users_service.models import NewUser
 from users_service.store import MIGRATIONS, UsersStore
 from users_service.tables import metadata
@@ -29,33 +29,17 @@ FOLLOW = text("INSERT INTO follows (follower, followee) VALUES (:by, :of) ON CON
 UNFOLLOW = text("DELETE FROM follows WHERE follower = :by AND followee = :of RETURNING 1")
 COUNT = text("UPDATE users SET followees = followees + :change WHERE username = :by")
 
-WRONG = text("""
-    SELECT username FROM users
-    WHERE followers <> (SELECT count(*) FROM follows WHERE followee = username)
-       OR followees <> (SELECT count(*) FROM follows WHERE follower = username)
-""")
-
-numbers = count()
-
 
 @pytest.fixture
 def database(postgres: int) -> Iterator[Database]:
-    url = URL.create(
-        "postgresql+psycopg2", "postgres", "postgres", "localhost", postgres, f"upgraded_{next(numbers)}"
-    )
-    database = Database.connect(url, MetaData())
-    yield database
-    database.close()
+    with new_database(postgres) as database:
+        yield database
 
 
 @pytest.fixture
 def last_version(database: Database, tmp_path: Path) -> None:
     """The schema as the last version makes it, with users who follow each other."""
-    versions = tmp_path / "users_service" / "migrations" / "versions"
-    versions.mkdir(parents=True)
-    shutil.copy(MIGRATIONS / "env.py", versions.parent)
-    shutil.copy(next(MIGRATIONS.glob("versions/0001_*")), versions)
-    database.prepare(versions.parent)
+    prepare_last_version(database, MIGRATIONS, tmp_path)
     with database.transaction() as connection:
         for number, name in enumerate(USERS):
             connection.execute(REGISTER, {"name": name, "at": 1_700_000_000 + number})
@@ -127,7 +111,7 @@ def test_counts_are_exact_while_instances_of_the_last_version_follow(
             is_over.set()
         refused = sum(one.result() for one in refusals)
 
-    assert database.rows(WRONG, {}) == []
+    assert database.rows(WRONG_COUNTS, {}) == []
     assert refused == 0
 
 
@@ -149,7 +133,7 @@ def test_several_instances_may_upgrade_at_once(database: Database, last_version:
         one.close()
 
     database.prepare(MIGRATIONS)
-    assert database.rows(WRONG, {}) == []
+    assert database.rows(WRONG_COUNTS, {}) == []
 
 
 def test_an_upgrade_that_was_broken_off_goes_on(
@@ -167,7 +151,7 @@ def test_an_upgrade_that_was_broken_off_goes_on(
 
     database.prepare(MIGRATIONS)
 
-    assert database.rows(WRONG, {}) == []
+    assert database.rows(WRONG_COUNTS, {}) == []
 
 
 def test_tables_that_were_lost_count_followers_again(database: Database) -> None:

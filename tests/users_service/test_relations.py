@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from common.errors import Conflict, Forbidden
 from tests.pages import pages
+from tests.users_service.conftest import WRONG_COUNTS
 from users_service import relations as module
 from users_service.relations import BLOCK, MUTE, Relations
 from users_service.store import UsersStore
@@ -19,11 +20,6 @@ Headers = Callable[[str], dict[str, str]]
 Users = Callable[..., None]
 
 NAMES = [f"user{number}" for number in range(6)]
-WRONG = text("""
-    SELECT username FROM users
-    WHERE followers <> (SELECT count(*) FROM follows WHERE followee = username)
-       OR followees <> (SELECT count(*) FROM follows WHERE follower = username)
-""")
 BLOCKED_FOLLOWS = text("""
     SELECT 1 FROM follows JOIN blocks
     ON (owner, subject) IN ((follower, followee), (followee, follower))
@@ -49,7 +45,7 @@ def test_two_who_follow_each_other_at_once_do_not_deadlock(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(follow_and_end, pairs))
 
-    assert store._database.rows(WRONG, {}) == []
+    assert store._database.rows(WRONG_COUNTS, {}) == []
 
 
 def test_a_thousand_who_follow_one_at_once_are_all_counted(
@@ -61,7 +57,7 @@ def test_a_thousand_who_follow_one_at_once_are_all_counted(
         assert all(pool.map(lambda name: relations.follow(name, "alice"), names))
 
     assert store.profile("alice").followers_count == 1000
-    assert store._database.rows(WRONG, {}) == []
+    assert store._database.rows(WRONG_COUNTS, {}) == []
 
 
 def test_counts_are_exact_and_no_block_is_passed_when_everything_happens_at_once(
@@ -84,7 +80,7 @@ def test_counts_are_exact_and_no_block_is_passed_when_everything_happens_at_once
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(8)))
 
-    assert store._database.rows(WRONG, {}) == []
+    assert store._database.rows(WRONG_COUNTS, {}) == []
     assert store._database.rows(BLOCKED_FOLLOWS, {}) == []
 
 
