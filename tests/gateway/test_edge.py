@@ -17,6 +17,7 @@ from common.server.run import uvicorn_config
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.serving import serving
 
 HOST = b"Host: gateway\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -32,13 +33,8 @@ Connect = Callable[[], socket.socket]
 def port(app: FastAPI) -> Iterator[int]:
     """Where the gateway listens, as it does when it is started by people."""
     settings = GatewaySettings(_env_file=None, registry_url=None, port=server_processes.free_port())
-    server = uvicorn.Server(uvicorn_config(app, settings))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    eventually(lambda: server.started)
-    yield settings.port
-    server.should_exit = True
-    thread.join()
+    with serving(uvicorn.Server(uvicorn_config(app, settings))):
+        yield settings.port
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from common.server.run import uvicorn_config
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
 from tests.instances import instance
-from tests.polling import eventually
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -33,12 +33,8 @@ def other_service() -> Iterator[int]:
     config = uvicorn_config(create_app(settings), settings)
     config.port = 0
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    eventually(lambda: server.started)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    with serving(server):
+        yield server.servers[0].sockets[0].getsockname()[1]
 
 
 @pytest.fixture(params=["file_server", "other_service"])

@@ -27,6 +27,7 @@ from common.server.health import live_router
 from tests import plain_http
 from tests.instances import instance
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[3]
 
@@ -431,10 +432,5 @@ def _something_else(url: str, reply: Callable[[str], Awaitable[Response]] = _wel
 
     port = int(url.rpartition(":")[2])
     config = uvicorn.Config(response, port=port, loop="asyncio", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    thread = Thread(target=server.run)
-    thread.start()
-    eventually(lambda: server.started)
-    yield asked
-    server.should_exit = True
-    thread.join()
+    with serving(uvicorn.Server(config)):
+        yield asked

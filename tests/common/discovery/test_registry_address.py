@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from common.discovery.directory import Directory
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
 from tests.polling import eventually
+from tests.serving import serving
 
 Serve = Callable[..., uvicorn.Server]
 
@@ -38,11 +38,7 @@ def serve() -> Iterator[Serve]:
             config.timeout_graceful_shutdown = 2
             config.proxy_headers = False
             server = _Server(config)
-            thread = threading.Thread(target=server.run)
-            stack.callback(thread.join)
-            stack.callback(setattr, server, "should_exit", True)
-            thread.start()
-            eventually(lambda: server.started)
+            stack.enter_context(serving(server))
             return server
 
         yield serve
