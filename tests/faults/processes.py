@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
-import psycopg2
 import redis
 import server_processes
 import suite
@@ -16,6 +15,7 @@ import suite
 from tests import plain_http
 from tests.faults.mail_server import ACCEPT, DEFER
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.postgres_operator import configure, end_sessions
 
 LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -93,25 +93,12 @@ class PostgresProcess(Process):
 
     def freeze(self) -> None:
         """Become read-only, and lose every connection."""
-        self._run("ALTER SYSTEM SET default_transaction_read_only = on")
-        self._run("SELECT pg_reload_conf()")
-        mine = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        self._run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+        configure(self._port, "SET default_transaction_read_only = on")
+        end_sessions(self._port)
 
     def thaw(self) -> None:
         """Take writes again; connections that were opened meanwhile stay read-only."""
-        self._run("ALTER SYSTEM RESET default_transaction_read_only")
-        self._run("SELECT pg_reload_conf()")
-
-    def _run(self, statement: str) -> None:
-        with closing(
-            psycopg2.connect(
-                host=server_processes.HOST, port=self._port, user="postgres", password="postgres",
-                dbname="postgres", options="-c default_transaction_read_only=off",
-            )
-        ) as connection:  # fmt: skip
-            connection.autocommit = True
-            connection.cursor().execute(statement)
+        configure(self._port, "RESET default_transaction_read_only")
 
 
 class RedisProcess(Process):

@@ -7,13 +7,13 @@ from functools import partial
 from threading import Event, Thread
 
 import greenstalk
-import psycopg2
 import pytest
 from fastapi.testclient import TestClient
 
 from common.fields import new_id
 from tests import tubes
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.postgres_operator import end_sessions, operate
 from timelines_service import workers
 from timelines_service.models import TUBE, AcceptedPost
 from timelines_service.post_query import Page
@@ -22,53 +22,35 @@ from timelines_service.store import TimelinesStore
 
 DATABASE = "test_timelines"
 
-Operator = Callable[[str], None]
-
-
-@pytest.fixture
-def operator(postgres: int) -> Iterator[Operator]:
-    """Runs a statement as the operator does, in the service's database or beside it."""
-
-    def run(statement: str) -> None:
-        beside = "DATABASE" in statement
-        connection = psycopg2.connect(
-            host="localhost", port=postgres, user="postgres", password="postgres",
-            dbname="postgres" if beside else DATABASE, options="-c default_transaction_read_only=off",
-        )  # fmt: skip
-        connection.autocommit = True
-        connection.cursor().execute(statement)
-        connection.close()
-
-    return run
-
 
 @contextmanager
-def read_only(operator: Operator) -> Iterator[None]:
-    operator(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
-    _terminate(operator)
+def read_only(port: int) -> Iterator[None]:
+    operate(port, f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on")
+    end_sessions(port, DATABASE)
     try:
         yield
     finally:
-        operator(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
+        operate(port, f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
 
 
 @contextmanager
-def failing_inserts(operator: Operator, sqlstate: str) -> Iterator[None]:
+def failing_inserts(port: int, sqlstate: str) -> Iterator[None]:
     """Each new post meets what a server with a full disk says, for example."""
-    operator(
+    run = partial(operate, port, database=DATABASE)
+    run(
         "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION 'said' USING ERRCODE = '{sqlstate}'; END $$"
     )
-    operator("CREATE TRIGGER fail BEFORE INSERT ON posts FOR EACH ROW EXECUTE FUNCTION fail()")
+    run("CREATE TRIGGER fail BEFORE INSERT ON posts FOR EACH ROW EXECUTE FUNCTION fail()")
     try:
         yield
     finally:
-        operator("DROP TRIGGER fail ON posts")
+        run("DROP TRIGGER fail ON posts")
 
 
-def _terminate(operator: Operator) -> None:
-    mine = f"pid <> pg_backend_pid() AND datname = '{DATABASE}'"
-    operator(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+def _damage(port: int, statement: str) -> None:
+    """Run it in the service's database, or beside that when it drops the database itself."""
+    operate(port, statement, "postgres" if "DATABASE" in statement else DATABASE)
 
 
 @pytest.fixture
@@ -89,10 +71,10 @@ def _reason(client: TestClient) -> str:
 
 
 def test_a_read_only_server_takes_no_post_and_still_shows_them(
-    client: TestClient, post, operator: Operator
+    client: TestClient, post, postgres: int
 ) -> None:
     assert post()[0] == 201
-    with read_only(operator):
+    with read_only(postgres):
         eventually(lambda: _reason(client) == "is read-only")
 
         assert post() == (503, "2")
@@ -103,9 +85,9 @@ def test_a_read_only_server_takes_no_post_and_still_shows_them(
 
 
 def test_what_a_ping_does_not_meet_makes_the_service_unavailable_for_a_moment(
-    client: TestClient, post, operator: Operator
+    client: TestClient, post, postgres: int
 ) -> None:
-    with failing_inserts(operator, "53100"):
+    with failing_inserts(postgres, "53100"):
         assert post() == (503, "2")
         assert _reason(client) == "has a full disk: said (53100)"
 
@@ -115,9 +97,9 @@ def test_what_a_ping_does_not_meet_makes_the_service_unavailable_for_a_moment(
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "57014"])
 def test_what_passes_by_itself_leaves_the_service_healthy(
-    client: TestClient, post, operator: Operator, sqlstate: str
+    client: TestClient, post, postgres: int, sqlstate: str
 ) -> None:
-    with failing_inserts(operator, sqlstate):
+    with failing_inserts(postgres, sqlstate):
         assert post() == (503, "2")
         assert client.get("/health").status_code == 200
 
@@ -131,8 +113,8 @@ def test_what_passes_by_itself_leaves_the_service_healthy(
         f"DROP DATABASE {DATABASE} WITH (FORCE)",
     ],
 )
-def test_what_is_lost_is_made_again_without_a_restart(post, operator: Operator, damage: str) -> None:
-    operator(damage)
+def test_what_is_lost_is_made_again_without_a_restart(post, postgres: int, damage: str) -> None:
+    _damage(postgres, damage)
     status, retry_after = post()
 
     assert (status, retry_after) == (503, "2")
@@ -158,9 +140,9 @@ def _stats(tube: greenstalk.Client[bytes]) -> dict[str, int]:
 @pytest.mark.usefixtures("working")
 @pytest.mark.parametrize("fault", [read_only, partial(failing_inserts, sqlstate="XX000")])
 def test_a_post_that_was_accepted_waits_as_long_as_the_outage(
-    client: TestClient, tube: greenstalk.Client[bytes], operator: Operator, as_user, fault
+    client: TestClient, tube: greenstalk.Client[bytes], postgres: int, as_user, fault
 ) -> None:
-    with fault(operator):
+    with fault(postgres):
         accepted = client.post("/posts/async", json={"text": "hello"}, headers=as_user("alice"))
         assert accepted.status_code == 202
         eventually(lambda: _stats(tube)["current-jobs-delayed"] == 1)
@@ -172,10 +154,10 @@ def test_a_post_that_was_accepted_waits_as_long_as_the_outage(
 @pytest.mark.usefixtures("working")
 @pytest.mark.parametrize("damage", ["DROP TABLE posts", f"DROP DATABASE {DATABASE} WITH (FORCE)"])
 def test_a_worker_alone_makes_again_what_is_lost(
-    store: TimelinesStore, tube: greenstalk.Client[bytes], operator: Operator, damage: str
+    store: TimelinesStore, tube: greenstalk.Client[bytes], postgres: int, damage: str
 ) -> None:
     store.close()
-    operator(damage)
+    _damage(postgres, damage)
     post = AcceptedPost(id=new_id(), username="alice", text="Later!", created_at=datetime.now(UTC))
     tube.put(tubes.job(post.model_dump(mode="json")))
 

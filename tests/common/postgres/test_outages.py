@@ -16,6 +16,7 @@ from common.postgres.database import Database
 from common.postgres.url import database_url
 from common.settings import THREADS, PostgresSettings
 from tests.polling import eventually, succeeds
+from tests.postgres_operator import end_sessions, operate
 
 TABLES = MetaData()
 Table("things", TABLES, Column("name", Text, primary_key=True), info={"rights": ["SELECT", "INSERT"]})
@@ -52,14 +53,9 @@ def url(postgres: int) -> URL:
 
 
 @pytest.fixture
-def operator(url: URL) -> Iterator[Callable[[str], None]]:
+def operator(postgres: int, url: URL) -> Callable[[str], None]:
     """Runs a statement as the operator does, from another database."""
-    connection = psycopg2.connect(
-        host="localhost", port=url.port, user="postgres", password="postgres", dbname="postgres"
-    )
-    connection.autocommit = True
-    yield lambda statement: connection.cursor().execute(statement.replace("DB", f'"{url.database}"'))
-    connection.close()
+    return lambda statement: operate(postgres, statement.replace("DB", f'"{url.database}"'))
 
 
 @pytest.fixture
@@ -183,11 +179,6 @@ def test_what_a_client_has_sent_is_not_in_the_reason(database: Database, operato
     assert "secret" not in str(caught.value)
 
 
-def _become_read_only(operator: Callable[[str], None], url: URL) -> None:
-    operator("ALTER DATABASE DB SET default_transaction_read_only = on")
-    operator(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.database}'")
-
-
 def _says(database: Database, reason: str) -> bool:
     """Whether a ping says so; the first one may find its connection lost."""
     try:
@@ -199,8 +190,11 @@ def _says(database: Database, reason: str) -> bool:
     return False
 
 
-def test_a_read_only_server_is_said_so_until_it_is_writable(database: Database, url: URL, operator) -> None:
-    _become_read_only(operator, url)
+def test_a_read_only_server_is_said_so_until_it_is_writable(
+    database: Database, postgres: int, url: URL, operator
+) -> None:
+    operator("ALTER DATABASE DB SET default_transaction_read_only = on")
+    end_sessions(postgres, url.database)
     eventually(lambda: _says(database, "is read-only"))
     with pytest.raises(CannotServe, match="read-only"):
         database.rows(ADD, {"name": "one"})

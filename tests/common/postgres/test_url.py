@@ -14,6 +14,7 @@ from common.postgres.url import PostgresUrl, database_url, libpq_parameters
 from common.settings import PostgresSettings
 from tests.own_server import Own, OwnServer
 from tests.polling import eventually, succeeds
+from tests.postgres_operator import configure, operate
 from users_service.settings import UsersSettings
 from users_service.store import MIGRATIONS
 
@@ -119,13 +120,8 @@ def _connect(hosts: str) -> Database:
 
 
 def _make_read_only(server: OwnServer) -> None:
-    with (
-        closing(_connect(f"localhost:{server.port}/postgres")) as database,
-        database._engine.connect() as connection,
-    ):
-        connection.execute(text("CREATE DATABASE failover"))
-        connection.execute(text("ALTER SYSTEM SET default_transaction_read_only = on"))
-        connection.execute(text("SELECT pg_reload_conf()"))
+    operate(server.port, "CREATE DATABASE failover")
+    configure(server.port, "SET default_transaction_read_only = on")
 
 
 def _port(database: Database) -> int:
