@@ -14,8 +14,11 @@ import suite
 
 from tests import plain_http
 from tests.faults.mail_server import ACCEPT, DEFER
+from tests.own_server import Kind
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.postgres_operator import configure, end_sessions
+
+Launch = Callable[[], "subprocess.Popen[bytes]"]
 
 LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
@@ -32,8 +35,11 @@ STARTERS = [mail if start is server_processes.mail else start for start in serve
 class Process:
     """One process with its children, or none while it is down."""
 
-    def __init__(self, name: str, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+    _stop_signal = signal.SIGTERM
+
+    def __init__(self, name: str, port: int | None, launch: Launch) -> None:
         self.name = name
+        self._port = port
         self._launch = launch
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,23 +57,16 @@ class Process:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def defer(self) -> None:
-        """The mail server only."""
-        self._running.send_signal(DEFER)
-
-    def accept(self) -> None:
-        self._running.send_signal(ACCEPT)
-
     def stop(self) -> None:
         """As an operator does. A process that does not end is a failure of its own."""
-        self._running.send_signal(signal.SIGINT if self.name == "postgres" else signal.SIGTERM)
+        self._running.send_signal(self._stop_signal)
         self._running.wait(PATIENCE_SECONDS)
 
     def end(self) -> None:
         """Whatever state it is in."""
         if self._process and self._process.poll() is None:
             self.resume()
-            self._signal(signal.SIGTERM if self.name != "postgres" else signal.SIGINT)
+            self._signal(self._stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(suite.STOP_SECONDS)
                 return
@@ -87,9 +86,7 @@ class Process:
 class PostgresProcess(Process):
     """PostgreSQL, which may also become read-only, as after a failover to a standby."""
 
-    def __init__(self, port: int, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
-        super().__init__("postgres", launch)
-        self._port = port
+    _stop_signal = signal.SIGINT  # SIGTERM would wait for every client to leave
 
     def freeze(self) -> None:
         """Become read-only, and lose every connection."""
@@ -104,10 +101,6 @@ class PostgresProcess(Process):
 class RedisProcess(Process):
     """Redis, which may also become a replica, as after a failover to another."""
 
-    def __init__(self, port: int, launch: Callable[[], "subprocess.Popen[bytes]"]) -> None:
-        super().__init__("redis", launch)
-        self._port = port
-
     def demote(self) -> None:
         """Become a read-only replica of a host that is not there, and so keep all that is acknowledged."""
         self._replicate(server_processes.HOST, str(server_processes.free_port()))
@@ -119,6 +112,19 @@ class RedisProcess(Process):
     def _replicate(self, host: str, port: str) -> None:
         with redis.Redis(server_processes.HOST, self._port) as client:
             client.replicaof(host, port)
+
+
+class MailProcess(Process):
+    """The mail server, which may also defer the mails to every second user."""
+
+    def defer(self) -> None:
+        self._running.send_signal(DEFER)
+
+    def accept(self) -> None:
+        self._running.send_signal(ACCEPT)
+
+
+CLASSES = {"postgres": PostgresProcess, "redis": RedisProcess, "mail": MailProcess}
 
 
 def _descendants(pid: int) -> Iterator[int]:
@@ -135,11 +141,10 @@ class Suite:
         self.data = data
         self.ports = {name: server_processes.free_port() for name in self._names()}
         self.url = f"http://127.0.0.1:{self.ports['gateway']}"
-        self.processes = {name: Process(name, launch) for name, launch in self._launches()}
-        self.processes["postgres"] = PostgresProcess(
-            self.ports["postgres"], self._store(server_processes.postgres)
-        )
-        self.processes["redis"] = RedisProcess(self.ports["redis"], self._store(server_processes.redis))
+        self.processes = {
+            name: CLASSES.get(name, Process)(name, self.ports.get(name), launch)
+            for name, launch in self._launches()
+        }
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -170,20 +175,18 @@ class Suite:
         yield from ("registry", "gateway", *(start.__name__ for start in STARTERS))
         yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
 
-    def _launches(self) -> Iterator[tuple[str, Callable[[], "subprocess.Popen[bytes]"]]]:
+    def _launches(self) -> Iterator[tuple[str, Launch]]:
         for store in STARTERS:
             yield store.__name__, self._store(store)
         for line in LINES:
             for name in (f"{line.name}.1", f"{line.name}.2") if line.name in SERVICES else (line.name,):
                 yield name, self._process(name, line)
 
-    def _store(
-        self, start: Callable[[Path, int], server_processes.Server]
-    ) -> Callable[[], "subprocess.Popen[bytes]"]:
+    def _store(self, start: Kind) -> Launch:
         name = start.__name__
         return lambda: start(self.data / "stores" / name, self.ports[name])._process
 
-    def _process(self, name: str, line: suite.Line) -> Callable[[], "subprocess.Popen[bytes]"]:
+    def _process(self, name: str, line: suite.Line) -> Launch:
         # The load is one machine's, and meant to be. Deferred mails arrive while the run lasts.
         variables = suite.locations(self.ports) | {"RATE_LIMIT": "off", "SMTP_RETRY_SECONDS": "2"}
         return lambda: line.start(self.data / f"{name}.log", variables, self.ports.get(name))
