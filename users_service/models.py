@@ -34,7 +34,6 @@ from users_service.common_passwords import is_common
 MAX_FOLLOWEES = 7500
 # Blocks, and mutes, of one user.
 MAX_MARKS = 7500
-MAX_BATCH = 100
 MAX_PASSWORD = 128
 # No character is more than four in another canonical form (Unicode Standard Annex 15, section 9).
 LONGEST_FORM = 4

@@ -7,6 +7,7 @@ from fastapi import Header, Query, Request, Response
 
 from common.api import headers
 from common.api.auth import CurrentService, CurrentUser
+from common.api.batch import UNIQUE, batch
 from common.api.pagination import paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
@@ -15,7 +16,7 @@ from common.fields import Username
 from users_service import errors
 from users_service.dependencies import OtherUser, Store, require_owner
 from users_service.models import (
-    MAX_BATCH,
+    BOB,
     MAX_FOLLOWEES,
     BlockState,
     FollowState,
@@ -30,6 +31,7 @@ routes = router("users", store_unavailable("postgres"))
 NamesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")]
 Before = Annotated[Username | None, Query(description="The last username of the newer page.")]
 After = Annotated[Username | None, Query(description="The first username of the older page.")]
+Others = Annotated[Sequence[Username], batch("with", BOB["username"], min_length=None), UNIQUE]
 IfNoneMatch = Annotated[str | None, Header()]
 CURSOR_GONE = errors.unknown_cursor("alice does not follow bob any more.")
 
@@ -113,10 +115,7 @@ def followers(
 
 @routes.get("/users/{username}/relationships", responses=problems(errors.not_yours()))
 def relationships(
-    username: Username,
-    user: CurrentUser,
-    store: Store,
-    others: Annotated[Sequence[Username], Query(alias="with", max_length=MAX_BATCH)] = (),
+    username: Username, user: CurrentUser, store: Store, others: Others = ()
 ) -> list[NamedRelationship]:
     """What is between you and other users, in the order asked; unknown ones are left out."""
     require_owner(username, user)

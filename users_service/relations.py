@@ -202,8 +202,9 @@ class Relations:
     def relationships(self, username: str, others: Sequence[str]) -> list[NamedRelationship]:
         """What is between the user and those of the others who exist, in the order given."""
         found = self._relationships(username, others)
-        names = (name for name in dict.fromkeys(others) if name in found)
-        return [NamedRelationship(username=name, **found[name].model_dump()) for name in names]
+        return [
+            NamedRelationship(username=name, **found[name].model_dump()) for name in others if name in found
+        ]
 
     def _relationships(self, username: str, others: Sequence[str]) -> dict[str, Relationship]:
         rows = self._database.rows(RELATIONSHIPS, {"name": username, "others": list(others)})

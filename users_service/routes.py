@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentService, CurrentUser, OptionalSubject
+from common.api.batch import batch
 from common.api.pagination import Limit, paginate
 from common.api.problems import malformed, problems
 from common.api.routing import body_too_large, media_type, router
@@ -21,7 +22,6 @@ from users_service.dependencies import CurrentToken, Service, Store, Watchers, r
 from users_service.models import (
     ALICE,
     BOB,
-    MAX_BATCH,
     AccessToken,
     Credentials,
     NewPassword,
@@ -71,8 +71,8 @@ async def read_credentials(request: Request) -> Credentials:
 
 NewUserBody = Annotated[NewUser, Body(openapi_examples={"alice": {"value": ALICE}, "bob": {"value": BOB}})]
 SearchText = Annotated[str, Query(max_length=100, examples=["ali"])]
-Usernames = Annotated[Sequence[Username], Query(max_length=MAX_BATCH)]
-Ids = Annotated[Sequence[Id], Query(max_length=MAX_BATCH)]
+Usernames = Annotated[Sequence[Username], batch("username", ALICE["username"], min_length=None)]
+Ids = Annotated[Sequence[Id], batch("id", min_length=None)]
 
 
 @routes.post(
@@ -139,9 +139,9 @@ def profile(username: Username, store: Store, subject: OptionalSubject) -> Profi
 
 
 @routes.get("/users")
-def profiles(store: Store, username: Usernames = (), id: Ids = ()) -> list[Profile]:  # noqa: A002
+def profiles(store: Store, usernames: Usernames = (), ids: Ids = ()) -> list[Profile]:
     """Profiles of several users, by names and then by ids, in the order asked; unknown ones are left out."""
-    return store.profiles(username, id)
+    return store.profiles(usernames, ids)
 
 
 @routes.get(

@@ -10,13 +10,21 @@ from common.fields import EXAMPLE_ID
 MAX_BATCH = 100
 
 
-def batch(name: str, example: str = EXAMPLE_ID) -> Any:
-    """The query parameter `name`, up to a hundred times: `Annotated[list[Id], batch("post_id"), UNIQUE]`."""
+def batch(
+    name: str,
+    example: str = EXAMPLE_ID,
+    description: str = f"Repeat it for several: at most {MAX_BATCH}.",
+    min_length: int | None = 1,
+) -> Any:
+    """The query parameter `name`, up to a hundred times: `Annotated[list[Id], batch("post_id"), UNIQUE]`.
+
+    `min_length` is None for a parameter that may be left out.
+    """
     return Query(
         alias=name,
-        min_length=1,
+        min_length=min_length,
         max_length=MAX_BATCH,
-        description=f"Repeat it for several: at most {MAX_BATCH}.",
+        description=description,
         examples=[[example]],
     )
 

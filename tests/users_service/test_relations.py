@@ -155,6 +155,15 @@ def test_relationships_come_in_the_order_asked(
     ]
 
 
+def test_a_user_who_is_named_twice_has_one_relationship(
+    client: TestClient, users: Users, as_user: Headers
+) -> None:
+    users("alice", "bobby")
+    path = "/users/alice/relationships?with=bobby&with=Bobby"
+
+    assert [one["username"] for one in client.get(path, headers=as_user("alice")).json()] == ["bobby"]
+
+
 @pytest.mark.parametrize("path", ["relationships?with=bobby", "blocks", "mutes"])
 def test_what_a_user_thinks_of_others_is_for_that_user_only(
     client: TestClient, users: Users, as_user: Headers, as_service: Headers, path: str
