@@ -89,6 +89,9 @@ HOME_SOURCES = text("""
         )
 """)
 
+# The largest bigint: the page before it is the first one.
+NEWER_THAN_ALL = 2**63 - 1
+
 
 class NameList:
     """A list of names that a user has, newest first. `absent` says that a name is not in it."""
@@ -99,8 +102,7 @@ class NameList:
         bound: BindParameter[int] = bindparam("position")
         mine = select(listed).where(user == NAME).limit(bindparam("limit"))
         self.cursor = select(position).where(user == NAME, listed == OTHER)
-        self.first = mine.order_by(position.desc())
-        self.before = self.first.where(position < bound)
+        self.before = mine.where(position < bound).order_by(position.desc())
         self.after = mine.where(position > bound).order_by(position)
         self.absent = absent
 
@@ -180,7 +182,7 @@ class Relations:
             mine = select(func.count()).where(mark.table.c.owner == owner)
             if connection.execute(mine).scalar_one() > MAX_MARKS:
                 raise errors.too_many_marks(mark.verb)
-            if mark is BLOCK:
+            if mark.is_mutual:
                 connection.execute(END_FOLLOWS, {"name": owner, "other": subject})
             _change_versions(connection, mark, owner, subject)
         return True
@@ -245,13 +247,11 @@ class Relations:
     def _names(
         self, names: NameList, username: str, limit: int, before: str | None, after: str | None
     ) -> list[str]:
-        values: dict[str, object] = {"name": username, "limit": limit}
         cursor = after or before
-        if cursor is None:
-            return [name for (name,) in self._database.rows(names.first, values)]
-        values["position"] = self._position(names, username, cursor)
-        if values["position"] is None:
+        position = self._position(names, username, cursor) if cursor else NEWER_THAN_ALL
+        if position is None:
             raise errors.unknown_cursor(names.absent.format(user=username, other=cursor))
+        values = {"name": username, "position": position, "limit": limit}
         rows = self._database.rows(names.after if after else names.before, values)
         found = [name for (name,) in rows]
         return found[::-1] if after else found
