@@ -77,6 +77,15 @@ def _reject_common(password: str) -> str:
     return password
 
 
+def is_name(password: str, username: str | None) -> bool:
+    """Whether a password is the user's name, in any case of its letters."""
+    return password.lower() == username
+
+
+def name_as_password() -> PydanticCustomError:
+    return PydanticCustomError("name_as_password", "The username is no password: choose another")
+
+
 Password = Annotated[
     str,
     StringConstraints(min_length=8, max_length=MAX_PASSWORD),
@@ -103,8 +112,8 @@ class NewUser(RequestBody):
     @field_validator("password")
     @classmethod
     def _is_not_the_name(cls, password: str, info: ValidationInfo) -> str:
-        if password.lower() == info.data.get("username"):
-            raise PydanticCustomError("name_as_password", "The username is no password: choose another")
+        if is_name(password, info.data.get("username")):
+            raise name_as_password()
         return password
 
 

@@ -30,6 +30,8 @@ from users_service.models import (
     Profile,
     ProfileChanges,
     ProfileForOther,
+    is_name,
+    name_as_password,
 )
 
 routes = router("users", store_unavailable("postgres"))
@@ -50,9 +52,9 @@ MAX_WAIT_SECONDS = 30
 NO_CREDENTIALS = malformed([{"loc": ("body", "username"), "type": "missing", "msg": "Field required"}])
 
 
-def name_as_password() -> Unprocessable:
-    message = "The username is no password: choose another"
-    return malformed([{"loc": ("body", "new_password"), "type": "name_as_password", "msg": message}])
+def name_as_new_password() -> Unprocessable:
+    error = name_as_password()
+    return malformed([{"loc": ("body", "new_password"), "type": error.type, "msg": error.message()}])
 
 
 async def read_credentials(request: Request) -> Credentials:
@@ -182,15 +184,15 @@ def change_profile(
 @routes.put(
     "/users/{username}/password",
     status_code=204,
-    responses=problems(errors.not_yours(), errors.wrong_password(), name_as_password(), errors.busy()),
+    responses=problems(errors.not_yours(), errors.wrong_password(), name_as_new_password(), errors.busy()),
 )
 async def change_password(
     username: Username, passwords: NewPassword, user: CurrentUser, accounts: Service
 ) -> None:
     """Change your password. Every token issued before is refused from then on: sign in again."""
     require_owner(username, user)
-    if passwords.new_password.lower() == username:
-        raise name_as_password()
+    if is_name(passwords.new_password, username):
+        raise name_as_new_password()
     await accounts.change_password(username, passwords.current_password, passwords.new_password)
 
 
