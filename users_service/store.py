@@ -32,7 +32,7 @@ from common.postgres.database import Database
 from users_service import errors
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
-from users_service.revocations import RevocationStore
+from users_service.revocations import CHANGE_PASSWORD, RevocationStore
 from users_service.search import Search
 from users_service.tables import metadata, user_words, users
 from users_service.words import words
@@ -56,6 +56,7 @@ def _columns(model: type[Profile]) -> Iterator[ColumnElement[Any]]:
     return (COMPUTED[field] if field in COMPUTED else users.c[field] for field in model.model_fields)
 
 
+REGISTER = insert(users).returning(*_columns(OwnProfile))
 PROFILE = select(*_columns(OwnProfile)).where(users.c.username == NAME)
 PROFILES = select(*_columns(Profile)).where(
     or_(
@@ -66,11 +67,6 @@ PROFILES = select(*_columns(Profile)).where(
 CHANGE = update(users).where(users.c.username == NAME).returning(users.c.username)
 FORGET_WORDS = delete(user_words).where(user_words.c.username == NAME)
 CREDENTIALS = select(users.c.password_hash, users.c.token_generation).where(users.c.username == NAME)
-REHASH = (
-    update(users)
-    .where(users.c.username == NAME, users.c.password_hash == bindparam("old"))
-    .values(password_hash=bindparam("new"))
-)
 
 
 class UsersStore:
@@ -95,36 +91,31 @@ class UsersStore:
 
     def register(self, user: NewUser, password_hash: str) -> OwnProfile:
         """Raises Conflict if another user has the name or the address."""
-        values = user.model_dump(exclude={"password"}) | {"id": new_id(), "created_at": datetime.now(UTC)}
+        values = user.model_dump(exclude={"password"})
+        values |= {"password_hash": password_hash, "id": new_id(), "created_at": datetime.now(UTC)}
         try:
             with self._database.transaction() as connection:
-                connection.execute(insert(users).values(**values, password_hash=password_hash))
+                return _read(OwnProfile, connection.execute(REGISTER, values).one())
         except IntegrityError as exc:
             if _violated_constraint(exc) == "users_email_key":
                 raise errors.email_taken() from exc
             raise errors.username_taken(user.username) from exc
-        return OwnProfile(
-            **values,
-            display_name=user.username,
-            followers_count=0,
-            followees_count=0,
-            mail_notifications=True,
-        )
 
     def credentials(self, username: str) -> tuple[str | None, int]:
         """The hash of the password, None for an unknown user, and the generation of the user's tokens."""
         rows = self._database.rows(CREDENTIALS, {"name": username})
         return rows[0] if rows else (None, 0)
 
-    def password_hash(self, username: str) -> str | None:
-        return self.credentials(username)[0]
-
     def rehash(self, username: str, old: str, new: str) -> None:
         """Replace a hash by a better one of the same password."""
-        self._database.rows(REHASH, {"name": username, "old": old, "new": new})
+        self._database.rows(CHANGE_PASSWORD, {"name": username, "old": old, "new": new})
 
     def profile(self, username: str) -> OwnProfile:
-        return _read(OwnProfile, self._one(PROFILE, username))
+        """Raises NotFound."""
+        rows = self._database.rows(PROFILE, {"name": username})
+        if not rows:
+            raise errors.user_not_found(username)
+        return _read(OwnProfile, rows[0])
 
     def profiles(self, usernames: Sequence[str], ids: Sequence[UUID]) -> list[Profile]:
         """Those of users who exist: first by their names, then by their ids, in the order given."""
@@ -146,12 +137,6 @@ class UsersStore:
         except IntegrityError as exc:
             raise errors.email_taken() from exc
         return self.profile(username)
-
-    def _one(self, statement: Any, username: str) -> Any:
-        rows = self._database.rows(statement, {"name": username})
-        if not rows:
-            raise errors.user_not_found(username)
-        return rows[0]
 
 
 def _read(model: type[ProfileModel], row: Sequence[object]) -> ProfileModel:
