@@ -2,6 +2,7 @@
 
 import logging
 import time
+from operator import attrgetter
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +45,14 @@ class Revocations:
             return True
         revocation = self._generations.get(username)
         return revocation is not None and generation < revocation.generation
+
+    def since(self, position: int) -> list[Revocation]:
+        """Those after a position, in the order of positions; of a user's generations only the last."""
+        # Read first: of a change that another thread makes meanwhile, this may see a part.
+        last = self.position
+        held = (*self._tokens.values(), *self._generations.values())
+        new = (one for one in held if position < one.position <= last)
+        return sorted(new, key=attrgetter("position"))
 
     def update(self, changes: RevocationChanges) -> None:
         """Add these; leave out what has expired."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
@@ -10,7 +9,7 @@ from typing import Self
 
 from anyio import to_thread
 
-from common.revocations import Revocation, RevocationChanges, Revocations
+from common.revocations import RevocationChanges, Revocations
 from users_service import errors
 from users_service.revocations import PAGE, RevocationStore
 
@@ -26,7 +25,6 @@ class RevocationWatchers:
     def __init__(self, store: RevocationStore, revocations: Revocations) -> None:
         self._store = store
         self._revocations = revocations
-        self._current: list[Revocation] = []
         self._is_stopping = False
 
     async def __aenter__(self) -> Self:
@@ -58,8 +56,6 @@ class RevocationWatchers:
                     self._revocations.update(
                         RevocationChanges(position=new[-1].position, revocations=list(new))
                     )
-                    now = time.time()
-                    self._current = [one for one in (*self._current, *new) if one.expires_at > now]
                     self._wake()
 
     async def changes(self, after: int, wait: float) -> RevocationChanges:
@@ -72,8 +68,7 @@ class RevocationWatchers:
                 async with asyncio.timeout(wait):
                     await self._other_than(after)
         position = self._revocations.position
-        first = after if after <= position else 0
-        new = [one for one in self._current if one.position > first][:PAGE]
+        new = self._revocations.since(after if after <= position else 0)[:PAGE]
         return RevocationChanges(position=new[-1].position if len(new) == PAGE else position, revocations=new)
 
     async def _other_than(self, position: int) -> None:

@@ -164,6 +164,16 @@ def test_what_has_expired_is_forgotten() -> None:
     assert revocations.include("alice", "2", 0)
 
 
+def test_what_came_after_a_position_is_in_the_order_of_positions() -> None:
+    revocations = Revocations()
+    revocations.update(changes(revocation(1, jti="1"), revocation(2), revocation(3, jti="3", expires_at=1)))
+    revocations.update(changes(revocation(4, "bobby"), revocation(5, generation=2), revocation(6, jti="6")))
+
+    assert [one.position for one in revocations.since(0)] == [1, 4, 5, 6]
+    assert [one.position for one in revocations.since(4)] == [5, 6]
+    assert revocations.since(6) == []
+
+
 def test_a_list_that_is_full_forgets_what_expires_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_REVOCATIONS", 2)
     revocations = Revocations()
