@@ -1,36 +1,32 @@
 """HTTP for who follows, blocks and mutes whom."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Header, Response
 
 from common.api import headers
 from common.api.auth import CurrentService, CurrentUser
 from common.api.batch import UNIQUE, batch
-from common.api.pagination import paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import Problem, store_unavailable
 from common.fields import Username
 from users_service import errors
-from users_service.dependencies import OtherUser, Store, require_owner
 from users_service.models import (
     BOB,
-    MAX_FOLLOWEES,
     BlockState,
     FollowState,
     HomeSources,
     MuteState,
     NamedRelationship,
 )
+from users_service.parameters import OtherUser, PageOfNames, Store, require_owner
 from users_service.relations import BLOCK, MUTE
 
 routes = router("users", store_unavailable("postgres"))
 
-NamesLimit = Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")]
-Before = Annotated[Username | None, Query(description="The last username of the newer page.")]
-After = Annotated[Username | None, Query(description="The first username of the older page.")]
 Others = Annotated[Sequence[Username], batch("with", BOB["username"], min_length=None), UNIQUE]
 IfNoneMatch = Annotated[str | None, Header()]
 CURSOR_GONE = errors.unknown_cursor("alice does not follow bob any more.")
@@ -67,23 +63,19 @@ def unfollow(username: OtherUser, follower: CurrentUser, store: Store) -> Follow
         **problems(CURSOR_GONE, errors.user_not_found("alice")),
     },
 )
-def followees(
-    username: Username,
-    store: Store,
-    request: Request,
-    response: Response,
-    limit: NamesLimit = 20,
-    before: Before = None,
-    after: After = None,
-    if_none_match: IfNoneMatch = None,
-) -> Any:
+def followees(store: Store, page: PageOfNames, if_none_match: IfNoneMatch = None) -> Any:
     """The usernames that a user follows, newest follow first."""
-    etag = f'"{store.followees_version(username)}"'
+    not_modified = _not_modified(store.followees_version(page.username), if_none_match, page.response)
+    return not_modified or page.of(store.followees)
+
+
+def _not_modified(version: str, if_none_match: str | None, response: Response) -> Response | None:
+    """304 for a client that has this version; else None, and the response gets its ETag."""
+    etag = f'"{version}"'
     if if_none_match and _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
-    found = store.followees(username, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, str, request, response)
+    return None
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
@@ -99,18 +91,9 @@ def _matches(if_none_match: str, etag: str) -> bool:
         **problems(CURSOR_GONE, errors.user_not_found("alice")),
     },
 )
-def followers(
-    username: Username,
-    store: Store,
-    request: Request,
-    response: Response,
-    limit: NamesLimit = 20,
-    before: Before = None,
-    after: After = None,
-) -> Sequence[str]:
+def followers(store: Store, page: PageOfNames) -> Sequence[str]:
     """The usernames of a user's followers, newest follow first."""
-    found = store.relations.followers(username, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, str, request, response)
+    return page.of(store.relations.followers)
 
 
 @routes.get("/users/{username}/relationships", responses=problems(errors.not_yours()))
@@ -164,40 +147,20 @@ def unmute(username: OtherUser, user: CurrentUser, store: Store) -> MuteState:
     "/users/{username}/blocks",
     responses={200: {"headers": headers.LINKS}, **problems(errors.not_yours(), CURSOR_GONE)},
 )
-def blocks(
-    username: Username,
-    user: CurrentUser,
-    store: Store,
-    request: Request,
-    response: Response,
-    limit: NamesLimit = 20,
-    before: Before = None,
-    after: After = None,
-) -> Sequence[str]:
+def blocks(user: CurrentUser, store: Store, page: PageOfNames) -> Sequence[str]:
     """The usernames of those whom you block, newest first."""
-    require_owner(username, user)
-    found = store.relations.marked(BLOCK, username, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, str, request, response)
+    require_owner(page.username, user)
+    return page.of(partial(store.relations.marked, BLOCK))
 
 
 @routes.get(
     "/users/{username}/mutes",
     responses={200: {"headers": headers.LINKS}, **problems(errors.not_yours(), CURSOR_GONE)},
 )
-def mutes(
-    username: Username,
-    user: CurrentUser,
-    store: Store,
-    request: Request,
-    response: Response,
-    limit: NamesLimit = 20,
-    before: Before = None,
-    after: After = None,
-) -> Sequence[str]:
+def mutes(user: CurrentUser, store: Store, page: PageOfNames) -> Sequence[str]:
     """The usernames of those whom you mute, newest first."""
-    require_owner(username, user)
-    found = store.relations.marked(MUTE, username, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, str, request, response)
+    require_owner(page.username, user)
+    return page.of(partial(store.relations.marked, MUTE))
 
 
 @routes.get(
@@ -214,8 +177,5 @@ def home_sources(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """For services only: what a home timeline is made of."""
-    etag = f'"{store.followees_version(username)}"'
-    if if_none_match and _matches(if_none_match, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    response.headers["ETag"] = etag
-    return store.relations.home_sources(username)
+    not_modified = _not_modified(store.followees_version(username), if_none_match, response)
+    return not_modified or store.relations.home_sources(username)

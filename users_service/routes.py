@@ -18,7 +18,6 @@ from common.fields import Id, Username
 from common.revocations import RevocationChanges
 from common.tokens import is_service
 from users_service import errors
-from users_service.dependencies import CurrentToken, Service, Store, Watchers, require_owner
 from users_service.models import (
     ALICE,
     BOB,
@@ -33,6 +32,7 @@ from users_service.models import (
     is_name,
     name_as_password,
 )
+from users_service.parameters import CurrentToken, Service, Store, Watchers, require_owner
 
 routes = router("users", store_unavailable("postgres"))
 
