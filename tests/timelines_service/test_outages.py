@@ -142,13 +142,20 @@ def _stats(tube: greenstalk.Client[bytes]) -> dict[str, int]:
 def test_a_post_that_was_accepted_waits_as_long_as_the_outage(
     client: TestClient, tube: greenstalk.Client[bytes], postgres: int, as_user, fault
 ) -> None:
-    with fault(postgres):
+    def accept() -> str:
         accepted = client.post("/posts/async", json={"text": "hello"}, headers=as_user("alice"))
         assert accepted.status_code == 202
+        return f"/posts/id/{accepted.json()['id']}"
+
+    # A worker that has not begun by then would not even reserve the job.
+    before = accept()
+    eventually(lambda: client.get(before).status_code == 200)
+    with fault(postgres):
+        during = accept()
         eventually(lambda: _stats(tube)["current-jobs-delayed"] == 1)
         assert _stats(tube)["current-jobs-buried"] == 0
 
-    eventually(lambda: client.get(f"/posts/id/{accepted.json()['id']}").status_code == 200)
+    eventually(lambda: client.get(during).status_code == 200)
 
 
 @pytest.mark.usefixtures("working")
