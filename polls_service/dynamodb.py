@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import botocore.session
 from botocore.config import Config
@@ -323,7 +323,7 @@ class DynamoTable:
 
 
 def _make_client(region: str, local: dict[str, Any]) -> "DynamoDBClient":
-    client: Any = botocore.session.get_session().create_client(
+    client = botocore.session.get_session().create_client(
         "dynamodb",
         region_name=region,
         config=Config(
@@ -339,7 +339,7 @@ def _make_client(region: str, local: dict[str, Any]) -> "DynamoDBClient":
         **local,
     )
     client.meta.events.register("before-parse.dynamodb", _require_dynamodb)
-    return client  # type: ignore[no-any-return]
+    return cast("DynamoDBClient", client)
 
 
 def _require_dynamodb(response_dict: dict[str, Any], **_: object) -> None:
