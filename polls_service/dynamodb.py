@@ -212,9 +212,9 @@ class DynamoTable:
         if "_dynamodb" in vars(self):
             self._dynamodb.close()
 
-    def get(self, pk: str, sk: str) -> Item | None:
+    def get(self, key: Item) -> Item | None:
         response = self._call(
-            partial(self._dynamodb.get_item, TableName=self.name, Key=key(pk, sk), ConsistentRead=True)
+            partial(self._dynamodb.get_item, TableName=self.name, Key=key, ConsistentRead=True)
         )
         return response.get("Item")
 

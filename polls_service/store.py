@@ -96,7 +96,7 @@ class PollsStore:
 
     def own_votes(self, poll_id: UUID, username: str) -> list[int]:
         """The options that this user voted for."""
-        return items.read_vote(self._table.get(*_place(items.vote_key(poll_id, username))))
+        return items.read_vote(self._table.get(items.vote_key(poll_id, username)))
 
     def vote(self, poll_id: UUID, username: str, *options: int) -> list[int]:
         """Vote for these options, and return them in their order.
@@ -133,7 +133,7 @@ class PollsStore:
         Its sealed counters stay, for the votes that are under way. Raises NotFound, Forbidden for another's
         poll, Unavailable when there are more votes than can be deleted in one call.
         """
-        item = self._table.get(*_place(items.poll_key(poll_id)))
+        item = self._table.get(items.poll_key(poll_id))
         if item is None:
             raise errors.poll_not_found()
         if item["created_by"]["S"] != username:
@@ -213,7 +213,7 @@ class PollsStore:
             self._table.transact([{"Update": update} for update in updates], token=str(uuid4()))
 
     def _read_poll(self, poll_id: UUID) -> StoredPoll:
-        item = self._table.get(*_place(items.poll_key(poll_id)))
+        item = self._table.get(items.poll_key(poll_id))
         if item is None or "deleted" in item:
             raise errors.poll_not_found()
         return items.read_poll(item)

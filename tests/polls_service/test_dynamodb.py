@@ -83,7 +83,7 @@ def test_a_missing_table_is_made_and_one_that_is_there_kept(own: DynamoTable) ->
     own.put(_item("kept"))
     own.prepare()
 
-    assert own.get("kept", "item") == _item("kept")
+    assert own.get(key("kept", "item")) == _item("kept")
 
 
 def test_a_table_is_paid_for_by_the_request(own: DynamoTable) -> None:
@@ -164,7 +164,7 @@ def test_what_passes_is_tried_again(
     _write(table, f"after {trouble}")
 
     assert troubles == []
-    assert table.get(f"after {trouble}", "count") == key(f"after {trouble}", "count") | {
+    assert table.get(key(f"after {trouble}", "count")) == key(f"after {trouble}", "count") | {
         "written": {"N": "1"}
     }
 
@@ -176,7 +176,7 @@ def test_a_5xx_is_tried_again_whatever_it_says(
     interfere("GetItem", [refusal("Something", status=status)])
     table.put(_item("there"))
 
-    assert table.get("there", "item") == _item("there")
+    assert table.get(key("there", "item")) == _item("there")
 
 
 @pytest.mark.usefixtures("hurry")
@@ -197,7 +197,7 @@ def test_pauses_grow_and_are_not_the_same_for_all(
     monkeypatch.setattr(module.random, "uniform", lambda least, most: ranges.append((least, most)) or 0.0)
     interfere("GetItem", [refusal("ThrottlingException") for _ in range(6)])
 
-    table.get("nothing", "item")
+    table.get(key("nothing", "item"))
 
     assert ranges == [(0, 0.02), (0, 0.04), (0, 0.08), (0, 0.16), (0, 0.3), (0, 0.3)]
 
@@ -224,7 +224,7 @@ def test_a_write_whose_answer_was_lost_is_done_once(table: DynamoTable, hook: Ho
 
     _write(table, "lost")
 
-    assert table.get("lost", "count") == key("lost", "count") | {"written": {"N": "1"}}
+    assert table.get(key("lost", "count")) == key("lost", "count") | {"written": {"N": "1"}}
 
 
 def test_writes_together_are_all_done_or_none(table: DynamoTable) -> None:
@@ -232,7 +232,7 @@ def test_writes_together_are_all_done_or_none(table: DynamoTable) -> None:
 
     with pytest.raises(ConditionFailed):
         _write(table, "half")
-    assert table.get("half", "count") is None
+    assert table.get(key("half", "count")) is None
 
 
 def _leave_out(table: DynamoTable, hook: Hook, how_often: int) -> None:
@@ -284,7 +284,7 @@ def test_what_dynamodb_had_no_time_to_delete_is_deleted_again(
 
     table.delete_all([key("undeleted", "item"), key("was never there", "item")])
 
-    assert table.get("undeleted", "item") is None
+    assert table.get(key("undeleted", "item")) is None
 
 
 @pytest.mark.usefixtures("hurry")
@@ -315,7 +315,7 @@ def test_a_query_goes_on_after_a_key_that_is_gone(table: DynamoTable) -> None:
 
 def test_a_missing_table_is_an_outage(connect: Connect) -> None:
     with pytest.raises(TableMissing):
-        connect("Missing").get("x", "x")
+        connect("Missing").get(key("x", "x"))
     assert issubclass(TableMissing, DynamoTable.outages)
 
 
@@ -328,7 +328,7 @@ def test_being_refused_is_an_outage(
     interfere("GetItem", [refusal(code)])
 
     with pytest.raises(AccessDenied):
-        table.get("x", "x")
+        table.get(key("x", "x"))
     assert issubclass(AccessDenied, DynamoTable.outages)
 
 
@@ -336,7 +336,7 @@ def test_a_mistake_of_ours_is_no_outage(table: DynamoTable, interfere: Interfere
     interfere("GetItem", [refusal("ValidationException")])
 
     with pytest.raises(ClientError) as mistake:
-        table.get("x", "x")
+        table.get(key("x", "x"))
     assert not isinstance(mistake.value, DynamoTable.outages)
 
 
@@ -349,7 +349,7 @@ def test_while_dynamodb_hangs_each_thread_waits_once_and_less_than_two_seconds(c
     with hung_server() as port:
         table = connect(place=f"http://127.0.0.1:{port}")
 
-        assert count_waits(lambda: table.get("a", "b"), DynamoTable.outages) <= THREADS
+        assert count_waits(lambda: table.get(key("a", "b")), DynamoTable.outages) <= THREADS
     # One more try may begin just before the deadline.
     assert module.DEADLINE_SECONDS + module.READ_SECONDS < 2
 

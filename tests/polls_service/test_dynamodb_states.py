@@ -74,7 +74,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CALLS: dict[str, Callable[[DynamoTable], object]] = {
     "ping": DynamoTable.ping,
-    "get": lambda table: table.get("a", "b"),
+    "get": lambda table: table.get(key("a", "b")),
     "get_all": lambda table: table.get_all([key("a", "b")]),
     "put": lambda table: table.put(key("a", "b")),
     "query": lambda table: table.query("a", "b", 1),

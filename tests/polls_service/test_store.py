@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from common.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from polls_service import store as module
-from polls_service.items import SHARDS
+from polls_service.items import SHARDS, poll_key
 from polls_service.models import NewPoll, Poll
 from polls_service.store import PollsStore
 
@@ -232,7 +232,7 @@ def test_what_version_1_0_adds_up_is_the_votes(store: PollsStore) -> None:
 
 def test_a_poll_of_version_1_0_is_read_and_voted_in(store: PollsStore) -> None:
     poll = _new(store)
-    item = store._table.get(str(poll.id), "poll")
+    item = store._table.get(poll_key(poll.id))
     assert item is not None
     old = ("pk", "sk", "question", "options", "created_by", "created_at")
     store._table.put({name: item[name] for name in old})
