@@ -4,7 +4,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -37,6 +37,8 @@ CONNECT_SECONDS, READ_SECONDS = 0.5, 0.8
 # Until then a new try may begin, so that the last one is over within two seconds.
 DEADLINE_SECONDS = 0.9
 BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.02, 0.3
+# Few enough for one response in good time.
+KEYS_PER_PAGE = 1000
 
 LOGGED_CHARACTERS = 300
 
@@ -235,22 +237,23 @@ class DynamoTable:
     def put(self, item: Item) -> None:
         self._call(partial(self._dynamodb.put_item, TableName=self.name, Item=item))
 
-    def query(self, pk: str, prefix: str, limit: int, after: str | None = None) -> list[Item]:
-        """The keys of small items of one partition whose `sk` begins so, in its order, from `after` on."""
-        start: Any = {"ExclusiveStartKey": key(pk, after)} if after else {}
-        response = self._call(
-            partial(
-                self._dynamodb.query,
-                TableName=self.name,
-                KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
-                ExpressionAttributeValues={":pk": {"S": pk}, ":prefix": {"S": prefix}},
-                ProjectionExpression="pk, sk",
-                ConsistentRead=True,
-                Limit=limit,
-                **start,
-            )
+    def keys(self, pk: str, prefix: str) -> Iterator[Item]:
+        """The keys of one partition whose `sk` begins so, in its order. Each page is read when it is due."""
+        query = partial(
+            self._dynamodb.query,
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues={":pk": {"S": pk}, ":prefix": {"S": prefix}},
+            ProjectionExpression="pk, sk",
+            ConsistentRead=True,
+            Limit=KEYS_PER_PAGE,
         )
-        return response["Items"]
+        while True:
+            page = self._call(query)
+            yield from page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return
+            query = partial(query, ExclusiveStartKey=page["LastEvaluatedKey"])
 
     def delete_all(self, keys: list[Item]) -> None:
         """Delete these items; 25 at most. Those that do not exist are no error."""

@@ -107,11 +107,7 @@ def read_poll(item: Item) -> StoredPoll:
 
 def shard_of(poll_id: UUID, username: str) -> str:
     """Always the same one for a user, so that the vote's own item says whether there is one."""
-    return f"{poll_id}#{shard_number(username)}"
-
-
-def shard_number(username: str) -> int:
-    return zlib.crc32(username.encode()) % SHARDS
+    return f"{poll_id}#{zlib.crc32(username.encode()) % SHARDS}"
 
 
 def counter_keys(poll_id: UUID) -> list[Item]:

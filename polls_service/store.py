@@ -114,19 +114,6 @@ class PollsStore:
             raise refusal
         raise errors.already_voted() if self.own_votes(poll_id, username) else errors.poll_closed()
 
-    def voters(self, poll_id: UUID, limit: int, after: str | None = None) -> list[str]:
-        """The next of all users who voted, after this one, by shard and name; it may be gone meanwhile."""
-        first = 0 if after is None else items.shard_number(after)
-        found: list[str] = []
-        for counter in items.counter_keys(poll_id)[first:]:
-            shard, start = counter["pk"]["S"], f"{items.VOTE}{after}" if after else None
-            page = self._table.query(shard, items.VOTE, limit - len(found), start)
-            found += [item["sk"]["S"].removeprefix(items.VOTE) for item in page]
-            if len(found) == limit:
-                break
-            after = None
-        return found
-
     def delete(self, poll_id: UUID, username: str) -> None:
         """Delete a poll and its votes. It is gone at once; what interrupts the rest, a repetition finishes.
 
@@ -146,12 +133,12 @@ class PollsStore:
 
     def _delete_votes(self, poll_id: UUID) -> None:
         end = time.monotonic() + DELETE_SECONDS
-        last = None
-        while voters := self.voters(poll_id, MAX_DELETES, last):
+        shards = [counter["pk"]["S"] for counter in items.counter_keys(poll_id)]
+        votes = (vote for shard in shards for vote in self._table.keys(shard, items.VOTE))
+        for some in _chunks(votes, MAX_DELETES):
             if time.monotonic() > end:
                 raise errors.deletion_unfinished()
-            self._table.delete_all([items.vote_key(poll_id, voter) for voter in voters])
-            last = voters[-1]
+            self._table.delete_all(some)
 
     def _refusal(self, poll: StoredPoll, options: list[int]) -> Problem | None:
         if poll.is_over(self._clock()):

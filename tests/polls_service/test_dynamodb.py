@@ -300,17 +300,37 @@ def test_what_dynamodb_never_has_time_to_delete_is_an_outage(
         table.delete_all([key("x", "x")])
 
 
-def test_a_query_goes_on_after_a_key_that_is_gone(table: DynamoTable) -> None:
+def test_keys_go_on_after_a_key_that_is_gone(table: DynamoTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEYS_PER_PAGE", 2)
     for number in range(4):
         table.put(key("queried", f"vote#{number}"))
     table.put(key("queried", "count"))
-    table.delete_all([key("queried", "vote#1")])
 
-    found = [table.query("queried", "vote#", 2), table.query("queried", "vote#", 2, "vote#1")]
+    found = table.keys("queried", "vote#")
+    first = [next(found), next(found)]
+    table.delete_all(first)
 
-    assert [[item["sk"]["S"] for item in items] for items in found] == [
-        *(["vote#0", "vote#2"], ["vote#2", "vote#3"])
-    ]
+    assert [item["sk"]["S"] for item in [*first, *found]] == ["vote#0", "vote#1", "vote#2", "vote#3"]
+
+
+def test_keys_are_listed_in_pages_each_once(
+    table: DynamoTable, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEYS_PER_PAGE", 5)
+    keys = [key("paged", f"vote#{number:02}") for number in range(23)]
+    for one in keys:
+        table.put(one)
+    pages: list[int] = []
+    hook("after-call.dynamodb.Query", lambda parsed, **_: pages.append(len(parsed["Items"])))
+
+    assert list(table.keys("paged", "vote#")) == keys
+    assert pages == [5, 5, 5, 5, 3]
+
+
+def test_a_partition_without_such_items_has_no_keys(table: DynamoTable) -> None:
+    table.put(key("unvoted", "count"))
+
+    assert list(table.keys("unvoted", "vote#")) == []
 
 
 def test_a_missing_table_is_an_outage(connect: Connect) -> None:

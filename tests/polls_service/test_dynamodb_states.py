@@ -77,7 +77,7 @@ CALLS: dict[str, Callable[[DynamoTable], object]] = {
     "get": lambda table: table.get(key("a", "b")),
     "get_all": lambda table: table.get_all([key("a", "b")]),
     "put": lambda table: table.put(key("a", "b")),
-    "query": lambda table: table.query("a", "b", 1),
+    "keys": lambda table: list(table.keys("a", "b")),
     "delete_all": lambda table: table.delete_all([key("a", "b")]),
     "transact": lambda table: table.transact([], "token"),
 }

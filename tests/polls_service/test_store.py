@@ -320,22 +320,6 @@ def test_many_ended_polls_are_closed_in_one_batch(store: PollsStore, asked: list
     assert set(asked) == {"BatchGetItem"}
 
 
-def test_voters_are_listed_in_pages_each_once(store: PollsStore, poll: Poll) -> None:
-    names = {f"voter{number}" for number in range(23)}
-    for name in names:
-        store.vote(poll.id, name, 0)
-    pages = [store.voters(poll.id, 5)]
-    while len(pages[-1]) == 5:
-        pages.append(store.voters(poll.id, 5, pages[-1][-1]))
-
-    assert sorted(name for page in pages for name in page) == sorted(names)
-    assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
-
-
-def test_a_poll_without_votes_has_no_voters(store: PollsStore, poll: Poll) -> None:
-    assert store.voters(poll.id, 5) == []
-
-
 def test_a_deleted_poll_leaves_its_sealed_counters_alone(store: PollsStore, poll: Poll) -> None:
     for number in range(60):
         store.vote(poll.id, f"voter{number}", 0)
