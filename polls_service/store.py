@@ -94,10 +94,6 @@ class PollsStore:
             return _results(found)
         raise errors.poll_not_found()
 
-    def own_votes(self, poll_id: UUID, username: str) -> list[int]:
-        """The options that this user voted for."""
-        return items.read_vote(self._table.get(items.vote_key(poll_id, username)))
-
     def vote(self, poll_id: UUID, username: str, *options: int) -> list[int]:
         """Vote for these options, and return them in their order.
 
@@ -109,10 +105,12 @@ class PollsStore:
         if not refusal and self._count(poll_id, username, chosen):
             return chosen
         # The poll that is remembered may be deleted by now.
-        self._read_poll(poll_id)
+        found = self._read([poll_id], username).get(poll_id)
+        if not found:
+            raise errors.poll_not_found()
         if refusal:
             raise refusal
-        raise errors.already_voted() if self.own_votes(poll_id, username) else errors.poll_closed()
+        raise errors.already_voted() if found.own_votes else errors.poll_closed()
 
     def delete(self, poll_id: UUID, username: str) -> None:
         """Delete a poll and its votes. It is gone at once; what interrupts the rest, a repetition finishes.
