@@ -20,7 +20,6 @@ from botocore.exceptions import (
     ProxyConnectionError,
     SSLError,
 )
-from botocore.exceptions import ConnectionError as ConnectionFailed
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.errors import CannotServe, CredentialsRejected
@@ -137,7 +136,7 @@ STRANGE = "does not respond as DynamoDB does"
 class DynamoTable:
     """One table, keyed by `pk` and `sk`. Every call is bounded and may be repeated. Threads may share it."""
 
-    outages = (ConnectionFailed, HTTPClientError, Throttled, DynamoCannotServe, AccessDenied, CircuitOpen)
+    outages = (ConnectTimeoutError, HTTPClientError, Throttled, DynamoCannotServe, AccessDenied, CircuitOpen)
 
     def __init__(self, make_client: Callable[[], "DynamoDBClient"], name: str) -> None:
         self._make_client = make_client
