@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID, uuid4
@@ -37,16 +37,12 @@ class _Found(NamedTuple):
         return self.poll.hide_totals and not self.closed
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class PollsStore:
     outages = DynamoTable.outages
 
-    def __init__(self, table: DynamoTable, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, table: DynamoTable) -> None:
         self._table = table
-        self._clock = clock
+        self._clock: Callable[[], datetime] = partial(datetime.now, UTC)
         self.close = table.close
         # For votes: what is stored of a poll never changes, though it may be deleted.
         self._cached_poll = lru_cache(POLL_CACHE_SIZE)(self._read_poll)
@@ -74,7 +70,7 @@ class PollsStore:
             **poll.model_dump(exclude={"expires_in"}),
         )
         self._table.put(items.poll_item(created))
-        return _poll(_Found(created, Tally(), [], created.is_over(at)))
+        return _poll(_Found(created, Tally(), [], closed=False))
 
     def poll(self, poll_id: UUID, username: str | None = None) -> Poll:
         """With a username, a PollWithVote. Raises NotFound."""
