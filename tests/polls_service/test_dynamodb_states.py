@@ -275,6 +275,5 @@ def test_health_says_why_dynamodb_cannot_serve() -> None:
     with server(error("KMSDisabledException")) as url:
         settings = PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url)
         with TestClient(create_app(settings)) as client:
-            health = eventually(lambda: client.get("/health").json().get("reasons"))
-
-    assert health == {"dynamodb": KEY}
+            # On a busy machine the first ping may be late, which is a reason too.
+            eventually(lambda: client.get("/health").json().get("reasons") == {"dynamodb": KEY})
