@@ -34,6 +34,11 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def is_none(value: object) -> bool:
+    """For `exclude_if`, where a response leaves out what does not apply."""
+    return value is None
+
+
 def _not_reserved(name: str) -> str:
     if name in RESERVED_NAMES:
         raise PydanticCustomError("reserved_name", "This name is reserved")

@@ -21,7 +21,6 @@ routes = router("timelines", store_unavailable("postgres"))
 @routes.post(
     "/posts/id/{post_id}/repost",
     status_code=201,
-    response_model_exclude_unset=True,
     responses={
         200: {"model": Post, "description": "Reposted before"},
         201: {"headers": headers.LOCATION},
@@ -39,7 +38,6 @@ def repost(post_id: Id, username: CurrentUser, store: Store, response: Response)
 
 @routes.delete(
     "/posts/id/{post_id}/repost",
-    response_model_exclude_unset=True,
     responses=problems(errors.post_not_found()),
 )
 def undo_repost(post_id: Id, username: CurrentUser, store: Store) -> Post:
@@ -74,7 +72,6 @@ def remove_bookmark(post_id: Id, username: CurrentUser, store: Store) -> None:
 @routes.get(
     "/bookmarks",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={200: {"headers": headers.LINKS}},
 )
 def bookmarks(username: CurrentUser, store: Store, page: PageOf, request: Request, response: Response) -> Any:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, VISIBLE, Id, KnownId, KnownUsername, RequestBody, Username
+from common.fields import PRINTABLE, VISIBLE, Id, KnownId, KnownUsername, RequestBody, Username, is_none
 from timelines_service.tags import is_tag, normalized
 
 TUBE = "posts"
@@ -67,11 +67,19 @@ class Post(AcceptedPost):
     reposts_count: int = 0
     edited_at: datetime | None = None
     tags: list[str] = []
-    reposted: bool | None = Field(default=None, description="Whether you have reposted it; with a token.")
-    bookmarked: bool | None = Field(default=None, description="Whether you have bookmarked it; with a token.")
-    pinned: bool | None = Field(default=None, description="Whether you have pinned it; with a token.")
+    reposted: bool | None = Field(
+        default=None, description="Whether you have reposted it; with a token.", exclude_if=is_none
+    )
+    bookmarked: bool | None = Field(
+        default=None, description="Whether you have bookmarked it; with a token.", exclude_if=is_none
+    )
+    pinned: bool | None = Field(
+        default=None, description="Whether you have pinned it; with a token.", exclude_if=is_none
+    )
     repost_of: "Post | None" = Field(
-        default=None, description="Of a repost: the whole original, whose text it repeats."
+        default=None,
+        description="Of a repost: the whole original, whose text it repeats.",
+        exclude_if=is_none,
     )
 
 

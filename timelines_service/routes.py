@@ -53,7 +53,6 @@ Pinned = Annotated[
 @routes.post(
     "/posts",
     status_code=201,
-    response_model_exclude_unset=True,
     responses={
         201: {"headers": headers.LOCATION},
         **problems(errors.post_not_found(), errors.idempotency_key_reused()),
@@ -89,7 +88,6 @@ def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: 
 
 @routes.get(
     "/posts/id/{post_id}",
-    response_model_exclude_unset=True,
     responses=problems(errors.post_not_found()),
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -101,7 +99,6 @@ def post(post_id: Id, store: Store, reader: Reader) -> Post:
 @routes.get(
     "/posts/home/{username}",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={
         200: {"headers": headers.LINKS},
         **problems(errors.not_yours(), errors.user_not_found("alice"), *UNAVAILABLE),
@@ -130,7 +127,6 @@ def counts(usernames: Usernames, store: Store) -> Any:
 @routes.get(
     "/posts/{username}",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={200: {"headers": headers.LINKS}, **problems(errors.user_not_found("alice"), *UNAVAILABLE)},
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -159,7 +155,6 @@ def by_user(
 @routes.get(
     "/posts",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={200: {"headers": headers.LINKS}},
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -180,7 +175,6 @@ def newest(
 @routes.get(
     "/tags/{tag}",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={200: {"headers": headers.LINKS}},
     openapi_extra=TOKEN_OPTIONAL,
 )

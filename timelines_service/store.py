@@ -206,10 +206,4 @@ def _row(post: AcceptedPost) -> dict[str, Any]:
 
 def _as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
     """As the statements read a post that was added just now."""
-    return Post(
-        **{name: getattr(post, name) for name in AcceptedPost.model_fields},
-        replies_count=0,
-        reposts_count=0,
-        edited_at=None,
-        tags=row["tags"],
-    )
+    return Post(**dict(post) | {"tags": row["tags"]})

@@ -22,7 +22,6 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 @routes.patch(
     "/posts/id/{post_id}",
-    response_model_exclude_unset=True,
     responses=problems(errors.not_your_post(), errors.post_not_found(), errors.repost_has_no_text()),
 )
 def edit(post_id: Id, change: Edit, username: CurrentUser, store: Store) -> Post:
@@ -64,7 +63,6 @@ def versions(
 @routes.get(
     "/posts/id/{post_id}/replies",
     response_model=list[Post],
-    response_model_exclude_unset=True,
     responses={200: {"headers": headers.LINKS}, **problems(errors.post_not_found())},
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -78,7 +76,6 @@ def replies(
 
 @routes.get(
     "/posts/id/{post_id}/context",
-    response_model_exclude_unset=True,
     responses=problems(errors.post_not_found()),
     openapi_extra=TOKEN_OPTIONAL,
 )

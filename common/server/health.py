@@ -12,14 +12,11 @@ from common.api.headers import RETRY_AFTER
 from common.api.routing import router
 from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
 from common.errors import RETRY_SECONDS
+from common.fields import is_none
 from common.server.dependency import Dependency
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class Live(BaseModel):
@@ -36,10 +33,10 @@ class Health(BaseModel):
     version: str
     checks: dict[str, Literal["ok", "unavailable"]]
     reasons: dict[str, str] | None = Field(
-        None, description="Why each of the unavailable ones is.", exclude_if=_is_none
+        None, description="Why each of the unavailable ones is.", exclude_if=is_none
     )
     warnings: dict[str, str] | None = Field(
-        None, description="Settings that endanger data.", exclude_if=_is_none
+        None, description="Settings that endanger data.", exclude_if=is_none
     )
 
 
