@@ -6,14 +6,13 @@ from fastapi import Request, Response
 
 from common.api import headers
 from common.api.auth import CurrentUser
-from common.api.pagination import paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
 from timelines_service.models import Post, Reposter
-from timelines_service.parameters import PageOf, Store
+from timelines_service.parameters import PageOf, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -54,7 +53,7 @@ def undo_repost(post_id: Id, username: CurrentUser, store: Store) -> Post:
 def reposters(post_id: Id, store: Store, page: PageOf, request: Request, response: Response) -> Any:
     """The users who have reposted a post, the newest repost first; pages by the reposts' ids."""
     found = store.reposts.reposters(store.original_of(post_id), page)
-    return paginate_both_ways(found, page.limit - 1, page.after, lambda one: one.repost_id, request, response)
+    return linked(found, page, request, response, lambda one: one.repost_id)
 
 
 @routes.put("/posts/id/{post_id}/bookmark", status_code=204, responses=problems(errors.post_not_found()))
@@ -77,7 +76,7 @@ def remove_bookmark(post_id: Id, username: CurrentUser, store: Store) -> None:
 def bookmarks(username: CurrentUser, store: Store, page: PageOf, request: Request, response: Response) -> Any:
     """Your bookmarked posts, the newest bookmark first. Follow the links: they page by bookmarks' ids."""
     found = store.bookmarks.page(username, page)
-    shown = paginate_both_ways(found, page.limit - 1, page.after, lambda one: one[0], request, response)
+    shown = linked(found, page, request, response, lambda one: one[0])
     return [post for _, post in shown]
 
 

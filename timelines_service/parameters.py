@@ -1,11 +1,13 @@
 """What the routes of the timelines service depend on: the store, the service, the reader, the page."""
 
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request, Response
 
 from common.api.auth import OptionalSubject
-from common.api.pagination import Limit
+from common.api.pagination import Item, Limit, paginate_both_ways
 from common.api.routing import from_state
 from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
@@ -37,3 +39,14 @@ PageOf = Annotated[Page, Depends(get_page)]
 
 # Of a route that calls the users service.
 UNAVAILABLE = (store_unavailable("postgres"), service_unavailable("users"))
+
+
+def linked(
+    found: Sequence[Item],
+    page: Page,
+    request: Request,
+    response: Response,
+    id_of: Callable[[Item], object] = attrgetter("id"),
+) -> Sequence[Item]:
+    """The items of a page, and links to its neighbours."""
+    return paginate_both_ways(found, page.limit - 1, page.after, id_of, request, response)

@@ -7,15 +7,14 @@ from fastapi import Header, Path, Query, Request, Response
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser
 from common.api.batch import MAX_BATCH, UNIQUE, batch
-from common.api.pagination import Limit, paginate, paginate_both_ways
+from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
 from timelines_service import errors
 from timelines_service.models import NewPost, Post, PostCounts, QueuedPost, Tag, TagInUse
-from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store
-from timelines_service.post_query import Page
+from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -147,8 +146,8 @@ def by_user(
         return timelines.pinned_by_user(username, reader)
     if tag:
         found = timelines.tagged_by_user(username, tag, page, reader, with_replies=replies)
-        return linked(found, page, request, response)
-    found = timelines.by_user(username, page, reader, with_replies=replies, with_reposts=reposts)
+    else:
+        found = timelines.by_user(username, page, reader, with_replies=replies, with_reposts=reposts)
     return linked(found, page, request, response)
 
 
@@ -192,8 +191,3 @@ def tags_in_use(
     """The hashtags of the last seven days, the most used first."""
     found = store.tags.in_use(limit + 1, before)
     return paginate(found, limit, lambda one: one.tag, request, response)
-
-
-def linked(found: list[Post], page: Page, request: Request, response: Response) -> Any:
-    """The posts of a page, and links to its neighbours."""
-    return paginate_both_ways(found, page.limit - 1, page.after, lambda post: post.id, request, response)

@@ -13,7 +13,7 @@ from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
 from timelines_service.models import Context, Edit, Post, PostVersion
-from timelines_service.parameters import PageOf, Reader, Service, Store
+from timelines_service.parameters import PageOf, Reader, Service, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -71,7 +71,7 @@ def replies(
 ) -> Any:
     """The direct replies to a post, newest first."""
     found = store.threads.replies(store.original_of(post_id), page, reader)
-    return paginate_both_ways(found, page.limit - 1, page.after, lambda post: post.id, request, response)
+    return linked(found, page, request, response)
 
 
 @routes.get(
