@@ -4,6 +4,7 @@ import re
 import threading
 import time
 import unicodedata
+from datetime import UTC, datetime
 from secrets import randbits
 from typing import Annotated
 from uuid import UUID
@@ -143,3 +144,13 @@ def new_id() -> UUID:
         _Clock.last = ticks
     milliseconds, fraction = divmod(ticks, 4096)
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | randbits(62))
+
+
+def time_of(made: UUID) -> datetime:
+    """When an id of `new_id` was made, to the millisecond."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+
+
+def first_id(at: datetime) -> UUID:
+    """No id that `new_id` makes at this time, or later, is less."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)

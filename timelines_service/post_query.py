@@ -1,11 +1,11 @@
 """How posts are read: the columns of each, and a list of them in both directions."""
 
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
+from common.fields import time_of
 from common.postgres.database import Database
 from timelines_service.models import Post
 
@@ -49,7 +49,7 @@ class PostQuery:
     """A statement that finds posts, with what a reader has done with them where there is a reader."""
 
     def __init__(self, statement: str, **parts: str) -> None:
-        self._plain, self._marked = (
+        self.statement, self._marked = (
             text(statement.format(columns=columns, content=CONTENT, **parts))
             for columns in (COLUMNS, COLUMNS + MARKS)
         )
@@ -59,13 +59,8 @@ class PostQuery:
 
     def rows(self, database: Database, reader: str | None, values: dict[str, Any]) -> list[Any]:
         if reader is None:
-            return database.rows(self._plain, values)
+            return database.rows(self.statement, values)
         return database.rows(self._marked, values | {"reader": reader})
-
-    @property
-    def statement(self) -> TextClause:
-        """Without a reader's marks."""
-        return self._plain
 
 
 class PostList:
@@ -86,11 +81,6 @@ class PostList:
         return self.newer.rows(database, reader, values | {"cursor": page.after})[::-1]
 
 
-def time_of(repost_id: UUID) -> datetime:
-    """When a repost was made: its id says so (RFC 9562, §5.7), and its row need not be read."""
-    return datetime.fromtimestamp((repost_id.int >> 80) / 1000, UTC)
-
-
 def shown(row: Any) -> Post:
     """The post of a row of COLUMNS, and of MARKS if they were read."""
     # What is stored was valid when it came in; checking it again would cost more than reading it.
@@ -102,6 +92,7 @@ def shown(row: Any) -> Post:
     page_id, username = row[LAST_FIELD + 1 : FIRST_MARK]
     if page_id == original.id:
         return original
+    # The id says when the repost was made: the columns need not.
     return original.model_copy(
         update={
             "id": page_id,

@@ -1,12 +1,13 @@
 """Hashtags of posts in PostgreSQL: the posts of a tag, and the tags in use."""
 
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from common.fields import first_id
 from common.postgres.database import Database
 from timelines_service.models import Post, TagInUse
 from timelines_service.post_query import Page, PostList
@@ -69,9 +70,8 @@ class PostTags:
 
     def in_use(self, limit: int, before: str | None) -> list[TagInUse]:
         """The tags of the last days, the most used first, from the one after `before` on."""
-        rows = self._database.rows(
-            IN_USE, {"since": _days_ago(DAYS_IN_USE), "limit": limit, "before": before}
-        )
+        since = first_id(datetime.now(UTC) - timedelta(days=DAYS_IN_USE))
+        rows = self._database.rows(IN_USE, {"since": since, "limit": limit, "before": before})
         return [TagInUse(tag=tag, posts_count=posts) for tag, posts in rows]
 
     def parse_missing(self) -> None:
@@ -92,8 +92,3 @@ def remove_tags(connection: Connection, post: Any) -> None:
     """Remove a post, of which this is the row, from its tags."""
     if post.tags:
         connection.execute(REMOVE, {"username": post.username, "tags": post.tags, "id": post.id})
-
-
-def _days_ago(days: int) -> UUID:
-    """The least id that a post of that time can have (RFC 9562, §5.7)."""
-    return UUID(int=int((time.time() - days * 86_400) * 1000) << 80)

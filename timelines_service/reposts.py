@@ -5,11 +5,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from common.fields import new_id
+from common.fields import new_id, time_of
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
-from timelines_service.post_query import LAST_ID, Page, time_of
+from timelines_service.post_query import LAST_ID, Page
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
 LOCK = text("""

@@ -1,16 +1,28 @@
 """Names, ids and texts."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import pairwise
 from time import time
 from typing import Annotated
-from uuid import RFC_4122
+from uuid import RFC_4122, UUID
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from common import fields
-from common.fields import PRINTABLE, RESERVED_NAMES, VISIBLE, Email, Id, RequestBody, Username, new_id
+from common.fields import (
+    PRINTABLE,
+    RESERVED_NAMES,
+    VISIBLE,
+    Email,
+    Id,
+    RequestBody,
+    Username,
+    first_id,
+    new_id,
+    time_of,
+)
 
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
@@ -18,12 +30,23 @@ addresses: TypeAdapter[str] = TypeAdapter(Email)
 texts: TypeAdapter[str] = TypeAdapter(Annotated[str, PRINTABLE])
 visible_texts: TypeAdapter[str] = TypeAdapter(Annotated[str, VISIBLE])
 
+# §A.6
+RFC_9562_EXAMPLE = datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
+
 
 def test_an_id_is_a_uuid_of_version_7_and_of_now() -> None:
     made = new_id()
 
     assert (made.version, made.variant) == (7, RFC_4122)
     assert abs((made.int >> 80) / 1000 - time()) < 1
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    assert time_of(UUID("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")) == RFC_9562_EXAMPLE
+
+
+def test_the_first_id_of_a_time_has_nothing_but_the_time() -> None:
+    assert first_id(RFC_9562_EXAMPLE) == UUID("017f22e2-79b0-0000-0000-000000000000")
 
 
 def test_ids_go_up_also_when_many_are_made_at_once() -> None:
