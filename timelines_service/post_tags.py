@@ -85,7 +85,8 @@ class PostTags:
 
 def add_tags(connection: Connection, ids: Sequence[UUID]) -> None:
     """Enter these posts under their tags."""
-    connection.execute(ADD, {"ids": list(ids)})
+    if ids:
+        connection.execute(ADD, {"ids": list(ids)})
 
 
 def remove_tags(connection: Connection, post: Any) -> None:

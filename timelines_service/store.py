@@ -178,8 +178,7 @@ class TimelinesStore:
 
 def _enter(connection: Connection, added: Sequence[AcceptedPost]) -> None:
     """Let other posts and tags know of these new ones."""
-    if tagged := [post.id for post in added if "#" in post.text]:
-        add_tags(connection, tagged)
+    add_tags(connection, [post.id for post in added if "#" in post.text])
     # Newest first, as deletions lock them: two transactions that lock the same posts cannot deadlock.
     parents = sorted((post.in_reply_to for post in added if post.in_reply_to), reverse=True)
     if parents:
