@@ -9,6 +9,7 @@ from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Post
 from timelines_service.post_query import Page, PostList, PostQuery, shown
+from timelines_service.reposts import lock_original
 
 MAX_PINS = 5
 
@@ -47,9 +48,7 @@ class Bookmarks:
     def add(self, post_id: UUID, username: str) -> None:
         """Bookmark a post; once more changes nothing. Raises NotFound."""
         with self._database.transaction() as connection:
-            original = connection.execute(LOCK, {"id": post_id}).one_or_none()
-            if original is None:
-                raise errors.post_not_found()
+            original = lock_original(connection, post_id, LOCK)
             values = {"post_id": original.id, "username": username, "id": new_id()}
             connection.execute(BOOKMARK, values)
 
@@ -73,9 +72,7 @@ class Pins:
         """Pin a user's own post; once more changes nothing. Raises NotFound, Forbidden, Conflict."""
         with self._database.transaction() as connection:
             connection.execute(TAKE_TURN, {"username": username})
-            original = connection.execute(LOCK, {"id": post_id}).one_or_none()
-            if original is None:
-                raise errors.post_not_found()
+            original = lock_original(connection, post_id, LOCK)
             if original.username != username:
                 raise errors.not_your_post()
             pinned = connection.execute(PINS, {"username": username}).scalars().all()

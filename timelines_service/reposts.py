@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from common.fields import new_id, time_of
 from common.postgres.database import Database
@@ -43,7 +43,7 @@ class Reposts:
     def add(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
         """The id of the user's repost, and whether it is new. Raises NotFound."""
         with self._database.transaction() as connection:
-            original = _lock(connection, post_id)
+            original = lock_original(connection, post_id, LOCK)
             values = {"repost_of": original.id, "username": username}
             repost_id = new_id()
             repost = values | {
@@ -60,7 +60,7 @@ class Reposts:
     def remove(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
         """Undo the user's repost; the original's id, and whether there was one. Raises NotFound."""
         with self._database.transaction() as connection:
-            original: UUID = _lock(connection, post_id).id
+            original: UUID = lock_original(connection, post_id, LOCK).id
             removed = connection.execute(REMOVE, {"repost_of": original, "username": username}).rowcount
             if removed:
                 connection.execute(COUNT, {"id": original, "change": -1})
@@ -74,8 +74,9 @@ class Reposts:
         return found[::-1] if page.after else found
 
 
-def _lock(connection: Connection, post_id: UUID) -> Any:
-    original = connection.execute(LOCK, {"id": post_id}).one_or_none()
+def lock_original(connection: Connection, post_id: UUID, lock: TextClause) -> Any:
+    """The row that `lock` finds of a post, or of the one that it reposts. Raises NotFound."""
+    original = connection.execute(lock, {"id": post_id}).one_or_none()
     if original is None:
         raise errors.post_not_found()
     return original
