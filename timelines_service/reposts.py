@@ -9,7 +9,7 @@ from common.fields import new_id, time_of
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
-from timelines_service.post_query import LAST_ID, Page
+from timelines_service.post_query import Page, PostList
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
 LOCK = text("""
@@ -24,14 +24,11 @@ ADD = text("""
 FIND = text("SELECT id FROM posts WHERE repost_of = :repost_of AND username = :username")
 REMOVE = text("DELETE FROM posts WHERE repost_of = :repost_of AND username = :username")
 COUNT = text("UPDATE posts SET reposts = reposts + :change WHERE id = :id")
-OLDER, NEWER = (
-    text(f"""
-        SELECT username, created_at, id FROM posts
-        WHERE repost_of = :repost_of AND id {past} :cursor
-        ORDER BY id {order} LIMIT :limit
-    """)  # noqa: S608  words of our own
-    for past, order in (("<", "DESC"), (">", "ASC"))
-)
+REPOSTERS = PostList("""
+    SELECT username, created_at, id FROM posts
+    WHERE repost_of = :repost_of AND id {past} :cursor
+    ORDER BY id {order} LIMIT :limit
+""")
 
 
 class Reposts:
@@ -68,10 +65,8 @@ class Reposts:
 
     def reposters(self, post_id: UUID, page: Page) -> list[Reposter]:
         """The users who have reposted this original, the newest repost first."""
-        values = {"repost_of": post_id, "limit": page.limit, "cursor": page.after or page.before or LAST_ID}
-        rows = self._database.rows(NEWER if page.after else OLDER, values)
-        found = [Reposter(username=name, reposted_at=at, repost_id=repost_id) for name, at, repost_id in rows]
-        return found[::-1] if page.after else found
+        rows = REPOSTERS.rows(self._database, None, page, repost_of=post_id)
+        return [Reposter(username=name, reposted_at=at, repost_id=repost_id) for name, at, repost_id in rows]
 
 
 def lock_original(connection: Connection, post_id: UUID, lock: TextClause) -> Any:
