@@ -1,9 +1,10 @@
 """The timelines service's calls to other services."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+from typing import TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -21,6 +22,7 @@ MAX_LISTS = 10_000
 MAX_NAMES = 500_000
 
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Username, ...])
+Body = TypeVar("Body")
 
 
 class HomeSources(BaseModel):
@@ -34,9 +36,8 @@ class HomeSources(BaseModel):
 
 @dataclass(frozen=True)
 class CachedSources:
-    """Where the sources were read, and the ETag that they have there."""
+    """Sources, and their ETag at the users service."""
 
-    path: str
     etag: str
     sources: HomeSources
 
@@ -90,37 +91,28 @@ class UsersClient:
 
     def home_sources(self, username: str) -> HomeSources:
         """What a user's home timeline is made of now. Raises NotFound, Unavailable."""
-        path = f"/users/{username}/home-sources"
-        response, known = self._get(username, path)
-        read: Callable[[bytes], HomeSources] = HomeSources.model_validate_json
-        if is_unknown_route(response.status_code, response.content):  # a users service of the last version
-            path, read = f"/users/{username}/followees", _of_followees
-            response, known = self._get(username, path, {"limit": str(MAX_FOLLOWEES)})
-        if known and response.status_code == 304:
-            return known.sources
-        if response.status_code == 404:
-            raise errors.user_not_found(username)
-        sources = _read(read, response)
-        if etag := response.headers.get("etag"):
-            self._cache.put(username, CachedSources(path, etag, sources))
-        return sources
-
-    def _get(
-        self, username: str, path: str, params: Mapping[str, str] | None = None
-    ) -> tuple[httpx.Response, CachedSources | None]:
         # Requested every time, so that a follow shows at once; unchanged sources cost a 304.
         known = self._cache.get(username)
-        if known and known.path != path:
-            known = None
         headers = {"If-None-Match": known.etag} if known else None
-        return self._users.get(path, params, headers, is_new=params is None), known
+        response = self._users.get(f"/users/{username}/home-sources", headers=headers, is_new=True)
+        if known and response.status_code == 304:
+            return known.sources
+        if is_unknown_route(response.status_code, response.content):
+            return self._followees_alone(username)
+        sources = _read(HomeSources.model_validate_json, response, username)
+        if etag := response.headers.get("etag"):
+            self._cache.put(username, CachedSources(etag, sources))
+        return sources
+
+    def _followees_alone(self, username: str) -> HomeSources:
+        """From a users service of the last version. Not cached: versions do not mix for long."""
+        response = self._users.get(f"/users/{username}/followees", {"limit": str(MAX_FOLLOWEES)})
+        return HomeSources.model_construct(followees=_read(NAMES.validate_json, response, username))
 
 
-def _of_followees(body: bytes) -> HomeSources:
-    return HomeSources.model_construct(followees=NAMES.validate_json(body))
-
-
-def _read(read: Callable[[bytes], HomeSources], response: httpx.Response) -> HomeSources:
+def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str) -> Body:
+    if response.status_code == 404:
+        raise errors.user_not_found(username)
     if response.status_code != 200:
         raise _unexpected(response)
     try:

@@ -31,8 +31,8 @@ def asking(tokens: Tokens) -> Callable[[Answer], UsersClient]:
     return make
 
 
-def listed(*usernames: str, path: str = "/", etag: str = '"1"') -> CachedSources:
-    return CachedSources(path, etag, HomeSources(followees=[f"user{name}" for name in usernames]))
+def listed(*usernames: str, etag: str = '"1"') -> CachedSources:
+    return CachedSources(etag, HomeSources(followees=[f"user{name}" for name in usernames]))
 
 
 def test_the_sources_are_followees_and_hidden(asking) -> None:
