@@ -11,7 +11,7 @@ from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
 from common.errors import store_unavailable
-from common.fields import EXAMPLE_ID, Id, Username
+from common.fields import Id, Username
 from timelines_service import errors
 from timelines_service.models import NewPost, Post, PostCounts, QueuedPost, Tag, TagInUse
 from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store, linked
@@ -29,11 +29,10 @@ IdempotencyKey = Annotated[
 ]
 Ids = Annotated[
     list[Id],
-    Query(
-        alias="id",
-        max_length=MAX_BATCH,
+    batch(
+        "id",
         description=f"These posts only, in this order: repeat it, at most {MAX_BATCH} times.",
-        examples=[[EXAMPLE_ID]],
+        min_length=None,
     ),
     UNIQUE,
 ]
