@@ -21,8 +21,8 @@ CHECKS = (
     "negative_data_rejection",
 )
 
-# By itself it would register and sign in. Among the statuses that it takes for a refusal it lacks 414: some two
-# hundred ids are not only too many, they also make the URL too long.
+# By itself it would register and sign in. Among the statuses that it takes for a refusal it lacks 414:
+# two hundred ids are not only too many, they also make the URL too long.
 CONFIGURATION = """
 auth.auto-signup = false
 [checks.negative_data_rejection]
