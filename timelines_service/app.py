@@ -8,6 +8,7 @@ from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
 from common.jobs.queue import JobQueue
+from common.jobs.relay import Relay
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -35,7 +36,12 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
         settings,
         [routes, thread_routes.routes, mark_routes.routes],
         [Dependency("postgres", store, store.prepare), Dependency("beanstalkd", queue, is_required=False)],
-        [directory, closing(users), watcher],
+        [
+            directory,
+            closing(users),
+            watcher,
+            Relay(store.outbox, settings.beanstalkd_host, settings.beanstalkd_port),
+        ],
         revocations=watcher.revocations,
     )
     app.state.settings = settings

@@ -9,16 +9,18 @@ from sqlalchemy import URL, Connection, bindparam, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
+from common.postgres.outbox import Outbox
 from timelines_service import errors, idempotency
 from timelines_service.deletions import Deletions
 from timelines_service.edits import Edits
+from timelines_service.events import Events
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.marks import Bookmarks, Pins
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.post_query import Page, PostList, PostQuery
 from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
-from timelines_service.tables import metadata, posts
+from timelines_service.tables import metadata, outbox, posts
 from timelines_service.tags import hashtags
 from timelines_service.threads import Threads
 
@@ -81,6 +83,8 @@ class TimelinesStore:
         self.pins = Pins(database)
         self.threads = Threads(database)
         self.tags = PostTags(database)
+        self.events = Events(database)
+        self.outbox = Outbox(database, outbox)
 
     @classmethod
     def connect(cls, url: URL) -> Self:

@@ -15,6 +15,8 @@ from sqlalchemy import (
     text,
 )  # fmt: skip
 
+from common.postgres.outbox import outbox_table
+
 metadata = MetaData()
 
 # Names are compared byte by byte: a home timeline compares thousands of them.
@@ -133,6 +135,51 @@ pins = Table(
     Column("id", Uuid, nullable=False),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
+
+# What users are told, at most once for each of the four columns of notifications_once. What was withdrawn
+# stays for a while, as a tombstone: an event that comes late must not bring it back.
+notifications = Table(
+    "notifications",
+    metadata,
+    # Says when the recipient was told: the inbox pages by it.
+    Column("id", Uuid, primary_key=True),
+    Column("recipient", NAME, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("actor", NAME, nullable=False),
+    # The post or the poll that it is about; NOTHING where it is about neither.
+    Column("subject_id", Uuid, nullable=False),
+    Column("post_id", Uuid),
+    # When the last change of its cause happened that was applied.
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    Column("is_read", Boolean, nullable=False, server_default=false()),
+    Column("is_withdrawn", Boolean, nullable=False, server_default=false()),
+    info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
+)
+Index(
+    "notifications_once",
+    notifications.c.recipient,
+    notifications.c.kind,
+    notifications.c.actor,
+    notifications.c.subject_id,
+    unique=True,
+)
+Index(
+    "notifications_newest",
+    notifications.c.recipient,
+    notifications.c.id.desc(),
+    postgresql_where=text("NOT is_withdrawn"),
+)
+Index(
+    "notifications_unread",
+    notifications.c.recipient,
+    notifications.c.id,
+    postgresql_where=text("NOT is_read AND NOT is_withdrawn"),
+)
+Index("notifications_of_post", notifications.c.subject_id)
+Index("notifications_of_actor", notifications.c.actor)
+
+# Events that are not in their tubes yet.
+outbox = outbox_table("timelines_outbox", metadata)
 
 idempotency_keys = Table(
     "idempotency_keys",

@@ -6,7 +6,8 @@ from functools import partial
 from threading import Event
 
 from common.jobs.queue import Job, JobQueue
-from common.jobs.worker import Periodic, prepare, stop_on_signal, work
+from common.jobs.worker import Periodic, prepare, run_together, stop_on_signal, work
+from timelines_service import events
 from timelines_service.models import TUBE, AcceptedPost
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -58,10 +59,26 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         work(queue, partial(save, store), store.outages, stop, BATCH, periodic, get_ready)
 
 
+def apply_events(settings: TimelinesSettings, stop: Event) -> None:
+    """Apply the events of other services until `stop` is set."""
+    with (
+        closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, events.TUBE)) as queue,
+        closing(TimelinesStore.connect(settings.database)) as store,
+    ):
+
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                store.events.apply(events.EVENT.validate_python(job.open()))
+
+        get_ready = partial(ready, store)
+        prepare(get_ready, store.outages, stop)
+        work(queue, handle, store.outages, stop, ready=get_ready)
+
+
 def main() -> None:
     settings = TimelinesSettings.read()
     settings.configure_logging()
-    store_posts(settings, stop_on_signal())
+    run_together((partial(store_posts, settings), partial(apply_events, settings)), stop_on_signal())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 
+from common.jobs.relay import Relay
 from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
@@ -26,7 +27,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         settings,
         [routes, relation_routes.routes],
         [Dependency("postgres", store, store.prepare)],
-        [watchers],
+        [watchers, Relay(store.outbox, settings.beanstalkd_host, settings.beanstalkd_port)],
         on_shutdown=watchers.stop,
         revocations=revocations,
     )

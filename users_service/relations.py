@@ -13,10 +13,14 @@ import psycopg2
 from sqlalchemy import BindParameter, ColumnElement, Connection, Table, bindparam, delete, func, select, text
 from sqlalchemy.dialects import postgresql
 
+from common.jobs.tubes import event_tube
 from common.postgres.database import Database
+from common.postgres.outbox import cause
 from users_service import errors
 from users_service.models import MAX_FOLLOWEES, MAX_MARKS, HomeSources, NamedRelationship, Relationship
 from users_service.tables import blocks, follows, mutes, users
+
+TIMELINES_TUBE = event_tube("timelines")
 
 # Built once: making a statement costs more than running it.
 NAME: BindParameter[str] = bindparam("name")
@@ -33,6 +37,16 @@ PAIR = """
         ORDER BY username FOR NO KEY UPDATE
     )
 """
+# A change of follows, as the timelines service learns of it. The server gives the time, and after the lock:
+# the times of two changes of one pair are in the order of the changes.
+TELL = """INSERT INTO users_outbox (tube, payload, request_id, traceparent)
+        SELECT
+            :tube,
+            jsonb_build_object(
+                'kind', '{kind}', 'follower', follower, 'followee', followee, 'at', clock_timestamp()
+            ),
+            :request_id, :traceparent
+        FROM {changes}"""
 OUTCOME = """
     SELECT
         ARRAY(SELECT username FROM pair),
@@ -44,25 +58,25 @@ FOLLOW = text(f"""{PAIR}, changed AS (
         SELECT username, :other FROM pair
         WHERE username = :name AND followees < :most AND (SELECT count(*) FROM pair) = 2
         ON CONFLICT DO NOTHING
-        RETURNING follower
+        RETURNING follower, followee
     ), counted AS (
         UPDATE users SET followees = users.followees + 1, followees_version = followees_version + 1
         FROM changed WHERE username = follower
-    ) {OUTCOME}""")
+    ), told AS ({TELL.format(kind="followed", changes="changed")}) {OUTCOME}""")
 UNFOLLOW = text(f"""{PAIR}, changed AS (
         DELETE FROM follows
         WHERE follower = :name AND followee = :other AND (SELECT count(*) FROM pair) = 2
-        RETURNING follower
+        RETURNING follower, followee
     ), counted AS (
         UPDATE users SET followees = users.followees - 1, followees_version = followees_version + 1
         FROM changed WHERE username = follower
-    ) {OUTCOME}""")
+    ), told AS ({TELL.format(kind="unfollowed", changes="changed")}) {OUTCOME}""")
 LOCK = text(f"{PAIR} SELECT username FROM pair")
-END_FOLLOWS = text("""
+END_FOLLOWS = text(f"""
     WITH ended AS (
         DELETE FROM follows
-        WHERE (follower, followee) IN ((:name, :other), (:other, :name)) RETURNING follower
-    )
+        WHERE (follower, followee) IN ((:name, :other), (:other, :name)) RETURNING follower, followee
+    ), told AS ({TELL.format(kind="unfollowed", changes="ended")})
     UPDATE users SET followees = followees - (SELECT count(*) FROM ended WHERE follower = username)
     WHERE username IN (:name, :other)
 """)
@@ -161,9 +175,8 @@ class Relations:
         return changed
 
     def _change(self, statement: Any, name: str, other: str) -> tuple[list[str], bool, int]:
-        [(found, changed, count)] = self._database.rows(
-            statement, {"name": name, "other": other, "most": MAX_FOLLOWEES}
-        )
+        values = {"name": name, "other": other, "most": MAX_FOLLOWEES, "tube": TIMELINES_TUBE, **cause()}
+        [(found, changed, count)] = self._database.rows(statement, values)
         return found, changed, count
 
     def mark(self, mark: Mark, owner: str, subject: str) -> bool:
@@ -183,7 +196,8 @@ class Relations:
             if connection.execute(mine).scalar_one() > MAX_MARKS:
                 raise errors.too_many_marks(mark.verb)
             if mark.is_mutual:
-                connection.execute(END_FOLLOWS, {"name": owner, "other": subject})
+                pair = {"name": owner, "other": subject, "tube": TIMELINES_TUBE}
+                connection.execute(END_FOLLOWS, pair | cause())
             _change_versions(connection, mark, owner, subject)
         return True
 

@@ -3,10 +3,10 @@
 from sqlalchemy import URL
 
 from common.postgres.url import PostgresUrl, database_url
-from common.settings import PostgresSettings, ServiceSettings
+from common.settings import BeanstalkdSettings, PostgresSettings, ServiceSettings
 
 
-class UsersSettings(ServiceSettings, PostgresSettings):
+class UsersSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
     port: int = 5100
     users_db_name: str = "microblog_users"
     users_database_url: PostgresUrl | None = None

@@ -29,12 +29,13 @@ from sqlalchemy.exc import IntegrityError
 
 from common.fields import new_id
 from common.postgres.database import Database
+from common.postgres.outbox import Outbox
 from users_service import errors
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
 from users_service.revocations import CHANGE_PASSWORD, RevocationStore
 from users_service.search import Search
-from users_service.tables import metadata, user_words, users
+from users_service.tables import metadata, outbox, user_words, users
 from users_service.words import words
 
 ProfileModel = TypeVar("ProfileModel", bound=Profile)
@@ -77,6 +78,7 @@ class UsersStore:
         self.relations = relations = Relations(database)
         self.search = Search(database)
         self.revocations = RevocationStore(database)
+        self.outbox = Outbox(database, outbox)
         self.follow, self.unfollow = relations.follow, relations.unfollow
         self.followees, self.followees_version = relations.followees, relations.followees_version
         self.ping = database.ping

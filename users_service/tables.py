@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
 )
 
+from common.postgres.outbox import outbox_table
 from users_service import triggers
 
 metadata = MetaData()
@@ -106,6 +107,9 @@ revocations = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
+
+# Events that are not in their tubes yet.
+outbox = outbox_table("users_outbox", metadata)
 
 for table, texts in ((users, triggers.ON_USERS), (follows, triggers.ON_FOLLOWS)):
     for ddl in texts:

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -45,6 +46,19 @@ def stop_on_signal() -> Event:
         signal.signal(number, lambda number, _: received.put(number))
     Thread(target=wait, name="signals", daemon=True).start()
     return stop
+
+
+def run_together(loops: Sequence[Callable[[Event], None]], stop: Event) -> None:
+    """Run these loops, each in a thread, until all have ended: one that fails ends the others."""
+
+    def run(loop: Callable[[Event], None]) -> None:
+        try:
+            loop(stop)
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(len(loops), "loop") as threads:
+        list(threads.map(run, loops))
 
 
 def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:

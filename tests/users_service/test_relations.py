@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from common.errors import Conflict, Forbidden
+from common.postgres.outbox import RecordedEvent
 from tests.pages import pages
 from tests.users_service.conftest import WRONG_COUNTS
 from users_service import relations as module
@@ -315,3 +316,29 @@ def test_unchanged_home_sources_are_304_and_changed_ones_are_sent(
     change(relations)
 
     assert client.get("/users/alice/home-sources", headers=again).status_code == 200
+
+
+def _told(store: UsersStore) -> list[tuple[str, str, str]]:
+    """What the timelines service is told of follows."""
+    events: list[RecordedEvent] = []
+    while store.outbox.relay(events.append):
+        pass
+    return [(one.payload["kind"], one.payload["follower"], one.payload["followee"]) for one in events]
+
+
+def test_a_follow_and_its_end_are_told_once_each(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+    for change in (store.follow, store.follow, store.unfollow, store.unfollow):
+        change("alice", "bobby")
+
+    assert _told(store) == [("followed", "alice", "bobby"), ("unfollowed", "alice", "bobby")]
+
+
+def test_a_block_tells_of_the_follows_that_it_ends(store: UsersStore, users: Users) -> None:
+    users("alice", "bobby")
+    store.follow("alice", "bobby")
+    store.follow("bobby", "alice")
+    _told(store)
+    store.relations.mark(BLOCK, "alice", "bobby")
+
+    assert sorted(_told(store)) == [("unfollowed", "alice", "bobby"), ("unfollowed", "bobby", "alice")]

@@ -1,0 +1,84 @@
+"""Puts the events of an outbox into their tubes."""
+
+import logging
+import random
+from collections.abc import Callable
+from functools import cache
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pydantic import RootModel
+
+from common.jobs.queue import JobQueue, QueueUnavailable
+from common.telemetry import context
+from common.telemetry.logging import RepeatedWarning
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = (0.3, 0.5)
+OUTAGE_PAUSE_SECONDS = (0.5, 2.0)
+
+
+class RecordedEvent(Protocol):
+    """An event of an outbox, whichever database has it."""
+
+    @property
+    def tube(self) -> str: ...
+    @property
+    def payload(self) -> dict[str, Any]: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def traceparent(self) -> str: ...
+
+
+class Outbox(Protocol):
+    """Events that are recorded, but perhaps not delivered yet."""
+
+    @property
+    def outages(self) -> tuple[type[Exception], ...]: ...
+    def relay(self, deliver: Callable[[Any], None]) -> int: ...
+
+
+class Relay:
+    """A thread that delivers what is in the outbox; as long as that or Beanstalkd is away, it waits."""
+
+    def __init__(self, outbox: Outbox, host: str, port: int) -> None:
+        self._outbox = outbox
+        self._outages: tuple[type[Exception], ...] = (QueueUnavailable, *outbox.outages)
+        self._queue = cache(lambda tube: JobQueue.connect(host, port, tube))
+        self._tubes: set[str] = set()
+        self._stop = Event()
+        self._warn = RepeatedWarning(logger)
+
+    def __enter__(self) -> Self:
+        self._stop.clear()
+        self._thread = Thread(target=self._run, name="relay", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for tube in self._tubes:
+            self._queue(tube).close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._outbox.relay(self._deliver):
+                    self._stop.wait(random.uniform(*POLL_SECONDS))
+            except self._outages as exc:
+                self._warn(f"events wait in the outbox: {exc}")
+                self._stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
+            except Exception:  # whatever it is, the events are kept and the thread goes on
+                logger.exception("events wait in the outbox")
+                self._stop.wait(max(OUTAGE_PAUSE_SECONDS))
+
+    def _deliver(self, event: RecordedEvent) -> None:
+        self._tubes.add(event.tube)
+        context.start(event.request_id, event.traceparent)
+        self._queue(event.tube).put(RootModel(event.payload))
