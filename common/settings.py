@@ -3,7 +3,7 @@
 import logging
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
@@ -63,7 +63,16 @@ def is_loopback(host: str) -> bool:
 
 def url(*schemes: str) -> AfterValidator:
     """Nothing, or a URL of one of these schemes. Parsers repeat what they refuse: it may hold a password."""
+    return AfterValidator(_url_check(schemes))
 
+
+def urls(*schemes: str) -> AfterValidator:
+    """Nothing, or such URLs with commas between them."""
+    check = _url_check(schemes)
+    return AfterValidator(lambda value: ",".join(check(one.strip()) for one in value.split(",")))
+
+
+def _url_check(schemes: Sequence[str]) -> Callable[[str], str]:
     def check(value: str) -> str:
         try:
             parts = urlsplit(value)
@@ -76,7 +85,7 @@ def url(*schemes: str) -> AfterValidator:
             raise PydanticCustomError("malformed_url", "must be a URL like {scheme}://host:port", example)
         return value
 
-    return AfterValidator(check)
+    return check
 
 
 def _no_public_key(secret: str) -> str:
@@ -93,6 +102,7 @@ EMPTY_IS_A_VALUE = object()
 LOWERCASE = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 HttpUrl = Annotated[str, url("http", "https")]
+HttpUrls = Annotated[str, urls("http", "https")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PORT: TypeAdapter[int] = TypeAdapter(Port)
 Host = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]
@@ -107,7 +117,8 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"] | None, LOWERCASE] = None
 
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
-    registry_url: Annotated[HttpUrl | None, EMPTY_IS_A_VALUE] = "http://localhost:8006"
+    # One of each registry.
+    registry_url: Annotated[HttpUrls | None, EMPTY_IS_A_VALUE] = "http://localhost:8006"
     jwt_secret: Annotated[str, Field(min_length=1), AfterValidator(_no_public_key), EMPTY_IS_A_VALUE] = (
         DEFAULT_JWT_SECRET
     )

@@ -1,16 +1,16 @@
-"""Where every service is: the registry's snapshot, watched and kept in memory."""
+"""Where every service is: the registries' snapshots, watched and kept in memory."""
 
 import logging
 import random
 import time
-from collections.abc import Mapping
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Self
 
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, tls
+from common.discovery.models import Instance, Snapshot, addresses, tls
+from common.discovery.table import RegistryTable, Services, merged
 
 logger = logging.getLogger(__name__)
 
@@ -18,81 +18,74 @@ WATCH_SECONDS = 20
 
 
 class Directory:
-    """Where every service is: a snapshot in memory, kept new in the background.
+    """Where every service is, in memory, kept new in the background.
 
-    No request ever waits for the registry. When it is gone, the last snapshot
-    stays in use; when it comes back empty, instances that have not registered
-    again are kept until their lease would have run out.
+    No request ever waits for a registry. Of several, each is watched: one that
+    is away or lacks instances is made up for by the others.
     """
 
     def __init__(self, registry_url: str | None) -> None:
-        self._registry_url = registry_url
-        self._epoch = ""
-        self._version = 0
-        self._services: Mapping[str, tuple[Instance, ...]] = {}
-        self._retained: Mapping[str, tuple[Instance, ...]] = {}
-        self._retained_until = 0.0
+        self._urls = addresses(registry_url)
+        self._tables = [RegistryTable() for _ in self._urls] or [RegistryTable()]
+        self._services: Services = {}
+        self._lock = Lock()
         self._stop = Event()
-        self._last_failure = ""
-        self.is_current = False
 
-    def services(self) -> Mapping[str, tuple[Instance, ...]]:
+    @property
+    def is_current(self) -> bool:
+        """Whether any registry answers."""
+        return any(table.is_current for table in self._tables)
+
+    def services(self) -> Services:
         return self._services
 
     def instances(self, service_name: str) -> tuple[Instance, ...]:
         return self._services.get(service_name, ())
 
     def __enter__(self) -> Self:
-        if self._registry_url:
+        for url, table in zip(self._urls, self._tables, strict=False):
             # A daemon: it may be in the middle of a long poll when the process ends.
-            Thread(target=self._watch, args=[self._registry_url], name="directory", daemon=True).start()
+            Thread(target=self._watch, args=[url, table], name="directory", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
 
-    def _watch(self, registry_url: str) -> None:
+    def _watch(self, url: str, table: RegistryTable) -> None:
+        last_failure = ""
         timeout = httpx.Timeout(2.0, read=WATCH_SECONDS + 5)
-        with httpx.Client(
-            base_url=registry_url, timeout=timeout, trust_env=False, verify=tls(registry_url)
-        ) as client:
+        with httpx.Client(base_url=url, timeout=timeout, trust_env=False, verify=tls(url)) as client:
             while not self._stop.is_set():
                 try:
-                    self.update(self._poll(client), time.monotonic())
-                    self._last_failure = ""
+                    self._update(table, _poll(client, table), time.monotonic())
+                    last_failure = ""
                 except (httpx.HTTPError, ValidationError) as exc:
-                    self._log_once(repr(exc))
-                    self.is_current = False
+                    failure = f"the registry at {client.base_url.netloc.decode()} cannot be reached: {exc!r}"
+                    if failure != last_failure:
+                        # A process may well start before its registry: that is no warning.
+                        logger.log(logging.WARNING if table.is_current else logging.INFO, failure)
+                    last_failure = failure
+                    self._lose(table)
                     self._stop.wait(random.uniform(0.2, 1.0))
 
-    def _log_once(self, failure: str) -> None:
-        """A process may well start before its registry: that is no warning."""
-        if failure != self._last_failure:
-            level = logging.WARNING if self.is_current else logging.INFO
-            logger.log(level, "the registry cannot be reached, its last table stays: %s", failure)
-        self._last_failure = failure
+    def update(self, snapshot: Snapshot, now: float, registry: int = 0) -> None:
+        """Use this snapshot of a registry, the first one or another, from now on."""
+        self._update(self._tables[registry], snapshot, now)
 
-    def _poll(self, client: httpx.Client) -> Snapshot:
-        retained_for = self._retained_until - time.monotonic()
-        wait = min(retained_for, WATCH_SECONDS) if retained_for > 0 else WATCH_SECONDS
-        position = {"epoch": self._epoch, "version": str(self._version), "wait": f"{wait:.3f}"}
-        response = client.get("/services", params=position if self.is_current else None)
-        return Snapshot.model_validate_json(response.raise_for_status().content)
+    def _update(self, table: RegistryTable, snapshot: Snapshot, now: float) -> None:
+        with self._lock:
+            table.update(snapshot, now)
+            self._services = merged(self._tables)
 
-    def update(self, snapshot: Snapshot, now: float) -> None:
-        """Use this snapshot from now on."""
-        if snapshot.epoch != self._epoch:
-            self._retained, self._retained_until = self._services, now + LEASE_SECONDS
-        # Once the new registry has listed an address, only its snapshots count: also when they drop it.
-        retained = self._retained if now < self._retained_until else {}
-        listed = {one.netloc for instances in snapshot.services.values() for one in instances}
-        self._retained = {
-            name: tuple(one for one in instances if one.netloc not in listed)
-            for name, instances in retained.items()
-        }
-        self._services = {
-            name: snapshot.services.get(name, ()) + self._retained.get(name, ())
-            for name in snapshot.services.keys() | self._retained.keys()
-        }
-        self._epoch, self._version = snapshot.epoch, snapshot.version
-        self.is_current = True
+    def _lose(self, table: RegistryTable) -> None:
+        with self._lock:
+            table.is_current = False
+            self._services = merged(self._tables)
+
+
+def _poll(client: httpx.Client, table: RegistryTable) -> Snapshot:
+    retained_for = table.retained_until - time.monotonic()
+    wait = min(retained_for, WATCH_SECONDS) if retained_for > 0 else WATCH_SECONDS
+    position = {"epoch": table.epoch, "version": str(table.version), "wait": f"{wait:.3f}"}
+    response = client.get("/services", params=position if table.is_current else None)
+    return Snapshot.model_validate_json(response.raise_for_status().content)

@@ -46,6 +46,11 @@ class Snapshot(BaseModel):
     services: dict[str, tuple[Instance, ...]]
 
 
+def addresses(registry_url: str | None) -> list[str]:
+    """The URL of each registry: REGISTRY_URL has them separated by commas."""
+    return [url for url in (registry_url or "").split(",") if url]
+
+
 def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, netloc, tls
+from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, addresses, netloc, tls
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,35 @@ SELF_CHECK_SECONDS = 5
 # In every response to GET /livez, so that a process knows its own from another's on the same port.
 PROCESS_ID = str(uuid4())
 PROCESS_ID_HEADER = "X-Process-ID"
+
+
+class Registrations:
+    """Keeps one instance registered with each of several registries, which know nothing of each other."""
+
+    def __init__(
+        self,
+        registry_url: str,
+        token: str,
+        service_name: str,
+        address: tuple[str, int],
+        is_healthy: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._registrations = [
+            Registration(url, token, service_name, address, is_healthy) for url in addresses(registry_url)
+        ]
+
+    async def __aenter__(self) -> Self:
+        for registration in self._registrations:
+            await registration.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        # All at once: the process has a few seconds to end, whatever one registry does.
+        await asyncio.gather(*(one.__aexit__(*failure) for one in self._registrations))
+
+    async def drain(self) -> None:
+        """Tell the registries that callers shall send nothing more."""
+        await asyncio.gather(*(one.drain() for one in self._registrations))
 
 
 class Registration:
@@ -55,6 +84,7 @@ class Registration:
             trust_env=False,
             verify=tls(registry_url),
         )
+        self._name = self._registry.base_url.netloc.decode()
         self._instance_id: str | None = None
         self._heartbeat_lock = asyncio.Lock()
         self._is_stopping = False
@@ -151,7 +181,7 @@ class Registration:
         try:
             self._instance_id = Lease.model_validate_json(registered.content).instance_id
         except ValidationError:
-            self._warn_once(f"what answers at {self._registry.base_url} is not a registry")
+            self._warn_once(f"what answers at {self._name} is not a registry")
             return False
         logger.info("registered as an instance of %s", self._service_name)
         return True
@@ -162,10 +192,10 @@ class Registration:
         try:
             response = await self._registry.request(method, path, json=body, timeout=limit)
         except httpx.HTTPError as exc:
-            self._warn_once(f"the registry cannot be reached: {exc!r}")
+            self._warn_once(f"the registry at {self._name} cannot be reached: {exc!r}")
             return None
         if response.is_error and response.status_code != 404:
-            self._warn_once(f"the registry refused {method} {path}: {response.status_code}")
+            self._warn_once(f"the registry at {self._name} refused {method} {path}: {response.status_code}")
         return response
 
     def _warn_once(self, warning: str) -> None:

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from common.api import openapi, problems, swagger
-from common.discovery.registration import Registration
+from common.discovery.registration import Registrations
 from common.revocations import Revocations
 from common.server.dependency import Dependency
 from common.server.health import check, health_router, live_router
@@ -123,13 +123,13 @@ async def _lifespan(
         yield
 
 
-def _registration(app: FastAPI, registry_url: str, settings: ServiceSettings) -> Registration:
+def _registration(app: FastAPI, registry_url: str, settings: ServiceSettings) -> Registrations:
     async def is_healthy() -> bool:
         return (await check(app.state.name, app.state.dependencies)).status == "ok"
 
     address = (settings.address, settings.port)
-    app.state.registration = Registration(
+    app.state.registration = Registrations(
         registry_url, settings.registry_token, app.state.name, address, is_healthy
     )
-    registration: Registration = app.state.registration
+    registration: Registrations = app.state.registration
     return registration

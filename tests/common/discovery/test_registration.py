@@ -1,53 +1,41 @@
 """Being found, and knowing where the others are."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, Self
+from threading import Event
 
-import httpx2
 import pytest
 import server_processes
 import uvicorn
-from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from common.discovery import registration as module
 from common.discovery.directory import Directory
 from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
-from common.discovery.registration import Registration
-from common.server.health import live_router
+from common.discovery.registration import Registrations
 from tests import plain_http
+from tests.common.discovery.conftest import Follow, Registry, Service, Start, ports, register
 from tests.instances import instance
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.serving import serving
-
-ROOT = Path(__file__).parents[3]
 
 
 def _table(epoch: str, *instances: Instance) -> Snapshot:
     return Snapshot(epoch=epoch, version=1, services={"users": instances} if instances else {})
 
 
-def _ports(directory: Directory) -> list[int]:
-    return sorted(instance.port for instance in directory.instances("users"))
-
-
 def test_a_registry_that_comes_back_empty_makes_no_instance_disappear_for_a_lease() -> None:
     directory = Directory(None)
     directory.update(_table("first", instance(5100)), now=100)
     directory.update(_table("second"), now=200)
-    before = _ports(directory)
+    before = ports(directory)
     directory.update(_table("second"), now=200 + LEASE_SECONDS)
 
-    assert (before, _ports(directory)) == ([5100], [])
+    assert (before, ports(directory)) == ([5100], [])
 
 
 def test_an_instance_that_registers_again_is_there_once() -> None:
@@ -55,7 +43,7 @@ def test_an_instance_that_registers_again_is_there_once() -> None:
     directory.update(_table("first", instance(5100), instance(5110)), now=100)
     directory.update(_table("second", instance(5110)), now=200)
 
-    assert _ports(directory) == [5100, 5110]
+    assert ports(directory) == [5100, 5110]
 
 
 def test_an_instance_whose_address_another_service_has_now_is_not_kept() -> None:
@@ -71,7 +59,7 @@ def test_within_an_epoch_an_instance_that_is_not_listed_is_gone() -> None:
     directory.update(_table("first", instance(5100), instance(5110)), now=100)
     directory.update(_table("first", instance(5110)), now=101)
 
-    assert _ports(directory) == [5110]
+    assert ports(directory) == [5110]
 
 
 def test_an_instance_that_left_after_registering_again_has_left() -> None:
@@ -80,7 +68,7 @@ def test_an_instance_that_left_after_registering_again_has_left() -> None:
     directory.update(_table("second", instance(5110)), now=200)
     directory.update(_table("second"), now=201)
 
-    assert _ports(directory) == [5100]
+    assert ports(directory) == [5100]
 
 
 def test_a_registry_may_restart_twice_in_a_row() -> None:
@@ -89,108 +77,18 @@ def test_a_registry_may_restart_twice_in_a_row() -> None:
     directory.update(_table("second"), now=200)
     directory.update(_table("third"), now=201)
 
-    assert _ports(directory) == [5100]
-
-
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@contextmanager
-def _starting(folder: Path) -> Iterator[Start]:
-    """Start a process of the project with these variables; what it says is in a file of its module's name."""
-    processes = []
-
-    def start(module: str, **variables: Any) -> "subprocess.Popen[bytes]":
-        environment = os.environ | {name.upper(): str(value) for name, value in variables.items()}
-        command = [sys.executable, "-m", module]
-        with (folder / f"{module}.log").open("ab") as log:
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with _starting(tmp_path) as start:
-        yield start
-
-
-class Registry:
-    """A registry in a process of its own."""
-
-    def __init__(self, start: Start) -> None:
-        self._port = server_processes.free_port()
-        self._start = start
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        self.process = self._start("registry_service.app", port=self._port)
-        eventually(lambda: _is_live(self.url))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def registry(start: Start) -> Registry:
-    """One that the test may kill."""
-    registry = Registry(start)
-    registry.start()
-    return registry
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a registry is that is everybody's: whatever a test registers there, it takes off again."""
-    with _starting(tmp_path_factory.mktemp("registry")) as start:
-        registry = Registry(start)
-        registry.start()
-        yield registry.url
-
-
-def _is_live(url: str) -> bool:
-    try:
-        return plain_http.get(f"{url}/livez").status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-Follow = Callable[[str], Directory]
-
-
-@pytest.fixture
-def follow() -> Iterator[Follow]:
-    """Make a directory that follows the registry there."""
-    with ExitStack() as stack:
-
-        def follow(url: str) -> Directory:
-            directory = stack.enter_context(Directory(url))
-            eventually(lambda: directory.is_current)
-            return directory
-
-        yield follow
-
-
-def _register(url: str, port: int) -> str:
-    body = {"service_name": "users", "host": "127.0.0.1", "port": port}
-    instance_id: str = plain_http.post(f"{url}/register", json=body).json()["instance_id"]
-    return instance_id
+    assert ports(directory) == [5100]
 
 
 def test_a_directory_learns_of_every_change(url: str, follow: Follow) -> None:
     directory = follow(url)
-    instance_id = _register(url, 5100)
-    eventually(lambda: _ports(directory) == [5100])
+    instance_id = register(url, 5100)
+    eventually(lambda: ports(directory) == [5100])
     plain_http.post(f"{url}/heartbeat/{instance_id}", json={"status": "draining"})
     eventually(lambda: directory.instances("users")[0].status is Status.DRAINING)
     plain_http.delete(f"{url}/deregister/{instance_id}")
 
-    eventually(lambda: _ports(directory) == [])
+    eventually(lambda: ports(directory) == [])
 
 
 @pytest.mark.kills
@@ -211,12 +109,12 @@ def test_a_service_registers_follows_its_health_and_leaves(start: Start, url: st
 @pytest.mark.kills
 def test_when_the_registry_is_gone_its_last_table_stays(registry: Registry, follow: Follow) -> None:
     directory = follow(registry.url)
-    _register(registry.url, 5100)
-    eventually(lambda: _ports(directory) == [5100])
+    register(registry.url, 5100)
+    eventually(lambda: ports(directory) == [5100])
     registry.kill()
     eventually(lambda: not directory.is_current)
 
-    assert _ports(directory) == [5100]
+    assert ports(directory) == [5100]
 
 
 @pytest.mark.kills
@@ -224,14 +122,14 @@ def test_a_directory_finds_a_restarted_registry_and_forgets_no_instance_at_once(
     registry: Registry, follow: Follow
 ) -> None:
     directory = follow(registry.url)
-    _register(registry.url, 5100)
-    eventually(lambda: _ports(directory) == [5100])
+    register(registry.url, 5100)
+    eventually(lambda: ports(directory) == [5100])
     registry.kill()
     eventually(lambda: not directory.is_current)
     registry.start()
-    _register(registry.url, 5110)
+    register(registry.url, 5110)
 
-    assert eventually(lambda: len(_ports(directory)) > 1 and _ports(directory)) == [5100, 5110]
+    assert eventually(lambda: len(ports(directory)) > 1 and ports(directory)) == [5100, 5110]
 
 
 @pytest.mark.kills
@@ -239,44 +137,12 @@ def test_a_client_that_waits_for_a_change_does_not_keep_the_registry_from_ending
     registry: Registry, follow: Follow, tmp_path: Path
 ) -> None:
     directory = follow(registry.url)
-    _register(registry.url, 5100)
-    eventually(lambda: _ports(directory) == [5100])
+    register(registry.url, 5100)
+    eventually(lambda: ports(directory) == [5100])
     registry.process.send_signal(signal.SIGTERM)
 
     assert registry.process.wait(PATIENCE_SECONDS) == 0
     assert "timeout graceful shutdown exceeded" not in (tmp_path / "registry_service.app.log").read_text()
-
-
-class Service:
-    """What Registration needs of a service: that it is reached where it says, and how it is."""
-
-    def __init__(self, registry_url: str, is_leaving: Event | None = None) -> None:
-        port = server_processes.free_port()
-        app = FastAPI(lifespan=self._life)
-        app.include_router(live_router)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
-        self._registration = (registry_url, "", "things", ("127.0.0.1", port), self._is_well)
-        self._thread = Thread(target=self._server.run)
-        self._is_leaving = is_leaving or Event()
-        self.is_healthy = True
-
-    async def _is_well(self) -> bool:
-        return self.is_healthy
-
-    @asynccontextmanager
-    async def _life(self, app: FastAPI) -> AsyncIterator[None]:
-        async with Registration(*self._registration) as registration:
-            yield
-            self._is_leaving.set()
-            await registration.drain()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
 
 
 @pytest.fixture
@@ -345,7 +211,7 @@ def test_a_service_that_was_never_registered_does_not_register_to_deregister(url
         return True
 
     async def come_and_go() -> None:
-        async with Registration(
+        async with Registrations(
             url, "", "things", ("127.0.0.1", server_processes.free_port()), is_healthy
         ) as registration:
             await registration.drain()

@@ -71,10 +71,10 @@ def test_a_registry_whose_name_leads_elsewhere_is_followed(
         eventually(lambda: directory.is_current)
         serve("127.0.0.2", port)
         addresses["registry.test"] = ["127.0.0.2"]
-        epoch = directory._epoch
+        epoch = directory._tables[0].epoch
         old.should_exit = True
 
-        eventually(lambda: directory.is_current and directory._epoch != epoch)
+        eventually(lambda: directory.is_current and directory._tables[0].epoch != epoch)
 
 
 def test_a_registry_with_a_certificate_of_ones_own_authority_is_reached(
