@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from passlib.context import CryptContext
 
+from common import cores
 from common.bulkhead import Bulkhead, BulkheadFull
 from users_service import errors
 from users_service.models import normalized
@@ -22,7 +22,7 @@ ARGON2ID: Mapping[str, Any] = {
     "argon2__time_cost": 2,
     "argon2__parallelism": 1,
 }
-CORES = os.cpu_count() or 1
+CORES = cores.available()
 HASH_WAIT_SECONDS = 1
 
 # The hash of a random password, checked when there is no such user, so that both cases take equally long.
