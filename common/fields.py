@@ -4,13 +4,26 @@ import re
 import threading
 import time
 import unicodedata
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from secrets import randbits
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+import regex
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 EXAMPLE_ID = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 
@@ -26,6 +39,13 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 BLANK_GLYPHS = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159\U00013441\U00013442")
 # Default_Ignorable_Code_Point, and noncharacters. A newer Unicode may make letters or emoji of the others.
 UNASSIGNED_AND_INVISIBLE = re.compile("[\u2065\ufdd0-\ufdef\ufff0-\ufff8\U000e0000-\U000e0fff]")
+# What a reader takes for one character: a flag, a family, a letter with its marks (UAX 29).
+GRAPHEME_CLUSTER = regex.compile(r"\X")
+# As many as almost all characters have. Only emoji that are joined have more, up to 41 a family of four: each
+# counts as this many, so that as many families as letters fit into a text.
+BYTES_PER_CHARACTER = 14
+JOINED_EMOJI = regex.compile(r"(?:\p{ExtPict}[\p{EMod}\uFE0F]?\u200D){1,3}\p{ExtPict}[\p{EMod}\uFE0F]?")
+MIN_BYTES = 4096
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -56,6 +76,55 @@ def _one_line(text: str) -> str:
     if "\n" in text or "\t" in text:
         raise PydanticCustomError("several_lines", "One line, without tabs")
     return text
+
+
+@dataclass(frozen=True)
+class Text:
+    """The bounds of a text that users write: `Annotated[str, Text(280)]`. It is trimmed, and printable.
+
+    `max_length` and `min_length` count characters as readers do: grapheme clusters. A cluster has any number
+    of marks, so that bytes are bounded, too.
+    """
+
+    max_length: int
+    min_length: int = 1
+
+    @property
+    def max_bytes(self) -> int:
+        return max(BYTES_PER_CHARACTER * self.max_length, MIN_BYTES)
+
+    def check(self, text: str) -> str:
+        # A cluster has one code point at least: most texts need no count.
+        if len(text) > self.max_length:
+            if has_more_clusters(text, self.max_length):
+                raise PydanticKnownError("string_too_long", {"max_length": self.max_length})
+            if count_bytes(text) > self.max_bytes:
+                context = {"max_bytes": self.max_bytes}
+                raise PydanticCustomError("too_many_bytes", "At most {max_bytes} bytes of UTF-8", context)
+        return printable(text)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        trimmed = core_schema.str_schema(strip_whitespace=True, min_length=self.min_length)
+        return core_schema.no_info_after_validator_function(self.check, trimmed)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # JSON Schema counts code points: no valid text has more of them than bytes.
+        limits = f"At most {self.max_length} characters as readers count them, and {self.max_bytes} bytes."
+        return {"description": limits} | handler(schema) | {"maxLength": self.max_bytes}
+
+
+def has_more_clusters(text: str, count: int) -> bool:
+    """Whether a text has more grapheme clusters; it looks no further than to the first one too many."""
+    return next(islice(GRAPHEME_CLUSTER.finditer(text), count, None), None) is not None
+
+
+def count_bytes(text: str) -> int:
+    """The bytes of a text in UTF-8, as its bounds count them."""
+    rest, joined = JOINED_EMOJI.subn("", text)
+    counted: int = joined * BYTES_PER_CHARACTER + len(rest.encode())
+    return counted
 
 
 def printable(text: str) -> str:
@@ -123,7 +192,7 @@ def _mailable(address: str) -> str:
 
 Email = Annotated[str, StringConstraints(max_length=254, pattern=EMAIL), AfterValidator(_mailable)]
 
-# For any text that users write: after the bounds of its length, so that their error counts characters.
+# In `Text`, too: after the bounds of its length, so that their error counts characters.
 PRINTABLE = AfterValidator(printable)
 ONE_LINE = AfterValidator(_one_line)
 # For a new text that is required. Not for one that is read back: it may be older than this rule.

@@ -7,23 +7,18 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    StringConstraints,
     ValidationInfo,
     WrapValidator,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, VISIBLE, KnownId, KnownUsername, RequestBody
+from common.fields import VISIBLE, KnownId, KnownUsername, RequestBody, Text
 
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 300, 2_629_746
 
-Question = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=280), PRINTABLE, VISIBLE
-]
-Option = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), PRINTABLE, VISIBLE
-]
+Question = Annotated[str, Text(280), VISIBLE]
+Option = Annotated[str, Text(100), VISIBLE]
 Index = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 

@@ -3,22 +3,17 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from common.fields import PRINTABLE, VISIBLE, Id, KnownId, KnownUsername, RequestBody, Username, is_none
+from common.fields import VISIBLE, Id, KnownId, KnownUsername, RequestBody, Text, Username, is_none
 from timelines_service.tags import is_tag, normalized
 
 TUBE = "posts"
 
-
-def _text(max_length: int) -> StringConstraints:
-    return StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
-
-
-PostText = Annotated[str, _text(280), PRINTABLE]
-ContentWarning = Annotated[str, _text(100), PRINTABLE]
+PostText = Annotated[str, Text(280)]
+ContentWarning = Annotated[str, Text(100)]
 Visibility = Annotated[
     Literal["public", "unlisted"],
     Field(description="`unlisted`: not in the public timeline, in tags and in search."),

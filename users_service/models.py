@@ -27,6 +27,7 @@ from common.fields import (
     KnownUsername,
     NewUsername,
     RequestBody,
+    Text,
     Username,
 )
 from users_service.common_passwords import is_common
@@ -95,10 +96,8 @@ Password = Annotated[
 ]
 PasswordAsSent = Annotated[str, StringConstraints(max_length=MAX_PASSWORD), WrapValidator(_as_sent)]
 
-Bio = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), PRINTABLE]
-DisplayName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50), PRINTABLE, VISIBLE, ONE_LINE
-]
+Bio = Annotated[str, Text(500, min_length=0)]
+DisplayName = Annotated[str, Text(50), VISIBLE, ONE_LINE]
 
 
 class NewUser(RequestBody):

@@ -18,6 +18,7 @@ from common.fields import (
     Email,
     Id,
     RequestBody,
+    Text,
     Username,
     first_id,
     new_id,
@@ -134,6 +135,62 @@ def test_what_people_write_may_have_newlines_and_tabs(text: str) -> None:
 def test_what_people_write_has_no_other_control_characters(text: str) -> None:
     with pytest.raises(ValidationError):
         texts.validate_python(text)
+
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
+LARGEST_FAMILY = "\u200d".join(f"{person}\U0001f3fd" for person in "\U0001f468\U0001f469\U0001f467\U0001f466")
+CHARACTERS = [
+    "x",
+    "ü",
+    "字",
+    "e\u0301",
+    "\U0001f1f3\U0001f1f4",
+    "1\ufe0f\u20e3",
+    "ที่",
+    "한",
+    FAMILY,
+    LARGEST_FAMILY,
+]
+
+
+@pytest.mark.parametrize("character", CHARACTERS, ids=ascii)
+@pytest.mark.parametrize("limit", [50, 280, 500])
+def test_a_limit_counts_characters_as_readers_do(character: str, limit: int) -> None:
+    limited: TypeAdapter[str] = TypeAdapter(Annotated[str, Text(limit)])
+
+    assert limited.validate_python(character * limit) == character * limit
+    with pytest.raises(ValidationError, match="string_too_long"):
+        limited.validate_python(character * (limit + 1))
+
+
+@pytest.mark.parametrize(("limit", "most"), [(50, 4096), (280, 4096), (500, 7000)])
+def test_a_text_has_only_so_many_bytes(limit: int, most: int) -> None:
+    limited: TypeAdapter[str] = TypeAdapter(Annotated[str, Text(limit)])
+    longest = "xx" + (most // 2 - 1) * "\u0301"
+
+    assert limited.validate_python(longest) == longest
+    for text in (longest + "\u0301", "\U0001f468\u200d" * 8000):
+        with pytest.raises(ValidationError, match="too_many_bytes"):
+            limited.validate_python(text)
+
+
+def test_spaces_around_a_text_do_not_count() -> None:
+    limited: TypeAdapter[str] = TypeAdapter(Annotated[str, Text(5)])
+
+    assert limited.validate_python(" \n" * 9000 + "Hello\t") == "Hello"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\x00b", "a" + "\x00" * 9])
+def test_a_text_is_neither_empty_nor_unprintable(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Annotated[str, Text(5)]).validate_python(text)
+
+
+def test_a_documented_limit_refuses_no_text_that_is_valid() -> None:
+    schema = TypeAdapter(Annotated[str, Text(280)]).json_schema()
+
+    assert schema["maxLength"] >= max(len(text) for text in (280 * LARGEST_FAMILY, "x" + 2047 * "\u0301"))
+    assert "280" in schema["description"]
 
 
 # DerivedCoreProperties.txt, Default_Ignorable_Code_Point.

@@ -46,6 +46,10 @@ def test_a_poll_is_created_where_its_location_says(client: TestClient, as_user: 
     [
         {"question": "😀" * 280, "options": ["😀" * 100, "x" * 100]},
         {"question": "?", "options": [str(number) for number in range(10)]},
+        {
+            "question": "\U0001f1f3\U0001f1f4" * 280,
+            "options": [f"{n}\u0301" + "\u0301" * 2046 for n in range(10)],
+        },
         {"question": "Tea,\n\tor what?", "options": ["a", "A"]},
     ],
 )

@@ -56,6 +56,16 @@ def test_what_is_no_text_is_422(client: TestClient, as_user: Headers, path: str,
 
 
 @pytest.mark.parametrize("path", ["/posts", "/posts/async"])
+def test_a_post_of_the_largest_texts_is_taken(client: TestClient, as_user: Headers, path: str) -> None:
+    largest = "\u20dd".join("x" * 280) + "\u20dd" * 993
+    body = json.dumps({"text": largest, "warning": "x" + "\u0301" * 2047})
+
+    written = client.post(path, content=body, headers=as_user("alice") | {"Content-Type": "application/json"})
+
+    assert written.is_success, written.text
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/async"])
 def test_nobody_writes_in_anothers_name(client: TestClient, as_user: Headers, path: str) -> None:
     body = {"text": "Hello!", "username": "bobby"}
 
