@@ -38,6 +38,7 @@ SWEEP = [
         ("posts", "repost_of"),
         ("bookmarks", "post_id"),
         ("post_versions", "post_id"),
+        ("notifications", "post_id"),
     )
 ]
 SWEPT = text("UPDATE deleted_posts SET is_swept = true WHERE post_id = :id")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from common.fields import new_id
 
@@ -15,48 +15,84 @@ Kind = Literal["like", "mention", "reply", "repost", "follow", "poll_ended"]
 # The subject of a notification that is about no post and no poll.
 NOTHING = UUID(int=0)
 
+# Notifications of one recipient commit in the order of their ids: a reader who has seen one has seen all
+# before it. The locks are taken in one order, so that two transactions cannot deadlock.
+TAKE_TURN = text("""
+    SELECT pg_advisory_xact_lock(hashtext('notifications'), turn) FROM (
+        SELECT DISTINCT hashtext(recipient) AS turn FROM unnest(CAST(:recipients AS text[])) AS recipient
+        ORDER BY turn
+    ) AS turns
+""")
+# A statement of its own: it sees what the turn has waited for.
+NEWEST = text("""
+    SELECT recipient, (
+        SELECT id FROM notifications WHERE notifications.recipient = one.recipient COLLATE "C"
+        ORDER BY id DESC LIMIT 1
+    ) AS newest FROM unnest(CAST(:recipients AS text[])) AS one (recipient)
+""")
 # Causes come at least once, and in any order: the newest change of a cause wins.
 TELL = text("""
     INSERT INTO notifications (id, recipient, kind, actor, subject_id, post_id, changed_at)
-    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, :at)
+    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, COALESCE(:at, clock_timestamp()))
     ON CONFLICT (recipient, kind, actor, subject_id) DO UPDATE SET
-        id = excluded.id, changed_at = excluded.changed_at, is_read = false, is_withdrawn = false
-    WHERE notifications.is_withdrawn AND notifications.changed_at < excluded.changed_at
+        id = CASE WHEN notifications.is_withdrawn THEN excluded.id ELSE notifications.id END,
+        changed_at = excluded.changed_at, is_withdrawn = false
+    WHERE notifications.changed_at < excluded.changed_at
 """)
 WITHDRAW = text("""
     INSERT INTO notifications (id, recipient, kind, actor, subject_id, post_id, changed_at, is_withdrawn)
-    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, :at, true)
+    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, COALESCE(:at, clock_timestamp()), true)
     ON CONFLICT (recipient, kind, actor, subject_id) DO UPDATE SET
-        changed_at = excluded.changed_at, is_withdrawn = true
+        id = excluded.id, changed_at = excluded.changed_at, is_withdrawn = true
     WHERE notifications.changed_at < excluded.changed_at
 """)
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What somebody did, when, and who is to be told of it; `subject_id` is a post or a poll, or NOTHING."""
+    """What somebody did, and who is to be told of it.
+
+    `at` orders the changes of one cause; None is now, by the clock of the database. `subject_id` tells apart
+    causes of one kind and actor: a poll, or the post that it is about.
+    """
 
     kind: Kind
     recipient: str
     actor: str
-    at: datetime
-    subject_id: UUID = NOTHING
+    at: datetime | None = None
     post_id: UUID | None = None
+    subject_id: UUID | None = None
 
 
 def tell(connection: Connection, *causes: Cause) -> None:
-    """Tell the recipients, each of each cause once; nobody is told of their own doing."""
-    if rows := _rows(causes):
-        connection.execute(TELL, rows)
+    """Tell the recipients, each of each cause once; nobody is told of their own doing.
+
+    A transaction locks posts first, and calls this, or `withdraw`, once.
+    """
+    _change(connection, TELL, causes)
 
 
 def withdraw(connection: Connection, *causes: Cause) -> None:
     """Take back what the recipients were told, or will be: these causes are undone."""
-    if rows := _rows(causes):
-        connection.execute(WITHDRAW, rows)
+    _change(connection, WITHDRAW, causes)
 
 
-def _rows(causes: Sequence[Cause]) -> list[dict[str, Any]]:
-    # In one order: two transactions with the same causes cannot deadlock.
-    ordered = sorted(causes, key=lambda one: (one.recipient, one.kind, one.actor, one.subject_id))
-    return [vars(one) | {"id": new_id()} for one in ordered if one.actor != one.recipient]
+def _change(connection: Connection, statement: TextClause, causes: Sequence[Cause]) -> None:
+    told = [cause for cause in causes if cause.actor != cause.recipient]
+    if not told:
+        return
+    recipients = {"recipients": list({cause.recipient for cause in told})}
+    connection.execute(TAKE_TURN, recipients)
+    newest: dict[str, UUID | None] = {
+        row.recipient: row.newest for row in connection.execute(NEWEST, recipients)
+    }
+    for cause in told:
+        newest[cause.recipient] = next_id = _next_id(newest[cause.recipient])
+        subject_id = cause.subject_id or cause.post_id or NOTHING
+        connection.execute(statement, vars(cause) | {"id": next_id, "subject_id": subject_id})
+
+
+def _next_id(newest: UUID | None) -> UUID:
+    """A new id after this one, which may have been made by a clock that is ahead."""
+    made = new_id()
+    return made if newest is None or newest < made else UUID(int=newest.int + 1)

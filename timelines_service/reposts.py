@@ -9,6 +9,7 @@ from common.fields import new_id, time_of
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
+from timelines_service.notifications import Cause, tell, withdraw
 from timelines_service.post_query import Page, PostList
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
@@ -51,22 +52,29 @@ class Reposts:
             }
             if added := connection.execute(ADD, repost).scalar_one_or_none():
                 connection.execute(COUNT, {"id": original.id, "change": 1})
+                tell(connection, _cause(original, username))
             found: UUID = added or connection.execute(FIND, values).scalar_one()
             return found, added is not None
 
     def remove(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
         """Undo the user's repost; the original's id, and whether there was one. Raises NotFound."""
         with self._database.transaction() as connection:
-            original: UUID = lock_original(connection, post_id, LOCK).id
-            removed = connection.execute(REMOVE, {"repost_of": original, "username": username}).rowcount
+            original = lock_original(connection, post_id, LOCK)
+            values = {"repost_of": original.id, "username": username}
+            removed = connection.execute(REMOVE, values).rowcount
             if removed:
-                connection.execute(COUNT, {"id": original, "change": -1})
-        return original, bool(removed)
+                connection.execute(COUNT, {"id": original.id, "change": -1})
+                withdraw(connection, _cause(original, username))
+        return original.id, bool(removed)
 
     def reposters(self, post_id: UUID, page: Page) -> list[Reposter]:
         """The users who have reposted this original, the newest repost first."""
         rows = REPOSTERS.rows(self._database, None, page, repost_of=post_id)
         return [Reposter(username=name, reposted_at=at, repost_id=repost_id) for name, at, repost_id in rows]
+
+
+def _cause(original: Any, username: str) -> Cause:
+    return Cause("repost", original.username, username, post_id=original.id)
 
 
 def lock_original(connection: Connection, post_id: UUID, lock: TextClause) -> Any:

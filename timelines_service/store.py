@@ -1,11 +1,12 @@
 """Posts in PostgreSQL: new ones, single ones, and the timelines made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import URL, Connection, bindparam, select, text, update
+from sqlalchemy import URL, Connection, bindparam, select, text
 from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
@@ -17,6 +18,7 @@ from timelines_service.events import Events
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.marks import Bookmarks, Pins
 from timelines_service.models import AcceptedPost, Post, PostCounts
+from timelines_service.notifications import Cause, tell
 from timelines_service.post_query import Page, PostList, PostQuery
 from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
@@ -64,7 +66,7 @@ DELETE_REVIVED = text("""
     DELETE FROM posts USING deleted_posts
     WHERE deleted_posts.post_id = posts.id AND posts.id = ANY (:ids) RETURNING posts.id
 """)
-COUNT_REPLY = update(posts).where(posts.c.id == bindparam("parent")).values(replies=posts.c.replies + 1)
+COUNT_REPLY = text("UPDATE posts SET replies = replies + 1 WHERE id = :in_reply_to RETURNING username")
 
 
 class TimelinesStore:
@@ -181,12 +183,18 @@ class TimelinesStore:
 
 
 def _enter(connection: Connection, added: Sequence[AcceptedPost]) -> None:
-    """Let other posts and tags know of these new ones."""
+    """Let other posts, their authors and tags know of these new ones."""
     add_tags(connection, [post.id for post in added if "#" in post.text])
+    tell(connection, *_count_replies(connection, added))
+
+
+def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> Iterator[Cause]:
     # Newest first, as deletions lock them: two transactions that lock the same posts cannot deadlock.
-    parents = sorted((post.in_reply_to for post in added if post.in_reply_to), reverse=True)
-    if parents:
-        connection.execute(COUNT_REPLY, [{"parent": parent} for parent in parents])
+    replies = [(post.in_reply_to, post) for post in added if post.in_reply_to]
+    for parent, reply in sorted(replies, key=itemgetter(0), reverse=True):
+        author = connection.execute(COUNT_REPLY, {"in_reply_to": parent}).scalar_one_or_none()
+        if author:
+            yield Cause("reply", author, reply.username, post_id=reply.id)
 
 
 def _array(usernames: Sequence[str]) -> str:

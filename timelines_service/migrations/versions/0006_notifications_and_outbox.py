@@ -20,30 +20,36 @@ def upgrade() -> None:
         sa.Column("subject_id", sa.Uuid, nullable=False),
         sa.Column("post_id", sa.Uuid),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("is_read", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("is_withdrawn", sa.Boolean, nullable=False, server_default=sa.false()),
     )
     # At most one for each of these.
     op.create_index(
         "notifications_once", "notifications", ["recipient", "kind", "actor", "subject_id"], unique=True
     )
-    # A page of the inbox.
+    # A page of the inbox: of all kinds, and of some.
+    shown = ["is_withdrawn", "actor", "post_id"]
+    newest = sa.text("id DESC")
+    op.create_index("notifications_newest", "notifications", ["recipient", newest], postgresql_include=shown)
     op.create_index(
-        "notifications_newest",
-        "notifications",
-        ["recipient", sa.text("id DESC")],
-        postgresql_where=sa.text("NOT is_withdrawn"),
+        "notifications_by_kind", "notifications", ["recipient", "kind", newest], postgresql_include=shown
     )
-    # Counting and reading those that are new.
+    # Deleting those of a post, those that a user caused, and old tombstones.
     op.create_index(
-        "notifications_unread",
+        "notifications_of_post",
         "notifications",
-        ["recipient", "id"],
-        postgresql_where=sa.text("NOT is_read AND NOT is_withdrawn"),
+        ["post_id"],
+        postgresql_where=sa.text("post_id IS NOT NULL"),
     )
-    # Deleting those of a post, and those that a user caused.
-    op.create_index("notifications_of_post", "notifications", ["subject_id"])
     op.create_index("notifications_of_actor", "notifications", ["actor"])
+    op.create_index(
+        "notifications_withdrawn", "notifications", ["id"], postgresql_where=sa.text("is_withdrawn")
+    )
+    # Up to where each recipient has read.
+    op.create_table(
+        "notification_reads",
+        sa.Column("recipient", NAME, primary_key=True),
+        sa.Column("up_to", sa.Uuid, nullable=False),
+    )
     op.create_table(
         "timelines_outbox",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
@@ -57,4 +63,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("timelines_outbox")
+    op.drop_table("notification_reads")
     op.drop_table("notifications")
