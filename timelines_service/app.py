@@ -13,7 +13,7 @@ from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
 from common.tokens import Tokens
-from timelines_service import mark_routes, thread_routes
+from timelines_service import mark_routes, notification_routes, thread_routes
 from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE
 from timelines_service.routes import routes
@@ -34,7 +34,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
         "timelines",
         "Posts, and the timelines made of them.",
         settings,
-        [routes, thread_routes.routes, mark_routes.routes],
+        [routes, thread_routes.routes, mark_routes.routes, notification_routes.routes],
         [Dependency("postgres", store, store.prepare), Dependency("beanstalkd", queue, is_required=False)],
         [
             directory,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from common.discovery.client import ServiceClient
 from common.discovery.identity import is_unknown_route
-from common.errors import Unavailable
+from common.errors import NotFound, Unavailable
 from common.fields import Username
 from timelines_service import errors
 
@@ -32,6 +32,9 @@ class HomeSources(BaseModel):
 
     followees: tuple[Username, ...]
     hidden: tuple[Username, ...] = ()
+
+
+NO_SOURCES = HomeSources(followees=())
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,17 @@ class UsersClient:
         if etag := response.headers.get("etag"):
             self._cache.put(username, CachedSources(etag, sources))
         return sources
+
+    def last_sources(self, username: str) -> HomeSources:
+        """The same, of an earlier call while the users service is away. Raises Unavailable without one."""
+        try:
+            return self.home_sources(username)
+        except NotFound:
+            return NO_SOURCES
+        except Unavailable:
+            if known := self._cache.get(username):
+                return known.sources
+            raise
 
     def _followees_alone(self, username: str) -> HomeSources:
         """From a users service of the last version. Not cached: versions do not mix for long."""

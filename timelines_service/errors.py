@@ -7,6 +7,10 @@ def post_not_found() -> NotFound:
     return NotFound("post_not_found", "There is no such post.")
 
 
+def notification_not_found() -> NotFound:
+    return NotFound("notification_not_found", "You have no such notification.")
+
+
 def user_not_found(username: str) -> NotFound:
     return NotFound("user_not_found", f"There is no user {username}.")
 

@@ -117,6 +117,36 @@ class Reposter(BaseModel):
     repost_id: KnownId
 
 
+NotificationKind = Literal["like", "mention", "reply", "repost", "follow", "poll_ended"]
+
+
+class Notification(BaseModel):
+    """What somebody did that concerns the user."""
+
+    id: KnownId
+    kind: NotificationKind
+    actor: KnownUsername = Field(description="Who did it; of a poll that has ended, its author.")
+    post_id: KnownId | None = Field(
+        default=None,
+        description="The post that it is about: yours or, of a reply or a mention, the other's.",
+        exclude_if=is_none,
+    )
+    created_at: datetime
+    read: bool
+
+
+class Unread(BaseModel):
+    """How many notifications a user has not read, 1,000 at most."""
+
+    count: int
+
+
+class MarkRead(RequestBody):
+    """Up to which notification the user has read."""
+
+    up_to: Id
+
+
 class TagInUse(BaseModel):
     """A hashtag, and how many posts of the last seven days have it."""
 

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
 from common.fields import new_id
-
-Kind = Literal["like", "mention", "reply", "repost", "follow", "poll_ended"]
+from timelines_service.models import NotificationKind
 
 # The subject of a notification that is about no post and no poll.
 NOTHING = UUID(int=0)
@@ -56,7 +54,7 @@ class Cause:
     causes of one kind and actor: a poll, or the post that it is about.
     """
 
-    kind: Kind
+    kind: NotificationKind
     recipient: str
     actor: str
     at: datetime | None = None
@@ -65,7 +63,7 @@ class Cause:
 
 
 def tell(connection: Connection, *causes: Cause) -> None:
-    """Tell the recipients, each of each cause once; nobody is told of their own doing.
+    """Tell the recipients, each of each cause once; of their own doing, only that a poll has ended.
 
     A transaction locks posts first, and calls this, or `withdraw`, once.
     """
@@ -77,15 +75,19 @@ def withdraw(connection: Connection, *causes: Cause) -> None:
     _change(connection, WITHDRAW, causes)
 
 
+def take_turn(connection: Connection, recipients: Sequence[str]) -> None:
+    """Until this transaction ends, no other changes the notifications of these users."""
+    connection.execute(TAKE_TURN, {"recipients": list(recipients)})
+
+
 def _change(connection: Connection, statement: TextClause, causes: Sequence[Cause]) -> None:
-    told = [cause for cause in causes if cause.actor != cause.recipient]
+    told = [cause for cause in causes if cause.actor != cause.recipient or cause.kind == "poll_ended"]
     if not told:
         return
-    recipients = {"recipients": list({cause.recipient for cause in told})}
-    connection.execute(TAKE_TURN, recipients)
-    newest: dict[str, UUID | None] = {
-        row.recipient: row.newest for row in connection.execute(NEWEST, recipients)
-    }
+    recipients = list({cause.recipient for cause in told})
+    take_turn(connection, recipients)
+    found = connection.execute(NEWEST, {"recipients": recipients})
+    newest: dict[str, UUID | None] = {row.recipient: row.newest for row in found}
     for cause in told:
         newest[cause.recipient] = next_id = _next_id(newest[cause.recipient])
         subject_id = cause.subject_id or cause.post_id or NOTHING

@@ -1,5 +1,6 @@
 """What takes more than the store: new posts, and timelines that depend on the users service."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -7,7 +8,15 @@ from common.fields import new_id
 from common.jobs.queue import JobQueue
 from timelines_service import errors
 from timelines_service.clients import UsersClient
-from timelines_service.models import AcceptedPost, Context, NewPost, Post, QueuedPost
+from timelines_service.models import (
+    AcceptedPost,
+    Context,
+    NewPost,
+    Notification,
+    NotificationKind,
+    Post,
+    QueuedPost,
+)
 from timelines_service.post_query import Page
 from timelines_service.store import TimelinesStore
 from timelines_service.threads import Reach
@@ -80,6 +89,17 @@ class Timelines:
             ancestors=self._store.threads.ancestors(original, reach, reader),
             descendants=self._store.threads.descendants(original, reach, reader),
         )
+
+    def notifications(
+        self, username: str, page: Page, kinds: Sequence[NotificationKind]
+    ) -> list[Notification]:
+        """What the user was told, but for hidden users' doings. Raises Unavailable."""
+        hidden = self._users.last_sources(username).hidden
+        return self._store.inbox.page(username, page, kinds, hidden)
+
+    def unread_notifications(self, username: str) -> int:
+        """As notifications."""
+        return self._store.inbox.unread(username, self._users.last_sources(username).hidden)
 
     def home(self, username: str, reader: str, page: Page, *, with_own: bool) -> list[Post]:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""

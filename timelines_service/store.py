@@ -16,6 +16,7 @@ from timelines_service.deletions import Deletions
 from timelines_service.edits import Edits
 from timelines_service.events import Events
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
+from timelines_service.inbox import Inbox
 from timelines_service.marks import Bookmarks, Pins
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.notifications import Cause, tell
@@ -86,6 +87,7 @@ class TimelinesStore:
         self.threads = Threads(database)
         self.tags = PostTags(database)
         self.events = Events(database)
+        self.inbox = Inbox(database)
         self.outbox = Outbox(database, outbox)
 
     @classmethod

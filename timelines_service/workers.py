@@ -1,6 +1,6 @@
 """The timelines worker: stores the posts that were accepted for later."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from threading import Event
@@ -15,6 +15,7 @@ from timelines_service.store import TimelinesStore
 BATCH = 100
 DELETE_KEYS_SECONDS = 10
 SWEEP_SECONDS = 1
+SWEEP_NOTIFICATIONS_SECONDS = 10
 FIND_TAGS_SECONDS = 1
 # Jobs wait meanwhile.
 SWEEPS_AT_ONCE = 20
@@ -25,10 +26,10 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     store.add_missing([AcceptedPost.model_validate(job.open()) for job in jobs])
 
 
-def sweep(store: TimelinesStore) -> None:
-    """Delete some of what deleted posts left."""
+def sweep(step: Callable[[], bool]) -> None:
+    """Delete some of what is to go: a batch with each step, until one says that nothing is left."""
     for _ in range(SWEEPS_AT_ONCE):
-        if not store.deletions.sweep():
+        if not step():
             return
 
 
@@ -45,13 +46,16 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         closing(TimelinesStore.connect(settings.database)) as store,
     ):
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
-        sweep_posts = Periodic(SWEEP_SECONDS, partial(sweep, store), store.outages)
-
+        sweep_posts = Periodic(SWEEP_SECONDS, partial(sweep, store.deletions.sweep), store.outages)
+        sweep_notifications = Periodic(
+            SWEEP_NOTIFICATIONS_SECONDS, partial(sweep, store.inbox.sweep), store.outages
+        )
         find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
 
         def periodic() -> None:
             delete_keys()
             sweep_posts()
+            sweep_notifications()
             find_tags()
 
         get_ready = partial(ready, store)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from common.fields import new_id
+from common.fields import EXAMPLE_ID, new_id
 from common.tokens import Tokens
 from tests.polling import eventually
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
@@ -66,6 +66,10 @@ STATUSES = {
     "PUT /posts/id/{post_id}/bookmark": SWITCHING,
     "DELETE /posts/id/{post_id}/bookmark": SWITCHING,
     "GET /bookmarks": FOR_USERS,
+    "GET /notifications": FOR_USERS,
+    "GET /notifications/unread": FOR_USERS,
+    "POST /notifications/read": SWITCHING,
+    "DELETE /notifications/{notification_id}": (204, 404, 401, 401, 403),
     "GET /tags": FOR_ALL,
     "GET /tags/{tag}": TOKEN_OPTIONAL,
     "PUT /posts/id/{post_id}/pin": (204, 403, 401, 401, 403),
@@ -95,6 +99,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /posts": {"text": "Mine."},
     "POST /posts/async": {"text": "Mine, soon."},
     "PATCH /posts/id/{post_id}": {"text": "Mine, changed."},
+    "POST /notifications/read": {"up_to": EXAMPLE_ID},
     "POST /polls": NEW_POLL,
     "POST /polls/{poll_id}/vote": {"option": 0},
 }
@@ -133,6 +138,8 @@ SILENT = {
     "DELETE /posts/id/{post_id}/bookmark",
     "PUT /posts/id/{post_id}/pin",
     "DELETE /posts/id/{post_id}/pin",
+    "POST /notifications/read",
+    "DELETE /notifications/{notification_id}",
 }
 # After these the token, or the password, is another: they get a user of their own.
 ENDING = {"POST /logout", "PUT /users/{username}/password"}
@@ -154,7 +161,7 @@ DOCUMENTED = dict(_documented())
 
 @dataclass
 class World:
-    """A post and a poll of `matrix_owner`, and the headers of everybody who asks for them."""
+    """A post, a poll and a notification of `matrix_owner`, and the headers of everybody who asks for them."""
 
     suite: Suite
     headers: dict[str, dict[str, str]]
@@ -198,7 +205,16 @@ def passing(world: World) -> World:
 def world(suite: Suite, headers: dict[str, dict[str, str]]) -> World:
     post = suite.gateway.post("/posts", json={"text": "The owner's."}, headers=headers["owner"]).json()
     poll = suite.gateway.post("/polls", json=NEW_POLL, headers=headers["owner"]).json()
-    names = {"tag": "matrix", "username": "matrix_owner", "post_id": post["id"], "poll_id": poll["id"]}
+    answer = {"text": "The other's.", "in_reply_to": post["id"]}
+    suite.gateway.post("/posts", json=answer, headers=headers["other"]).raise_for_status()
+    [notification] = suite.gateway.get("/notifications?limit=1", headers=headers["owner"]).json()
+    names = {
+        "tag": "matrix",
+        "username": "matrix_owner",
+        "post_id": post["id"],
+        "poll_id": poll["id"],
+        "notification_id": notification["id"],
+    }
     return World(suite, headers, names)
 
 
