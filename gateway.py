@@ -83,7 +83,7 @@ ROUTES = {
     "/polls/{poll_id}/vote": Route("polls"),
     "/polls/{poll_id}/results": Route("polls"),
 }
-OWN_PATHS = {"docs", "openapi.json", "health", "livez"}
+OWN_PATHS = {"docs", "openapi.json", "health", "livez", "metrics"}
 SERVICES = tuple(dict.fromkeys(route.service_name for route in ROUTES.values()))
 
 

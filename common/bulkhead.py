@@ -33,6 +33,11 @@ class Bulkhead:
         self._slots.release()
         self._is_full = False
 
+    @property
+    def pending(self) -> int:
+        """How many callers wait for a slot."""
+        return self._slots.statistics().tasks_waiting
+
     async def _wait(self) -> None:
         if self._is_full:
             raise BulkheadFull

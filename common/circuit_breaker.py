@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
+
 OPEN_SECONDS = 1.0
 
 
@@ -21,12 +24,20 @@ class CircuitBreaker:
         self._name = name
         self._clock = clock
         self._open_until = 0.0
+        metrics.open_breakers.read_from(self._read)
 
     def trip(self) -> None:
         """Refuse all calls for a moment."""
         self._open_until = self._clock() + OPEN_SECONDS
+        metrics.breaker_trips.add(self._name)
 
     def raise_if_open(self) -> None:
         """Raises CircuitOpen while it is open."""
-        if self._clock() < self._open_until:
+        if self._is_open():
             raise CircuitOpen(f"{self._name} hung just now")
+
+    def _is_open(self) -> bool:
+        return self._clock() < self._open_until
+
+    def _read(self) -> Readings:
+        return [((self._name,), self._is_open())]

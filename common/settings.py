@@ -115,6 +115,7 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], LOWERCASE] = "info"
     log_format: Annotated[Literal["text", "json"] | None, LOWERCASE] = None
+    metrics: bool = True
 
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
     # One of each registry.
@@ -187,7 +188,7 @@ class ServiceSettings(Settings):
     """What every process that serves HTTP reads besides."""
 
     # What machines request every few seconds gets no line in the access log, except when debugging.
-    QUIET_PATHS: ClassVar[tuple[str, ...]] = ("/livez", "/health")
+    QUIET_PATHS: ClassVar[tuple[str, ...]] = ("/livez", "/health", "/metrics")
 
     port: int
     host: Annotated[Host, EMPTY_IS_A_VALUE] = "127.0.0.1"
@@ -195,6 +196,8 @@ class ServiceSettings(Settings):
     # It travels in a header.
     registry_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
     log_access: bool = True
+    # It travels in a header, too. Without one, only this machine may read what is measured.
+    status_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
 
     def configure_logging(self) -> None:
         super().configure_logging()

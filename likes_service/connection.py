@@ -10,9 +10,15 @@ from redis.sentinel import MasterNotFoundError
 
 from common.circuit_breaker import CircuitBreaker
 from common.errors import CannotServe, CredentialsRejected
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
+
+# OpenTelemetry's name.
+SYSTEM = "redis"
+UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 CLUSTER = "is a node of a cluster, and REDIS_URL must name a single server"
 # Why Redis cannot serve, by what its reply has in it, also where a script meets it.
@@ -55,11 +61,13 @@ class RedisClient(redis.Redis):
         super().__init__(**options)
         self._breaker = CircuitBreaker("Redis")
         self._warn = RepeatedWarning(logger)
+        metrics.pool_connections.read_from(self._read_pool)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         self._breaker.raise_if_open()
         try:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+            with metrics.store_operations.time(SYSTEM, str(args[0]).upper(), errors=UNAVAILABLE):
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
         except redis.TimeoutError:
             self._breaker.trip()
             self._reconnect()
@@ -100,3 +108,9 @@ class RedisClient(redis.Redis):
         place = master or url.get("path") or f"{url.get('host')}:{url.get('port')}"
         user = url.get("username") or "default"
         return CredentialsRejected(f"Redis at {place} rejects user {user}: correct REDIS_URL ({exc})")
+
+    def _read_pool(self) -> Readings:
+        return [
+            ((SYSTEM, str(attributes["db.client.connection.state"])), count)
+            for count, attributes in self.connection_pool.get_connection_count()
+        ]

@@ -13,6 +13,7 @@ from common.api.problems import problems
 from common.api.routing import from_state, router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
+from common.telemetry import metrics
 from likes_service import errors
 from likes_service.models import LikedPost, Liker, LikeState, PostLikes, PostLikesWithOwn
 from likes_service.service import Likes
@@ -73,7 +74,10 @@ def like(
 @routes.delete("/likes/{post_id}")
 def unlike(post_id: Id, username: CurrentUser, store: Store) -> LikeState:
     """Remove a like. Removing it twice changes nothing."""
-    return store.unlike(post_id, username)
+    state = store.unlike(post_id, username)
+    if state.changed:
+        metrics.likes.add("unliked")
+    return state
 
 
 @routes.get("/likes/{post_id}/count")

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.jobs.queue import JobQueue, QueueUnavailable
-from common.telemetry import context
+from common.telemetry import context, metrics
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.interrupt import Interrupt
 from likes_service.mailer import (
@@ -50,10 +50,10 @@ ENQUEUE_WAIT_SECONDS = 0.25
 GIVE_UP_AFTER = timedelta(days=4)
 MAX_DEFERRAL = timedelta(hours=4)
 
-OUTCOMES: dict[Claim, str] = {
-    "granted": "sent",
-    "unliked": "not sent, the like was removed",
-    "mailed": "not sent, it was mailed already",
+OUTCOMES: dict[Claim, tuple[str, str]] = {
+    "granted": ("sent", "sent"),
+    "unliked": ("unwanted", "not sent, the like was removed"),
+    "mailed": ("unwanted", "not sent, it was mailed already"),
 }
 
 
@@ -81,6 +81,7 @@ class Likes:
         due = now if self._is_paused() else now + OVERDUE_AFTER
         liking = self._store.like(post_id, username, now, due)
         if liking.changed:
+            metrics.likes.add("liked")
             self._enqueue_validation(ValidateLike(post_id=post_id, username=username))
         return liking
 
@@ -139,7 +140,7 @@ class LikeValidator:
     def _notify_author(self, post: Post, recorded: ValidateLike) -> None:
         notification = Liked(**recorded.model_dump(), author=post.username, text=post.text)
         if post.username == recorded.username:
-            _log_outcome(notification, "not sent, it is their own post")
+            _log_outcome(notification, "unwanted", "not sent, it is their own post")
         else:
             self._notifications.put(notification)
 
@@ -181,19 +182,24 @@ class Notifier:
     def notify(self, notification: Notification, interrupt: Interrupt | None = None) -> None:
         """Mail it, or have it wait, or drop it; the log says which. Raises what is an outage."""
         try:
-            _log_outcome(notification, self._mail(notification, interrupt or Interrupt()))
+            _log_outcome(notification, *self._mail(notification, interrupt or Interrupt()))
         except MailDeferred as exc:
             self._defer(notification, exc)
-        except (MailRefused, MailOutcomeUnknown) as exc:
-            _log_outcome(notification, f"not tried again, {exc}", logging.WARNING)
+        except MailRefused as exc:
+            _log_outcome(notification, "refused", f"not tried again, {exc}", logging.WARNING)
+        except MailOutcomeUnknown as exc:
+            _log_outcome(notification, "in_doubt", f"not tried again, {exc}", logging.WARNING)
 
-    def _mail(self, notification: Notification, interrupt: Interrupt) -> str:
-        """What became of it. Raises MailDeferred, MailRefused, MailOutcomeUnknown, and outages."""
+    def _mail(self, notification: Notification, interrupt: Interrupt) -> tuple[str, str]:
+        """What became of it, in a word and in detail.
+
+        Raises MailDeferred, MailRefused, MailOutcomeUnknown, and outages.
+        """
         recipient = self._users.recipient(notification.recipient)
         if recipient.email is None:
-            return "not sent, there is no address"
+            return "unwanted", "not sent, there is no address"
         if not recipient.mail_notifications:
-            return "not sent, the user wants no mail"
+            return "unwanted", "not sent, the user wants no mail"
         key = f"{notification.kind}.{notification.post_id}.{notification.username}"
         mail = self._compose(key, notification, recipient.email)
         with self._as_claimant(key) as claimant, self._mail_server.session(interrupt) as session:
@@ -240,13 +246,16 @@ class Notifier:
         since = notification.deferred_since or now
         if now - since > GIVE_UP_AFTER:
             _log_outcome(
-                notification, f"given up, deferred since {_second(since)}, {reason}", logging.WARNING
+                notification,
+                "given_up",
+                f"given up, deferred since {_second(since)}, {reason}",
+                logging.WARNING,
             )
             return
         pause = min(max(now - since, self._first_deferral), MAX_DEFERRAL)
         deferred = notification.model_copy(update={"deferred_since": since})
         self._queue.put(deferred, delay=round(pause.total_seconds()))
-        _log_outcome(notification, f"deferred until {_second(now + pause)}, {reason}")
+        _log_outcome(notification, "deferred", f"deferred until {_second(now + pause)}, {reason}")
 
     def _compose(self, key: str, notification: Notification, address: str) -> Mail:
         if isinstance(notification, Liked):
@@ -261,7 +270,9 @@ def _second(at: datetime) -> str:
     return at.isoformat(timespec="seconds")
 
 
-def _log_outcome(notification: Notification, outcome: str, level: int = logging.INFO) -> None:
+def _log_outcome(notification: Notification, outcome: str, detail: str, level: int = logging.INFO) -> None:
+    """Count the outcome, and log its detail."""
+    metrics.mails.add(notification.kind, outcome)
     logger.log(
         level,
         "mail %s, post_id=%s username=%s recipient=%s: %s",
@@ -269,5 +280,5 @@ def _log_outcome(notification: Notification, outcome: str, level: int = logging.
         notification.post_id,
         notification.username,
         notification.recipient,
-        outcome,
+        detail,
     )

@@ -23,6 +23,7 @@ from botocore.exceptions import (
 
 from common.circuit_breaker import CircuitBreaker, CircuitOpen
 from common.errors import CannotServe, CredentialsRejected
+from common.telemetry import metrics
 from common.telemetry.logging import RepeatedWarning
 
 if TYPE_CHECKING:
@@ -273,6 +274,11 @@ class DynamoTable:
 
     def _call(self, call: Callable[[], Result]) -> Result:
         """Retry after transient errors, until the deadline."""
+        operation = getattr(call, "func", call).__name__
+        with metrics.store_operations.time("aws.dynamodb", operation, errors=self.outages):
+            return self._retry(call)
+
+    def _retry(self, call: Callable[[], Result]) -> Result:
         self._breaker.raise_if_open()
         backoff = Backoff()
         while True:
@@ -373,6 +379,7 @@ class Backoff:
     def sleep(self, reason: Exception) -> None:
         if self.is_over():
             raise Throttled(str(reason)) from reason
+        metrics.store_retries.add("aws.dynamodb")
         time.sleep(min(random.uniform(0, self._longest), max(self._end - time.monotonic(), 0)))
         self._longest = min(self._longest * 2, MAX_DELAY_SECONDS)
 

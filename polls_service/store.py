@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from common.errors import Problem
 from common.fields import new_id
+from common.telemetry import metrics
 from polls_service import errors, items
 from polls_service.dynamodb import ConditionFailed, DynamoTable, Item
 from polls_service.items import StoredPoll, Tally
@@ -99,6 +100,7 @@ class PollsStore:
         chosen = sorted(options)
         refusal = self._refusal(self._cached_poll(poll_id), chosen)
         if not refusal and self._count(poll_id, username, chosen):
+            metrics.votes.add()
             return chosen
         # The poll that is remembered may be deleted by now.
         found = self._read([poll_id], username).get(poll_id)

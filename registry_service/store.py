@@ -10,6 +10,8 @@ from uuid import uuid4
 
 from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
 from common.fields import new_id
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 from registry_service import errors
 from registry_service.models import (
     NewInstance,
@@ -77,6 +79,7 @@ class RegistryStore:
         self._self_preservation: SelfPreservation | None = None
         self._snapshot: Snapshot | None = None
         self._announce: Callable[[], None] = lambda: None
+        metrics.registered_instances.read_from(self._read_instances)
 
     def on_change(self, announce: Callable[[], None]) -> None:
         """Call `announce` after every change of the version."""
@@ -95,6 +98,7 @@ class RegistryStore:
         self._services[new.service_name] = service
         service.last_seen = now
         self._forget_one_service()
+        metrics.registrations.add("registered")
         self._changed()
         return instance
 
@@ -111,6 +115,7 @@ class RegistryStore:
         self._leases.move_to_end(instance_id)
         self._services[lease.instance.service_name].last_seen = now
         self._snapshot = None
+        metrics.heartbeats.add()
         if is_new:
             self._changed()
         return lease.instance
@@ -118,6 +123,15 @@ class RegistryStore:
     def deregister(self, instance_id: str) -> None:
         """Raises NotFound."""
         self._remove(self._lease(instance_id))
+        metrics.registrations.add("deregistered")
+
+    def _read_instances(self) -> Readings:
+        self.expire()
+        return [
+            ((name, lease.instance.status.value), 1)
+            for name, service in self._services.items()
+            for lease in service.leases.values()
+        ]
 
     def version(self) -> int:
         self.expire()
@@ -170,6 +184,7 @@ class RegistryStore:
             if not lease.is_suspect or lease.ends + SUSPECT_SECONDS <= now:
                 logger.warning("%s at %s is gone", lease.instance.service_name, lease.instance.netloc)
                 self._removed.append(lease.ends)
+                metrics.registrations.add("expired")
                 self._remove(lease)
 
     def _is_suspicious(self, now: float) -> bool:
@@ -209,6 +224,7 @@ class RegistryStore:
                 logger.info(
                     "%s at %s gives way to %s", instance.service_name, instance.netloc, new.service_name
                 )
+                metrics.registrations.add("replaced")
                 self._remove(lease)
 
     def _enforce_limits(self, service: _Service) -> None:

@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from common.discovery.models import Snapshot
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 from registry_service import errors
 from registry_service.clock import TICK_SECONDS
 from registry_service.store import RegistryStore
@@ -17,6 +19,8 @@ class SnapshotWatchers:
     def __init__(self, store: RegistryStore) -> None:
         self._store = store
         self._is_stopping = False
+        self._waiting = 0
+        metrics.watchers.read_from(self._read_waiting)
         self._rendered: tuple[Snapshot | None, bytes] = (None, b"")
 
     async def __aenter__(self) -> Self:
@@ -39,14 +43,24 @@ class SnapshotWatchers:
     async def snapshot(self, epoch: str | None, version: int | None, wait: float) -> bytes:
         """The table as JSON, at once if it is of another epoch or newer, else when it is, or after `wait`."""
         if version is not None and epoch in (None, self._store.epoch):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._newer_than(version)
+            self._waiting += 1
+            try:
+                await self._newer_within(version, wait)
+            finally:
+                self._waiting -= 1
         snapshot = self._store.snapshot()
         if self._rendered[0] is not snapshot:
             # Rendered once for all clients that wake together.
             self._rendered = (snapshot, snapshot.model_dump_json().encode())
         return self._rendered[1]
+
+    def _read_waiting(self) -> Readings:
+        return [((), self._waiting)]
+
+    async def _newer_within(self, version: int, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._newer_than(version)
 
     async def _newer_than(self, version: int) -> None:
         while self._store.version() <= version:

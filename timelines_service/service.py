@@ -6,6 +6,7 @@ from uuid import UUID
 
 from common.fields import new_id
 from common.jobs.queue import JobQueue
+from common.telemetry import metrics
 from timelines_service import errors
 from timelines_service.clients import UsersClient
 from timelines_service.models import (
@@ -36,12 +37,17 @@ class Timelines:
 
     def write(self, username: str, new: NewPost, key: str | None) -> Post:
         """The post stored; the first one, when this key comes again. Raises NotFound, Unprocessable."""
-        return self._store.add(self._accepted(username, new), key)
+        accepted = self._accepted(username, new)
+        post = self._store.add(accepted, key)
+        if post.id == accepted.id:
+            metrics.posts.add("stored")
+        return post
 
     def queue(self, username: str, new: NewPost) -> QueuedPost:
         """Leave the whole post to the worker. Raises NotFound, QueueUnavailable."""
         post = self._accepted(username, new)
         self._queue.put(post)
+        metrics.posts.add("queued")
         return QueuedPost(id=post.id)
 
     def _accepted(self, username: str, new: NewPost) -> AcceptedPost:

@@ -10,6 +10,8 @@ from passlib.context import CryptContext
 
 from common import cores
 from common.bulkhead import Bulkhead, BulkheadFull
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 from users_service import errors
 from users_service.models import normalized
 
@@ -45,6 +47,7 @@ class Passwords:
         # Threads of their own, because a thread keeps the memory of its last hash.
         self._threads = ThreadPoolExecutor(CORES, "passwords")
         self._bulkhead = Bulkhead(CORES, HASH_WAIT_SECONDS)
+        metrics.hashing_queue.read_from(self._read_pending)
 
     async def hash(self, password: str) -> str:
         hashed: str = await self._run_limited(lambda: self._context.hash(normalized(password)))
@@ -82,6 +85,11 @@ class Passwords:
     async def _run_limited(self, work: Callable[[], Result]) -> Result:
         try:
             async with self._bulkhead:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+                with metrics.hashing.time():
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except BulkheadFull as exc:
+            metrics.bulkhead_refusals.add("passwords")
             raise errors.busy() from exc
+
+    def _read_pending(self) -> Readings:
+        return [((), self._bulkhead.pending)]

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from anyio import to_thread
 
+from common.telemetry import metrics
 from common.tokens import Claims, Tokens
 from users_service import errors
 from users_service.models import AccessToken, Credentials, NewUser, OwnProfile
@@ -29,13 +30,17 @@ class Accounts:
     async def register(self, user: NewUser) -> OwnProfile:
         """Raises Conflict, Unavailable."""
         password_hash = await self._passwords.hash(user.password)
-        return await to_thread.run_sync(self._store.register, user, password_hash)
+        profile = await to_thread.run_sync(self._store.register, user, password_hash)
+        metrics.accounts.add()
+        return profile
 
     async def sign_in(self, credentials: Credentials) -> AccessToken:
         """A token for the right password. Raises Unauthorized, Unavailable."""
         hashed, generation = await to_thread.run_sync(self._store.credentials, credentials.username)
         if not await self._passwords.verify(credentials.password, hashed) or hashed is None:
+            metrics.sign_ins.add("wrong")
             raise errors.wrong_credentials()
+        metrics.sign_ins.add("right")
         if await self._passwords.needs_rehash(credentials.password, hashed):
             await self._rehash(credentials, hashed)
         return AccessToken(

@@ -11,6 +11,8 @@ import httpx
 from common.discovery.directory import Directory
 from common.discovery.identity import UnknownRoute
 from common.discovery.models import Instance, Status
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 
 # A caller tries so many instances, one after the other.
 MAX_ATTEMPTS = 3
@@ -29,6 +31,7 @@ MAX_TRACKED_INSTANCES = 1000
 
 @dataclass(slots=True)
 class _Stats:
+    service_name: str
     in_flight: int = 0
     failures: int = 0
     ejection_seconds: float = 0.0
@@ -75,6 +78,7 @@ class Attempt:
                 max(2 * stats.ejection_seconds, BASE_EJECTION_SECONDS), MAX_EJECTION_SECONDS
             )
             stats.ejected_until = now + stats.ejection_seconds
+        metrics.ejections.add(self.instance.service_name)
 
 
 class Balancer:
@@ -85,11 +89,14 @@ class Balancer:
         self._stats: dict[str, _Stats] = {}
         self.clock = clock
         self.lock = Lock()
+        metrics.ejected_instances.read_from(self._read_ejected)
 
     def attempts(self, service_name: str) -> Iterator[Attempt]:
         """At most MAX_ATTEMPTS, each at another instance."""
         tried: list[Instance] = []
         while len(tried) < MAX_ATTEMPTS and (attempt := self.attempt(service_name, tried)):
+            if tried:
+                metrics.retries.add(service_name)
             tried.append(attempt.instance)
             yield attempt
 
@@ -118,5 +125,10 @@ class Balancer:
             with self.lock:
                 if len(self._stats) > MAX_TRACKED_INSTANCES:
                     self._stats = {key: one for key, one in self._stats.items() if one.in_flight}
-                stats = self._stats.setdefault(instance.instance_id, _Stats())
+                stats = self._stats.setdefault(instance.instance_id, _Stats(instance.service_name))
         return stats
+
+    def _read_ejected(self) -> Readings:
+        with self.lock:
+            stats, now = list(self._stats.values()), self.clock()
+        return [((one.service_name,), one.ejected_until > now) for one in stats]

@@ -8,10 +8,11 @@ import httpx
 
 from common.bulkhead import BulkheadFull, ThreadBulkhead
 from common.discovery.balancer import MAX_ATTEMPTS, UPSTREAM_FAILURES, Attempt, Balancer
+from common.discovery.call import Call
 from common.discovery.directory import Directory
 from common.discovery.identity import UnknownRoute, WrongInstance, is_foreign, is_unknown_route
 from common.errors import Unavailable
-from common.telemetry import context
+from common.telemetry import context, metrics
 from common.tokens import Tokens
 
 # All attempts together: the caller learns within two seconds that there is no response.
@@ -73,6 +74,7 @@ class ServiceClient:
             with self._bulkhead:
                 response = self._try_instances(target, signed, deadline, is_new)
         except BulkheadFull:
+            metrics.bulkhead_refusals.add(self._service_name)
             response = None
         if response is None:
             raise service_unavailable(self._service_name)
@@ -109,11 +111,11 @@ class ServiceClient:
         url = httpx.URL(f"http://{attempt.instance.netloc}").join(target)
         timeout = {step: min(limit, left) for step, limit in TIMEOUT.items()}
         request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
-        with attempt, closing(self._transport.handle_request(request)) as response:
+        with attempt, Call(self._service_name, "GET") as call, self._sent(request) as response:
             response.request = request
             response.stream = _DeadlineStream(response.stream, deadline)
             response.read()
-            status = response.status_code
+            call.status = status = response.status_code
             if is_foreign(status, response.headers.get("content-type")):
                 raise WrongInstance(f"{status} is not from {attempt.instance.service_name}")
             if not is_new and is_unknown_route(status, response.content):
@@ -121,6 +123,9 @@ class ServiceClient:
             if status in UPSTREAM_FAILURES:
                 attempt.fail()
         return response
+
+    def _sent(self, request: httpx.Request) -> closing[httpx.Response]:
+        return closing(self._transport.handle_request(request))
 
 
 class _DeadlineStream(httpx.SyncByteStream):

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from common.discovery.models import Instance, Snapshot, addresses, tls
 from common.discovery.table import RegistryTable, Services, merged
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Directory:
         self._services: Services = {}
         self._lock = Lock()
         self._stop = Event()
+        metrics.registry_is_current.read_from(self._read_current)
 
     @property
     def is_current(self) -> bool:
@@ -41,6 +44,9 @@ class Directory:
 
     def instances(self, service_name: str) -> tuple[Instance, ...]:
         return self._services.get(service_name, ())
+
+    def _read_current(self) -> Readings:
+        return [((), self.is_current)]
 
     def __enter__(self) -> Self:
         for url, table in zip(self._urls, self._tables, strict=False):

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.api.problems import render
 from common.bulkhead import Bulkhead, BulkheadFull
 from common.discovery.balancer import UPSTREAM_FAILURES, Attempt, Balancer
+from common.discovery.call import Call
 from common.discovery.directory import Directory
 from common.discovery.identity import UnknownRoute, WrongInstance, is_foreign, is_unknown_route
 from common.discovery.models import Instance
@@ -23,6 +24,7 @@ from common.gateway.rate_limits import Limiter
 from common.gateway.routes import Match, Route
 from common.gateway.transport import AiohttpTransport, Body
 from common.gateway.watchdog import Watchdog
+from common.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class ReverseProxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (route := self._match(scope["raw_path"])):
+            scope["route"] = route
             await self._forward(route, scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -75,6 +78,7 @@ class ReverseProxy:
                 async with self._bulkhead(route.service_name):
                     await self._try_instances(request, send)
         except BulkheadFull:
+            metrics.bulkhead_refusals.add(route.service_name)
             await render(errors.overloaded(route.service_name))(scope, receive, send)
         except Problem as problem:
             await render(problem)(scope, receive, send)
@@ -107,7 +111,9 @@ class ReverseProxy:
         raise problem or errors.unavailable(name)
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
-        response = await self._transport.handle_async_request(request.build_request(instance.netloc))
+        with Call(instance.service_name, request.method) as call:
+            response = await self._transport.handle_async_request(request.build_request(instance.netloc))
+            call.status = response.status_code
         try:
             await self._require_own(request, instance, response)
         except httpx.TransportError:

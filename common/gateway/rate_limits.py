@@ -20,6 +20,7 @@ from throttled.exceptions import StoreUnavailableError
 from common.errors import Unauthorized
 from common.gateway import errors
 from common.redis_url import connect
+from common.telemetry import metrics
 from common.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ def raise_if_limited(name: str, result: RateLimitResult) -> None:
         "RateLimit-Policy": f'"{name}";q={state.limit};w={math.ceil(state.reset_after) or 1}',
         "RateLimit": f'"{name}";r={state.remaining};t={retry_after}',
     }
+    metrics.rate_limit_refusals.add(name)
     raise errors.too_many_requests(headers)
 
 

@@ -15,6 +15,7 @@ class Route:
     the client knows the password of the account, which is in the body, or
     in this segment of the path: `account_segment`.
     `honours_idempotency_key`: its POST may be sent again under the same `Idempotency-Key`.
+    `path`: the template, which `matcher` sets.
     """
 
     service_name: str
@@ -22,6 +23,7 @@ class Route:
     is_sign_in: bool = False
     account_segment: int | None = None
     honours_idempotency_key: bool = False
+    path: str = ""
 
 
 Match = Callable[[bytes], Route | None]
@@ -29,7 +31,9 @@ Match = Callable[[bytes], Route | None]
 
 def matcher(routes: Mapping[str, Route], default_policy: Policy | None = None) -> Match:
     """A function from a raw path to its route: all templates as one pattern; the first that fits wins."""
-    numbered = [replace(route, policy=route.policy or default_policy) for route in routes.values()]
+    numbered = [
+        replace(route, path=path, policy=route.policy or default_policy) for path, route in routes.items()
+    ]
     groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in routes)
     pattern = re.compile("|".join(groups).encode())
 

@@ -3,17 +3,17 @@
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import greenstalk
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import CannotServe
-from common.telemetry import context
+from common.telemetry import context, metrics
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ TTR_SECONDS = 60
 
 # What beanstalkd accepts by default: a larger job is a bug of ours.
 MAX_JOB_BYTES = 65535
+
+JOB_STATES = ("ready", "delayed", "reserved", "buried")
 
 # What greenstalk raises for a response that was cut off, or is not beanstalkd's.
 STRANGE_RESPONSES = (AssertionError, ValueError, KeyError, OverflowError, MemoryError)
@@ -68,6 +70,8 @@ class Job:
 
     id: int
     text: bytes
+    # By `time.monotonic()`, where it is known.
+    put_at: float | None = field(default=None, compare=False)
 
     def open(self) -> dict[str, Any]:
         """Its payload; from here on, work is done under the job's request id."""
@@ -76,14 +80,29 @@ class Job:
         return envelope.payload
 
 
+class History(NamedTuple):
+    """What Beanstalkd knows of a job: workers that vanished with it since it was last kicked, and its age."""
+
+    abandoned: int
+    age_seconds: int
+
+
+class Tube(NamedTuple):
+    """How many jobs of a tube are in which state, and the age of the next ready and the first buried one."""
+
+    jobs: dict[str, int]
+    age_seconds: dict[str, int]
+
+
 class JobQueue:
     """One tube. Threads may share it: the lock makes them take turns on the one connection."""
 
     outages = (QueueUnavailable,)
 
-    def __init__(self, host: str, port: int, tube: str) -> None:
-        self._address = (host, port)
-        self._tube = tube
+    def __init__(self, host: str, port: int, tube: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.address = (host, port)
+        self.tube = tube
+        self._timeout_seconds = timeout_seconds
         self._lock = Lock()
         self._client: greenstalk.Client[bytes] | None = None
         self._is_unavailable = False
@@ -95,7 +114,7 @@ class JobQueue:
         return cls(host, port, tube)
 
     def ping(self) -> None:
-        with self._connection() as client:
+        with self._connection("ping") as client:
             is_draining = client.stats()["draining"] == "true"
         if is_draining:
             raise QueueCannotServe(REASONS[greenstalk.DrainingError])
@@ -117,12 +136,12 @@ class JobQueue:
         job = envelope.model_dump_json().encode()
         if len(job) > MAX_JOB_BYTES:
             raise ValueError(f"a job of {len(job)} bytes")
-        with self._connection() as client:
+        with self._connection("put") as client:
             client.put(job, delay=delay, ttr=TTR_SECONDS)
 
     def reserve(self, timeout: int) -> Job | None:
         """The next job, or None after `timeout` seconds without one."""
-        with self._connection(extra_seconds=timeout) as client:
+        with self._exclusive_connection(extra_seconds=timeout) as client:
             try:
                 job = client.reserve(timeout)
             except (greenstalk.TimedOutError, greenstalk.DeadlineSoonError):
@@ -131,53 +150,60 @@ class JobQueue:
 
     def attempts(self, job: Job) -> int:
         """How often this job has been reserved, as far as the server remembers."""
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "stats") as client:
             return client.stats_job(job.id)["reserves"]
         return 0
 
     def failures(self, job: Job) -> int:
         """As attempts, without those that met an outage."""
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "stats") as client:
             stats = client.stats_job(job.id)
             outages: int = greenstalk.DEFAULT_PRIORITY - stats["pri"]
             return stats["reserves"] - outages
         return 0
 
-    def abandoned(self, job: Job) -> int:
-        """How often, since it was last kicked, a worker has reserved this job and then lost it."""
-        with self._ignoring_lost_lease(job) as client:
+    def history(self, job: Job) -> History:
+        """What happened to this job before it was reserved now."""
+        with self._ignoring_lost_lease(job, "stats") as client:
             stats = client.stats_job(job.id)
             lost: int = stats["reserves"] - stats["releases"] - stats["buries"] - 1
-            return lost // (1 + stats["kicks"])
-        return 0
+            return History(lost // (1 + stats["kicks"]), stats["age"])
+        return History(0, 0)
 
     def buried(self) -> int:
         """How many jobs of this tube are buried."""
-        with self._connection() as client:
-            return int(client.stats_tube(self._tube)["current-jobs-buried"])
+        with self._connection("stats") as client:
+            return int(client.stats_tube(self.tube)["current-jobs-buried"])
+
+    def measure(self) -> Tube:
+        """How full the tube is."""
+        with self._connection("stats") as client:
+            stats: dict[str, Any] = {**client.stats_tube(self.tube)}
+            ages = {"ready": _age(client, client.peek_ready), "buried": _age(client, client.peek_buried)}
+        return Tube({state: int(stats[f"current-jobs-{state}"]) for state in JOB_STATES}, ages)
 
     def delete(self, job: Job) -> None:
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "delete") as client:
             client.delete(job.id)
 
     def release(self, job: Job, delay: int, met_outage: bool = False) -> None:
         """Give it back for so many seconds. Its priority counts outages: Beanstalkd has no count for them."""
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "release") as client:
             priority = client.stats_job(job.id)["pri"] - met_outage
             client.release(greenstalk.Job(job.id, job.text), priority=max(priority, 0), delay=delay)
 
     def touch(self, job: Job) -> None:
         """Have the job for `TTR_SECONDS` from now."""
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "touch") as client:
             client.touch(greenstalk.Job(job.id, job.text))
 
     def bury(self, job: Job) -> None:
-        with self._ignoring_lost_lease(job) as client:
+        with self._ignoring_lost_lease(job, "bury") as client:
             client.bury(greenstalk.Job(job.id, job.text))
 
     @contextmanager
-    def _ignoring_lost_lease(self, job: Job) -> Iterator[greenstalk.Client[bytes]]:
-        with self._connection() as client:
+    def _ignoring_lost_lease(self, job: Job, operation: str) -> Iterator[greenstalk.Client[bytes]]:
+        with self._connection(operation) as client:
             try:
                 yield client
             except greenstalk.NotFoundError:
@@ -185,8 +211,17 @@ class JobQueue:
                 logger.warning("job %d is not ours any more", job.id)
 
     @contextmanager
-    def _connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
-        deadline = time.monotonic() + TIMEOUT_SECONDS + extra_seconds
+    def _connection(self, operation: str) -> Iterator[greenstalk.Client[bytes]]:
+        """The connection for one operation, which is timed."""
+        with (
+            metrics.queue_operations.time("beanstalkd", self.tube, operation, errors=self.outages),
+            self._exclusive_connection() as client,
+        ):
+            yield client
+
+    @contextmanager
+    def _exclusive_connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
+        deadline = time.monotonic() + self._timeout_seconds + extra_seconds
         if not self._lock.acquire(
             timeout=FAIL_FAST_SECONDS if self._is_unavailable else _remaining(deadline)
         ):
@@ -201,19 +236,19 @@ class JobQueue:
             # After a time-out, the next response would be the one to the last command.
             self._disconnect()
             if isinstance(exc, OSError):
-                raise QueueUnavailable(f"beanstalkd at {self._address}: {exc!r}") from exc
-            self._warn(f"beanstalkd at {self._address}: {exc!r}")
+                raise QueueUnavailable(f"beanstalkd at {self.address}: {exc!r}") from exc
+            self._warn(f"beanstalkd at {self.address}: {exc!r}")
             raise QueueCannotServe(REASONS.get(type(exc), STRANGE)) from exc
         finally:
             self._lock.release()
 
     def _open(self, deadline: float) -> greenstalk.Client[bytes]:
-        self._socket = socket.create_connection(self._address, timeout=_remaining(deadline))
+        self._socket = socket.create_connection(self.address, timeout=_remaining(deadline))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = self._client = greenstalk.Client(self._socket, encoding=None)
         for verb, tube in (
-            (client.use, self._tube),
-            (client.watch, self._tube),
+            (client.use, self.tube),
+            (client.watch, self.tube),
             (client.ignore, greenstalk.DEFAULT_TUBE),
         ):
             self._socket.settimeout(_remaining(deadline))
@@ -229,3 +264,10 @@ class JobQueue:
 def _remaining(deadline: float) -> float:
     """The seconds until then, but more than 0: for a socket, that means not to wait at all."""
     return max(deadline - time.monotonic(), 0.01)
+
+
+def _age(client: greenstalk.Client[bytes], peek: Callable[[], greenstalk.Job[bytes]]) -> int:
+    try:
+        return int(client.stats_job(peek().id)["age"])
+    except greenstalk.NotFoundError:
+        return 0

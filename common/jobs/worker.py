@@ -6,6 +6,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -13,7 +15,9 @@ from threading import Event, Thread
 from pydantic import ValidationError
 
 from common import memory
+from common.jobs.gauges import TubeGauges
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.telemetry import metrics
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -95,21 +99,34 @@ def work(
     """
     memory.return_unused()
     remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
-    while not stop.is_set():
-        try:
-            if reminds:
-                remind()
-            if periodic:
-                periodic()
-            jobs = _reserve(queue, batch)
-            if jobs and not _handle(queue, jobs, handle, outages, stop):
-                # The next jobs would meet the same outage, and each would count an attempt.
-                stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
-                if ready:
-                    prepare(ready, outages, stop)
-        except QueueUnavailable as exc:
-            logger.warning("reconnecting: %s", exc)
-            stop.wait(random.uniform(*RECONNECT_SECONDS))
+    with closing(TubeGauges(queue)) if reminds else nullcontext():
+        while not stop.is_set():
+            try:
+                if reminds:
+                    remind()
+                if periodic:
+                    periodic()
+                _turn(queue, handle, outages, stop, batch, ready)
+            except QueueUnavailable as exc:
+                logger.warning("reconnecting: %s", exc)
+                stop.wait(random.uniform(*RECONNECT_SECONDS))
+
+
+def _turn(
+    queue: JobQueue,
+    handle: Handle,
+    outages: Outages,
+    stop: Event,
+    batch: int,
+    ready: Callable[[], None] | None,
+) -> None:
+    """Reserve, handle and settle the next jobs, if there are any."""
+    jobs = _reserve(queue, batch)
+    if jobs and not _handle(queue, jobs, handle, outages, stop):
+        # The next jobs would meet the same outage, and each would count an attempt.
+        stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
+        if ready:
+            prepare(ready, outages, stop)
 
 
 def _remind_of_buried(queue: JobQueue) -> None:
@@ -126,12 +143,12 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
     first = queue.reserve(timeout=RESERVE_SECONDS)
     if first is None:
         return []
-    abandoned = queue.abandoned(first)
+    abandoned, age_seconds = queue.history(first)
     if abandoned >= MAX_ATTEMPTS:
         logger.error("job %d buried: %d workers have vanished with it", first.id, abandoned)
-        queue.bury(first)
+        _bury(queue, first)
         return []
-    jobs = [first]
+    jobs = [replace(first, put_at=time.monotonic() - age_seconds)]
     while not abandoned and len(jobs) < batch and (job := queue.reserve(timeout=0)):
         jobs.append(job)
     return jobs
@@ -140,7 +157,8 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
 def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event) -> bool:
     """Handle and settle these jobs; False when they met an outage."""
     try:
-        handle(jobs)
+        with metrics.processing.time("beanstalkd", queue.tube):
+            handle(jobs)
     except outages as exc:
         for job in jobs:
             _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS, met_outage=True)
@@ -151,8 +169,20 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
         _bury_or_retry(queue, jobs[0], exc)
     else:
         for job in jobs:
-            queue.delete(job)
+            _delete(queue, job)
     return True
+
+
+def _delete(queue: JobQueue, job: Job) -> None:
+    queue.delete(job)
+    metrics.jobs.add(queue.tube, "done")
+    if job.put_at is not None:
+        metrics.time_to_done.record(time.monotonic() - job.put_at, queue.tube)
+
+
+def _bury(queue: JobQueue, job: Job) -> None:
+    queue.bury(job)
+    metrics.jobs.add(queue.tube, "buried")
 
 
 def _handle_one_by_one(
@@ -175,7 +205,7 @@ def _bury_or_retry(queue: JobQueue, job: Job, reason: Exception) -> None:
         # A validation error repeats the input, which must not get into the log.
         why = "it cannot be read" if is_unreadable else f"attempt {attempts} met {reason!r}"
         logger.error("job %d buried: %s", job.id, why, exc_info=None if is_unreadable else reason)
-        queue.bury(job)
+        _bury(queue, job)
     else:
         _retry(queue, job, reason, MAX_DELAY_SECONDS)
 
@@ -186,6 +216,7 @@ def _retry(queue: JobQueue, job: Job, reason: Exception, max_delay: int, met_out
     delay = random.randint((delay + 1) // 2, delay)
     logger.warning("job %d: attempt %d met %r, again in %d s", job.id, attempts, reason, delay)
     queue.release(job, delay, met_outage)
+    metrics.jobs.add(queue.tube, "met_outage" if met_outage else "retried")
 
 
 class Periodic:

@@ -37,8 +37,13 @@ from common.postgres.outages import PostgresCannotServe, spoils_connections, tol
 from common.postgres.schema import SchemaNotReady, transaction
 from common.postgres.url import DRIVER, libpq_parameters
 from common.settings import THREADS
+from common.telemetry import metrics
+from common.telemetry.instruments import Readings, Timer
 
 logger = logging.getLogger(__name__)
+
+# OpenTelemetry's name.
+SYSTEM = "postgresql"
 
 STATEMENT_SECONDS = 1.3
 # A server that hangs cannot keep the limit above. So the client has one too, for all the waiting of a read or
@@ -62,6 +67,8 @@ class Database:
         self._breaker = CircuitBreaker("PostgreSQL")
         self._sql = cache(self._compile)
         self._generation = 0
+        metrics.pool_connections.read_from(self._read_pool)
+        metrics.pool_limit.read_from(self._read_limit)
 
     @classmethod
     def connect(cls, url: URL, tables: MetaData) -> Self:
@@ -83,7 +90,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Everything inside happens, or nothing does."""
-        with self.autocommit() as connection, transaction(connection):
+        with self._timed("TRANSACTION"), self.autocommit() as connection, transaction(connection):
             yield connection
 
     def rows(self, statement: Executable, values: Mapping[str, object]) -> list[Any]:
@@ -91,11 +98,15 @@ class Database:
 
         Its SQL is kept: build a statement once, and give its values with each call.
         """
-        with self.autocommit() as connection:
+        sql = self._sql(statement)
+        with self._timed(sql.split(None, 1)[0].upper()), self.autocommit() as connection:
             driver: Any = connection.connection.driver_connection
             with driver.cursor() as cursor:
-                cursor.execute(self._sql(statement), values)
+                cursor.execute(sql, values)
                 return cursor.fetchall() if cursor.description else []
+
+    def _timed(self, operation: str) -> Timer:
+        return metrics.store_operations.time(SYSTEM, operation, errors=self.outages)
 
     def _compile(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._engine.dialect))
@@ -111,7 +122,7 @@ class Database:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         """A connection that goes when it is spoiled, and all that were opened before it with it."""
-        with told_apart(self._url), self._engine.connect() as connection:
+        with told_apart(self._url), self._take() as connection:
             try:
                 self._renew_if_spoiled(connection)
                 yield connection
@@ -120,6 +131,20 @@ class Database:
                     connection.invalidate()
                     self._generation += 1
                 raise
+
+    def _take(self) -> Connection:
+        metrics.pool_pending.add(1, SYSTEM)
+        try:
+            return self._engine.connect()
+        finally:
+            metrics.pool_pending.add(-1, SYSTEM)
+
+    def _read_pool(self) -> Readings:
+        pool: Any = self._engine.pool
+        return [((SYSTEM, "used"), pool.checkedout()), ((SYSTEM, "idle"), pool.checkedin())]
+
+    def _read_limit(self) -> Readings:
+        return [((SYSTEM,), THREADS)]
 
     def _renew_if_spoiled(self, connection: Connection) -> None:
         """Replace a connection that was opened before another one was spoiled."""

@@ -22,8 +22,11 @@ from common.discovery.registration import Registrations
 from common.revocations import Revocations
 from common.server.dependency import Dependency
 from common.server.health import check, health_router, live_router
+from common.server.metrics import metrics_router
 from common.server.middleware import AsGet, RequestContext
+from common.server.runtime import Runtime
 from common.settings import THREADS, ServiceSettings
+from common.telemetry import metrics
 from common.tokens import Tokens
 from common.version import VERSION
 
@@ -76,7 +79,9 @@ def create_service(
         version=VERSION,
         lifespan=partial(_lifespan, settings, dependencies, resources),
         # Not by include_router: at each request FastAPI searches an included router twice.
-        routes=[route for router in (*routers, live_router, health) for route in router.routes],
+        routes=[
+            route for router in (*routers, live_router, health, metrics_router) for route in router.routes
+        ],
         openapi_url=openapi_url,
         servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
@@ -87,6 +92,7 @@ def create_service(
     app.state.name = name
     app.state.dependencies = dependencies
     app.state.registration = None
+    app.state.status_token = settings.status_token
     app.state.on_shutdown = on_shutdown
     app.state.tokens = Tokens.from_settings(settings, revocations)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -112,8 +118,9 @@ async def _lifespan(
     if not logging.root.handlers:
         settings.configure_logging()
     to_thread.current_default_thread_limiter().total_tokens = THREADS
+    metrics.configure(settings.metrics)
     async with AsyncExitStack() as stack:
-        for resource in (*dependencies, *resources):
+        for resource in (Runtime(), *dependencies, *resources):
             if isinstance(resource, AbstractAsyncContextManager):
                 await stack.enter_async_context(resource)
             else:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 
 from common.api.problems import render
 from common.errors import CannotServe, CredentialsRejected, Unavailable, store_unavailable
+from common.telemetry import metrics
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,11 @@ class Dependency:
             await asyncio.sleep(random.uniform(*PREPARE_AGAIN_SECONDS))
 
     async def condition(self) -> Condition:
+        found = await self._check()
+        metrics.dependency_up.set(found.is_healthy, self.name)
+        return found
+
+    async def _check(self) -> Condition:
         try:
             with anyio.fail_after(PING_SECONDS):
                 warning = await asyncio.wrap_future(self._ping_once())

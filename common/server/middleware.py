@@ -6,7 +6,9 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.api.problems import internal_error
+from common.telemetry import metrics
 from common.telemetry.context import outgoing_raw_headers, start_from
+from common.telemetry.instruments import OTHER, Readings
 
 access_log = logging.getLogger("access")
 
@@ -18,11 +20,13 @@ CHECKED_PATHS = {"/", "/livez", "/health"}
 
 
 class RequestContext:
-    """ASGI middleware: accept or make the request id and the trace, return both, log the request."""
+    """ASGI middleware: accept or make request id and trace, return both; log and measure the request."""
 
     def __init__(self, app: ASGIApp, quiet_paths: tuple[str, ...] = ()) -> None:
         self.app = app
         self._quiet_paths = quiet_paths
+        self._active = 0
+        metrics.active_requests.read_from(self._read_active)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,6 +36,7 @@ class RequestContext:
         context = outgoing_raw_headers()
         started = time.perf_counter()
         status = CLIENT_CLOSED_REQUEST
+        self._active += 1
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
@@ -48,7 +53,14 @@ class RequestContext:
             status = 500
             raise
         finally:
-            self._log_access(scope, status, time.perf_counter() - started)
+            self._active -= 1
+            seconds = time.perf_counter() - started
+            method = metrics.method_label(scope["method"])
+            metrics.server_requests.record(seconds, method, _template(scope), status)
+            self._log_access(scope, status, seconds)
+
+    def _read_active(self) -> Readings:
+        return [((), self._active)]
 
     def _log_access(self, scope: Scope, status: int, seconds: float) -> None:
         level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
@@ -67,9 +79,19 @@ class AsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_as_get(scope["method"], scope["path"]):
-            scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or not _is_as_get(scope["method"], scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send)
+        finally:
+            scope["route"] = as_get.get("route")
+
+
+def _template(scope: Scope) -> str:
+    """The template of the path, as in the table of routes; one word for all paths that have none."""
+    return getattr(scope.get("route"), "path", OTHER)
 
 
 def _is_as_get(method: str, path: str) -> bool:

@@ -12,7 +12,7 @@ from common.api.problems import render
 from common.errors import BadRequest, HeadersTooLarge, MethodNotAllowed, Problem, Unavailable, UrlTooLong
 from common.server.middleware import access_log
 from common.server.write_buffer import WriteBuffer
-from common.telemetry import context
+from common.telemetry import context, metrics
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -154,6 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         context.start_from(self.headers or ())
+        metrics.refused_requests.add(problem.code)
         access_log.info("refused: %s %d", problem.code, problem.status)
         response = render(problem)
         headers = [*response.raw_headers, *context.outgoing_raw_headers()]

@@ -1,0 +1,47 @@
+"""Operators: clients on this machine, or with the operators' token. They may read what is measured."""
+
+import hmac
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from common.settings import is_loopback
+
+# What a proxy adds: a client behind one is not on this machine, wherever the proxy is.
+FORWARDING_HEADERS = {
+    b"forwarded",
+    b"via",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+}
+
+
+def is_operator(peer: str | None, headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
+    """Whether a request comes from an operator; names of headers are in lower case.
+
+    Without a `token`, only this machine may.
+    """
+    given = list(headers)
+    return _has_token(given, token) or (peer is not None and _is_on_this_machine(peer, given))
+
+
+def _has_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
+    expected = f"Bearer {token}".encode()
+    return bool(token) and any(
+        name == b"authorization" and hmac.compare_digest(value, expected) for name, value in headers
+    )
+
+
+def _is_on_this_machine(peer: str, headers: list[tuple[bytes, bytes]]) -> bool:
+    """A web page from anywhere runs on its reader's machine: with DNS rebinding, only the host tells."""
+    is_forwarded = not FORWARDING_HEADERS.isdisjoint(name for name, _ in headers)
+    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    return is_loopback(peer) and not is_forwarded and all(map(_is_loopback_host, hosts))
+
+
+def _is_loopback_host(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
