@@ -32,6 +32,7 @@ from pydantic_settings import (
 )
 
 from common.telemetry.logging import configure_logging
+from common.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -145,15 +146,24 @@ class Settings(BaseSettings):
             sys.exit(EXIT_MISCONFIGURED)
 
     @property
+    def instance(self) -> str:
+        """Where the process can be reached; empty if nowhere."""
+        return ""
+
+    @property
     def insecure_settings(self) -> list[str]:
         """Settings that are safe only while other machines cannot reach this one."""
         if self.jwt_secret == DEFAULT_JWT_SECRET or len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
             return [f"JWT_SECRET must be one of your own, of {MIN_SECRET_BYTES} bytes at least"]
         return []
 
-    def configure_logging(self) -> None:
-        """Log as these settings want, first of all what they lack and what seems misspelled."""
-        configure_logging(self.log_level, self.log_format)
+    def configure_logging(self, service: str = "") -> None:
+        """Log as these settings want, first of all what they lack and what seems misspelled.
+
+        JSON lines name the service, if it is given, with its instance and version.
+        """
+        process = {"service": service, "instance": self.instance, "version": VERSION} if service else {}
+        configure_logging(self.log_level, self.log_format, process)
         if self.insecure_settings:
             logger.warning("SAFE ON THIS MACHINE ONLY! Beyond it: %s", "; ".join(self.insecure_settings))
         sources = (EnvSettingsSource(type(self)), DotEnvSettingsSource(type(self)))
@@ -199,8 +209,8 @@ class ServiceSettings(Settings):
     # It travels in a header, too. Without one, only this machine may read what is measured.
     status_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
 
-    def configure_logging(self) -> None:
-        super().configure_logging()
+    def configure_logging(self, service: str = "") -> None:
+        super().configure_logging(service)
         logging.getLogger("access").disabled = not self.log_access
 
     @field_validator("port")
@@ -226,6 +236,10 @@ class ServiceSettings(Settings):
         return super().insecure_settings + ([] if self.registry_token else ["REGISTRY_TOKEN must be set"])
 
     @property
+    def instance(self) -> str:
+        return netloc(self.address, self.port)
+
+    @property
     def address(self) -> str:
         """The host to register: as advertised, else the one bound, else this machine's."""
         if self.advertised_host:
@@ -249,6 +263,11 @@ class PostgresSettings(Settings):
 class BeanstalkdSettings(Settings):
     beanstalkd_host: Host = "127.0.0.1"
     beanstalkd_port: Port = 11300
+
+
+def netloc(host: str, port: int) -> str:
+    """Host and port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def machine_address() -> str:

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from common.settings import netloc
+
 LEASE_SECONDS = 15
 HEARTBEAT_SECONDS = 5
 
@@ -49,10 +51,6 @@ class Snapshot(BaseModel):
 def addresses(registry_url: str | None) -> list[str]:
     """The URL of each registry: REGISTRY_URL has them separated by commas."""
     return [url for url in (registry_url or "").split(",") if url]
-
-
-def netloc(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def tls(url: str) -> ssl.SSLContext | bool:

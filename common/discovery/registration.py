@@ -12,7 +12,8 @@ from uuid import uuid4
 import httpx
 from pydantic import ValidationError
 
-from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, addresses, netloc, tls
+from common.discovery.models import HEARTBEAT_SECONDS, Lease, Status, addresses, tls
+from common.settings import netloc
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)

@@ -116,7 +116,7 @@ async def _lifespan(
     app: FastAPI,
 ) -> AsyncIterator[None]:
     if not logging.root.handlers:
-        settings.configure_logging()
+        settings.configure_logging(app.state.name)
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     metrics.configure(settings.metrics)
     async with AsyncExitStack() as stack:

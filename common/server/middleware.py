@@ -35,14 +35,16 @@ class RequestContext:
         start_from(scope["headers"])
         context = outgoing_raw_headers()
         started = time.perf_counter()
-        status = CLIENT_CLOSED_REQUEST
+        status, size = CLIENT_CLOSED_REQUEST, 0
         self._active += 1
 
         async def send_with_context(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *context]
+            else:
+                size += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -57,16 +59,27 @@ class RequestContext:
             seconds = time.perf_counter() - started
             method = metrics.method_label(scope["method"])
             metrics.server_requests.record(seconds, method, _template(scope), status)
-            self._log_access(scope, status, seconds)
+            self._log_access(scope, status, seconds, size)
 
     def _read_active(self) -> Readings:
         return [((), self._active)]
 
-    def _log_access(self, scope: Scope, status: int, seconds: float) -> None:
+    def _log_access(self, scope: Scope, status: int, seconds: float, size: int) -> None:
         level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
         if access_log.isEnabledFor(level):
             path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-            access_log.log(level, "%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
+            fields = {
+                "method": scope["method"],
+                "route": _template(scope),
+                "status": status,
+                "duration": round(seconds, 6),
+                "bytes": size,
+                "client": scope["client"][0] if scope["client"] else "",
+            }
+            message = "%s %s %d %.1f ms"
+            access_log.log(
+                level, message, scope["method"], path, status, seconds * 1000, extra={"fields": fields}
+            )
 
 
 class AsGet:

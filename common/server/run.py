@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings.configure_logging()
+    settings.configure_logging(app.state.name)
     _raise_open_files_limit()
     Server(uvicorn_config(app, settings)).run()
 

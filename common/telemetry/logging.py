@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -28,18 +28,31 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line for machines, joined by hand: that takes half the time of a dict and `json.dumps`."""
+    """A line for machines, joined by hand: that takes half the time of a dict and `json.dumps`.
+
+    `process` is in each line: which service, which instance, which version.
+    """
+
+    def __init__(self, process: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._process = _members(process or {})
 
     def format(self, record: logging.LogRecord) -> str:
         line = (
             f'{{"time": "{_second(int(record.created))}.{int(record.created % 1 * 1e6):06}Z", '
             f'"level": "{record.levelname.lower()}", "logger": {json.dumps(record.name)}, '
             f'"message": {json.dumps(record.getMessage())}, "request_id": {json.dumps(request_id.get())}, '
-            f'"traceparent": "{traceparent.get()}"'
+            f'"traceparent": "{traceparent.get()}"{self._process}'
         )
+        if fields := getattr(record, "fields", None):
+            line += _members(fields)
         if record.exc_info:
             line += f', "exception": {json.dumps(self.formatException(record.exc_info))}'
         return line + "}"
+
+
+def _members(values: Mapping[str, object]) -> str:
+    return "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
 
 
 @lru_cache(1)
@@ -64,11 +77,14 @@ class RepeatedWarning:
         self._logger.warning(text)
 
 
-def configure_logging(level: str, log_format: str | None) -> None:
-    """Log to standard output: text on a terminal, JSON elsewhere, or as `log_format` says."""
+def configure_logging(level: str, log_format: str | None, process: Mapping[str, str] | None = None) -> None:
+    """Log to standard output: text on a terminal, JSON elsewhere, or as `log_format` says.
+
+    `process` is what JSON lines say of the process.
+    """
     log_format = log_format or ("text" if sys.stdout.isatty() else "json")
     lines = logging.StreamHandler(sys.stdout)
-    lines.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
+    lines.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter(process))
     # No line has these (https://docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None  # noqa: SLF001
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

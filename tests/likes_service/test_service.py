@@ -582,7 +582,7 @@ def delays(beanstalkd_port, deferred):
     """The delays, in seconds, of the mails that wait; looking takes them away."""
 
     def delays():
-        with greenstalk.Client(("127.0.0.1", beanstalkd_port), use=deferred._tube) as client:
+        with greenstalk.Client(("127.0.0.1", beanstalkd_port), use=deferred.tube) as client:
             found = []
             with suppress(greenstalk.NotFoundError):
                 while True:

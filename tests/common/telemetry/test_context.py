@@ -107,6 +107,38 @@ def test_an_event_is_a_line_whatever_a_client_put_into_it(formatter: logging.For
     assert "\r" not in line
 
 
+def test_a_json_line_says_which_process_it_is_of() -> None:
+    process = {"service": "users", "instance": "127.0.0.1:5100", "version": "1.0.0"}
+
+    line = json.loads(JsonFormatter(process).format(_record("it runs")))
+
+    assert process.items() <= line.items()
+
+
+def test_a_json_access_line_has_its_fields(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "access"):
+        client.get("/outgoing?x=1")
+
+    line = json.loads(JsonFormatter().format(caplog.records[-1]))
+    assert line["duration"] >= 0
+    assert line["bytes"] > 0
+    assert {name: line[name] for name in ("method", "route", "status", "client")} == {
+        "method": "GET",
+        "route": "/outgoing",
+        "status": 200,
+        "client": "testclient",
+    }
+
+
+def test_a_text_access_line_has_no_more_than_its_message(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "access"):
+        client.get("/outgoing")
+
+    assert re.search(r" access: GET /outgoing 200 \d+\.\d ms \[", TextFormatter().format(caplog.records[-1]))
+
+
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_a_failure_is_logged_with_its_reason(formatter: logging.Formatter) -> None:
     assert "the reason" in formatter.format(_record("it failed", failure=RuntimeError("the reason")))
