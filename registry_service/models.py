@@ -100,6 +100,13 @@ class RegistryStatus(BaseModel):
     services: dict[str, ServiceStatus]
 
 
+class ScrapeTargets(BaseModel):
+    """What Prometheus scrapes, and the labels that it adds: a target group of `http_sd_config`."""
+
+    targets: list[str] = Field(examples=[["127.0.0.1:5100"]])
+    labels: dict[str, str] = Field(examples=[{"service": "users", "instance": "127.0.0.1:5100"}])
+
+
 class Overview(BaseModel):
     """What this is, and where to continue."""
 

@@ -5,7 +5,7 @@ Nothing here blocks, so everything is `async`: only the event loop touches the s
 
 from typing import Annotated
 
-from fastapi import Path, Query, Response, Security
+from fastapi import Path, Query, Request, Response, Security
 
 from common.api.auth import TOKEN_OPTIONAL
 from common.api.problems import problems
@@ -14,7 +14,7 @@ from common.discovery.models import Instance, Lease, Snapshot
 from common.fields import EXAMPLE_ID
 from registry_service import errors
 from registry_service.auth import registry_token
-from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus
+from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus, ScrapeTargets
 from registry_service.store import MAX_INSTANCES, MAX_INSTANCES_PER_SERVICE, RegistryStore
 from registry_service.watchers import SnapshotWatchers
 
@@ -101,6 +101,21 @@ async def services(
 async def instances(service_name: ServiceName, store: Store) -> list[Instance]:
     """The instances of one service; none when all that ever registered are gone."""
     return store.instances(service_name)
+
+
+@routes.get("/prometheus/targets")
+async def prometheus_targets(request: Request, store: Store) -> list[ScrapeTargets]:
+    """All instances, workers and the registry among them, as `http_sd_config` of Prometheus reads them."""
+    found = [
+        (instance.service_name, instance.netloc)
+        for instances in store.snapshot().services.values()
+        for instance in instances
+    ]
+    registry = ("registry", request.app.state.settings.instance)
+    return [
+        ScrapeTargets(targets=[netloc], labels={"service": service, "instance": netloc})
+        for service, netloc in (*found, registry)
+    ]
 
 
 @routes.get("/status")
