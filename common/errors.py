@@ -153,6 +153,19 @@ class CredentialsRejected(Exception):
     """
 
 
+def outage_reason(exc: Exception) -> str:
+    """What `GET /health` says of what cannot serve."""
+    match exc:
+        case CannotServe():
+            return str(exc)
+        case CredentialsRejected():
+            return "rejects the credentials"
+        case TimeoutError():
+            return "does not respond in time"
+        case _:
+            return "cannot be reached"
+
+
 class FieldError(BaseModel):
     """What is wrong with one part of a request."""
 

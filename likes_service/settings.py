@@ -29,3 +29,15 @@ class LikesSettings(ServiceSettings, BeanstalkdSettings):
     def smtp_implicit_tls(self) -> bool:
         """Whether TLS begins with the connection (RFC 8314, §3.3)."""
         return self.smtp_port == SUBMISSIONS_PORT if self.smtp_ssl is None else self.smtp_ssl
+
+
+class ValidationWorkerSettings(LikesSettings):
+    """Those of the worker that validates likes, which listens on a port of its own."""
+
+    port: int = 8104
+
+
+class NotificationWorkerSettings(LikesSettings):
+    """Those of the worker that mails, which listens on a port of its own."""
+
+    port: int = 8204

@@ -2,24 +2,27 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from threading import Event, Thread
+from typing import NamedTuple
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Unavailable
+from common.jobs.conditions import Kinds
 from common.jobs.queue import TTR_SECONDS, Job, JobQueue, QueueUnavailable
 from common.jobs.worker import Periodic, stop_on_signal, work
 from common.tokens import Tokens
+from common.worker.presence import present
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.interrupt import Interrupt
 from likes_service.mailer import MailServer, MailServerUnavailable
 from likes_service.models import NOTIFICATION, NOTIFY_TUBE, VALIDATE_TUBE, ValidateLike
 from likes_service.service import LikeValidator, Notifier
-from likes_service.settings import LikesSettings
+from likes_service.settings import LikesSettings, NotificationWorkerSettings, ValidationWorkerSettings
 from likes_service.store import LikesStore
 
 SWEEP_INTERVAL_SECONDS = 5
@@ -133,13 +136,38 @@ def mail_server(settings: LikesSettings) -> MailServer:
     )
 
 
+class Worker(NamedTuple):
+    """A worker as a process: its name, what its work is, and what else than the rest it needs."""
+
+    name: str
+    settings: type[LikesSettings]
+    work: Callable[[LikesSettings, Event], None]
+    needs: Kinds
+
+
+NEEDS: Kinds = {"beanstalkd": JobQueue.outages, "redis": LikesStore.outages}
+WORKERS = {
+    "validation": Worker(
+        "likes_validation_worker", ValidationWorkerSettings, validate, {"timelines": (Unavailable,)}
+    ),
+    "notification": Worker(
+        "likes_notification_worker",
+        NotificationWorkerSettings,
+        notify,
+        {"users": (Unavailable,), "smtp": (MailServerUnavailable,)},
+    ),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m likes_service.workers", description=__doc__)
-    parser.add_argument("worker", nargs="?", choices=["validation", "notification"], default="validation")
-    is_validation = parser.parse_args().worker == "validation"
-    settings = LikesSettings.read()
-    settings.configure_logging()
-    (validate if is_validation else notify)(settings, stop_on_signal())
+    parser.add_argument("worker", nargs="?", choices=list(WORKERS), default="validation")
+    worker = WORKERS[parser.parse_args().worker]
+    settings = worker.settings.read()
+    settings.configure_logging(worker.name)
+    stop = stop_on_signal()
+    with present(worker.name, settings, {**NEEDS, **worker.needs}, stop):
+        worker.work(settings, stop)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The settings of every service, to compare documents with."""
 
 from gateway import GatewaySettings
-from likes_service.settings import LikesSettings
+from likes_service.settings import LikesSettings, NotificationWorkerSettings, ValidationWorkerSettings
 from polls_service.settings import PollsSettings
 from registry_service.settings import RegistrySettings
-from timelines_service.settings import TimelinesSettings
+from timelines_service.settings import TimelinesSettings, TimelinesWorkerSettings
 from users_service.settings import UsersSettings
 
 SETTINGS = {
@@ -14,5 +14,10 @@ SETTINGS = {
     "timelines": TimelinesSettings,
     "likes": LikesSettings,
     "polls": PollsSettings,
+}
+WORKERS = {
+    "timelines_worker": TimelinesWorkerSettings,
+    "likes_validation_worker": ValidationWorkerSettings,
+    "likes_notification_worker": NotificationWorkerSettings,
 }
 VARIABLES = {name.upper() for settings in SETTINGS.values() for name in settings.model_fields}

@@ -9,7 +9,7 @@ import pytest
 
 import gateway
 from common.settings import misspelled
-from tests.settings_classes import SETTINGS, VARIABLES
+from tests.settings_classes import SETTINGS, VARIABLES, WORKERS
 from tests.tables import require_rows
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +60,23 @@ def test_the_procfile_starts_each_service_on_its_port(service: str) -> None:
     line = f"{service}: n={instance}; PORT=$(({port} + (${{n##*.}} - 1) * 10)) exec python"
 
     assert line in PROCFILE, f"a line of Procfile should begin: {line}"
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_workers_have_their_documented_ports(worker: str) -> None:
+    port = WORKERS[worker].model_fields["port"].default
+    instance = "${HONCHO_PROCESS_NAME:-${PS:-1}}"
+    line = f"{worker}: n={instance}; PORT=$(({port} + (${{n##*.}} - 1) * 10)) exec python"
+
+    assert line in PROCFILE, f"a line of Procfile should begin: {line}"
+    assert f"| {worker} | {port} |" in README, f"README's table of workers should have {worker} on {port}"
+
+
+def test_no_two_of_three_instances_have_one_port() -> None:
+    first = [one.model_fields["port"].default for one in (*SETTINGS.values(), *WORKERS.values())]
+    ports = [port + 10 * number for port in first for number in range(3)]
+
+    assert len(set(ports)) == len(ports)
 
 
 def test_the_procfile_has_the_nine_lines() -> None:

@@ -14,3 +14,9 @@ class TimelinesSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
     @property
     def database(self) -> URL:
         return database_url(self, self.timelines_database_url, self.timelines_db_name)
+
+
+class TimelinesWorkerSettings(TimelinesSettings):
+    """Those of the worker, which listens on a port of its own."""
+
+    port: int = 5300

@@ -7,10 +7,14 @@ from threading import Event
 
 from common.jobs.queue import Job, JobQueue
 from common.jobs.worker import Periodic, prepare, run_together, stop_on_signal, work
+from common.worker.presence import present
 from timelines_service import events
 from timelines_service.models import TUBE, AcceptedPost
-from timelines_service.settings import TimelinesSettings
+from timelines_service.settings import TimelinesSettings, TimelinesWorkerSettings
 from timelines_service.store import TimelinesStore
+
+NAME = "timelines_worker"
+NEEDS = {"beanstalkd": JobQueue.outages, "postgres": TimelinesStore.outages}
 
 BATCH = 100
 DELETE_KEYS_SECONDS = 10
@@ -80,9 +84,11 @@ def apply_events(settings: TimelinesSettings, stop: Event) -> None:
 
 
 def main() -> None:
-    settings = TimelinesSettings.read()
-    settings.configure_logging()
-    run_together((partial(store_posts, settings), partial(apply_events, settings)), stop_on_signal())
+    settings = TimelinesWorkerSettings.read()
+    settings.configure_logging(NAME)
+    stop = stop_on_signal()
+    with present(NAME, settings, NEEDS, stop):
+        run_together((partial(store_posts, settings), partial(apply_events, settings)), stop)
 
 
 if __name__ == "__main__":

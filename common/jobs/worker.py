@@ -15,6 +15,7 @@ from threading import Event, Thread
 from pydantic import ValidationError
 
 from common import memory
+from common.jobs.conditions import conditions
 from common.jobs.gauges import TubeGauges
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
 from common.telemetry import metrics
@@ -72,10 +73,12 @@ def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:
         try:
             ready()
         except outages as exc:
+            conditions.met(ready, exc)
             warn(f"waiting for what this worker needs: {exc}")
             stop.wait(random.uniform(*RECONNECT_SECONDS))
         else:
-            return
+            break
+    conditions.over(ready)
 
 
 def work(
@@ -108,6 +111,7 @@ def work(
                     periodic()
                 _turn(queue, handle, outages, stop, batch, ready)
             except QueueUnavailable as exc:
+                conditions.met(queue, exc)
                 logger.warning("reconnecting: %s", exc)
                 stop.wait(random.uniform(*RECONNECT_SECONDS))
 
@@ -122,6 +126,7 @@ def _turn(
 ) -> None:
     """Reserve, handle and settle the next jobs, if there are any."""
     jobs = _reserve(queue, batch)
+    conditions.over(queue)
     if jobs and not _handle(queue, jobs, handle, outages, stop):
         # The next jobs would meet the same outage, and each would count an attempt.
         stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
@@ -162,6 +167,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
     except outages as exc:
         for job in jobs:
             _retry(queue, job, exc, MAX_OUTAGE_DELAY_SECONDS, met_outage=True)
+        conditions.met(handle, exc)
         return False
     except Exception as exc:  # the one place: whatever it is, the job is kept and the loop goes on
         if len(jobs) > 1:
@@ -170,6 +176,7 @@ def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outag
     else:
         for job in jobs:
             _delete(queue, job)
+    conditions.over(handle)
     return True
 
 

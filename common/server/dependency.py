@@ -15,7 +15,13 @@ import anyio
 from fastapi import FastAPI, Request, Response
 
 from common.api.problems import render
-from common.errors import CannotServe, CredentialsRejected, Unavailable, store_unavailable
+from common.errors import (
+    CannotServe,
+    CredentialsRejected,
+    Unavailable,
+    outage_reason,
+    store_unavailable,
+)
 from common.telemetry import metrics
 from common.telemetry.logging import RepeatedWarning
 
@@ -115,7 +121,7 @@ class Dependency:
                 self._report(exc)
             if isinstance(exc, self._store.outages):
                 self._recheck.set()
-            return Condition(_reason(exc))
+            return Condition(outage_reason(exc))
         if warning and warning != self._last_warning:
             logger.warning("%s: %s", self.name, warning)
         self._last_warning = warning
@@ -150,19 +156,6 @@ class Dependency:
             self._warn_of_settings(str(exc))
         else:
             logger.warning("%s is unavailable: %s", self.name, exc)
-
-
-def _reason(exc: Exception) -> str:
-    """What `GET /health` says of a ping that failed."""
-    match exc:
-        case CannotServe():
-            return str(exc)
-        case CredentialsRejected():
-            return "rejects the credentials"
-        case TimeoutError():
-            return "does not respond in time"
-        case _:
-            return "cannot be reached"
 
 
 def _in_daemon_thread(work: Callable[[], Result]) -> Future[Result]:

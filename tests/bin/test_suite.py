@@ -89,6 +89,9 @@ DOCUMENTED_PORTS = {
     "likes": 8004,
     "polls": 8005,
     "gateway": 8080,
+    "timelines_worker": 5300,
+    "likes_validation_worker": 8104,
+    "likes_notification_worker": 8204,
 }
 
 

@@ -22,7 +22,7 @@ Launch = Callable[[], "subprocess.Popen[bytes]"]
 
 LINES = suite.procfile()
 SERVICES = ("users", "timelines", "likes", "polls")
-WORKERS = tuple(line.name for line in LINES if line.port is None)
+WORKERS = tuple(line.name for line in LINES if line.name.endswith("_worker"))
 
 
 def mail(data: Path, port: int) -> server_processes.Server:
@@ -174,6 +174,7 @@ class Suite:
     def _names() -> Iterator[str]:
         yield from ("registry", "gateway", *(start.__name__ for start in STARTERS))
         yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
+        yield from WORKERS
 
     def _launches(self) -> Iterator[tuple[str, Launch]]:
         for store in STARTERS:
