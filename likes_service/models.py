@@ -7,10 +7,12 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
-from common.fields import Id, KnownId, KnownUsername, Username
+from common.fields import Id, KnownId, KnownUsername, Username, is_none
+from common.jobs.tubes import event_tube
 
 VALIDATE_TUBE = "likes.validate"
 NOTIFY_TUBE = "likes.notify"
+TIMELINES_TUBE = event_tube("timelines")
 
 
 class LikeState(BaseModel):
@@ -59,10 +61,23 @@ class Post(BaseModel):
 
 
 class ValidateLike(BaseModel):
-    """A job: find out whether the post exists."""
+    """A job: find out whether the post exists, and tell of the like; or tell of the unlike at that time.
+
+    A worker of the last version takes an unlike for a like that is complete.
+    """
 
     post_id: Id
     username: Username
+    unliked_at: AwareDatetime | None = Field(default=None, exclude_if=is_none)
+
+
+class LikeChanged(BaseModel):
+    """An event: a user likes a post since then, or does not any more."""
+
+    kind: Literal["liked", "unliked"]
+    username: Username
+    post_id: Id
+    at: AwareDatetime
 
 
 class _Mail(BaseModel):

@@ -22,6 +22,7 @@ from likes_service.store import LikesStore
 routes = router("likes", store_unavailable("redis"))
 
 
+Service = Annotated[Likes, from_state("likes")]
 Store = Annotated[LikesStore, from_state("store")]
 Before = Annotated[Id | None, Query(description="The last post_id of the previous page.")]
 After = Annotated[Id | None, Query(description="The first post_id of a page, for newer ones.")]
@@ -57,9 +58,7 @@ def popular(
     status_code=201,
     responses={200: {"model": LikeState, "description": "The user liked it before"}},
 )
-def like(
-    post_id: Id, username: CurrentUser, response: Response, likes: Annotated[Likes, from_state("likes")]
-) -> LikeState:
+def like(post_id: Id, username: CurrentUser, response: Response, likes: Service) -> LikeState:
     """Like a post. Liking it twice counts once.
 
     The post is looked up afterwards. A like of a post that does not exist is 201, too, is taken back soon,
@@ -72,12 +71,9 @@ def like(
 
 
 @routes.delete("/likes/{post_id}")
-def unlike(post_id: Id, username: CurrentUser, store: Store) -> LikeState:
+def unlike(post_id: Id, username: CurrentUser, likes: Service) -> LikeState:
     """Remove a like. Removing it twice changes nothing."""
-    state = store.unlike(post_id, username)
-    if state.changed:
-        metrics.likes.add("unliked")
-    return state
+    return likes.unlike(post_id, username)
 
 
 @routes.get("/likes/{post_id}/count")

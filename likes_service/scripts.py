@@ -4,7 +4,8 @@ Three sorted sets show a like: the post's likers and the user's likes, by
 time in microseconds, and the ranking, by count. A fourth is a transactional
 outbox: the same script that records a like adds its entry there, by the time
 it is due. An entry whose like stands waits for its validation; an entry
-without a like was undone, and waits for the notification of its liker. An
+without a like was undone, and waits for the notification of its liker. A fifth
+is the outbox of unlikes: each waits for its event, with the time of that. An
 undone like leaves its time for a while, so that it is still a cursor.
 """
 
@@ -13,13 +14,14 @@ PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
 UNDONE_SECONDS = 3600
 
 LIKE = """
-local likers, liked, popular, outbox = unpack(KEYS)
+local likers, liked, popular, outbox, undone = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)
 if redis.call('ZSCORE', likers, user) then
   return {0, redis.call('ZCARD', likers)}
 end
 -- Later than all likes of both lists, whatever the clock of the caller says: a client that has read a list
--- up to its newest like finds this one after it.
+-- up to its newest like finds this one after it. Later than the unlike before it, too.
+at = math.max(at, (redis.call('GET', undone) or 0) + 2)
 for _, list in ipairs({likers, liked}) do
   local newest = redis.call('ZREVRANGE', list, 0, 0, 'WITHSCORES')[2]
   at = math.max(at, (newest or 0) + 1)
@@ -49,13 +51,17 @@ end
 
 UNLIKE = f"""
 {_REMOVE}
-local likers, liked, popular, undone, outbox = unpack(KEYS)
-local post, user = unpack(ARGV)
-if not redis.call('ZSCORE', likers, user) then
+local likers, liked, popular, undone, outbox, unlikes = unpack(KEYS)
+local post, user, due = unpack(ARGV)
+local liked_at = redis.call('ZSCORE', likers, user)
+if not liked_at then
   return {{0, redis.call('ZCARD', likers)}}
 end
 redis.call('ZREM', outbox, post .. ' ' .. user)
-return {{1, remove(likers, liked, popular, undone, post, user)}}
+-- Later than its like, whatever any clock says: so the two are told apart in whatever order they are told.
+local at = string.format('%.0f', liked_at + 1)
+redis.call('ZADD', unlikes, due, post .. ' ' .. user .. ' ' .. at)
+return {{1, remove(likers, liked, popular, undone, post, user), at}}
 """
 
 UNDO = f"""
@@ -126,12 +132,15 @@ end
 # waiting for its turn, however long, is not put again and again beside itself.
 CLAIM_OVERDUE = """
 local now, limit, likers = unpack(ARGV)
-local overdue = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-for _, pair in ipairs(overdue) do
-  local post, user = string.match(pair, '(%S+) (%S+)')
-  local age = now - (redis.call('ZSCORE', likers .. post, user) or now)
-  local pause = math.min(math.max(age, 30000000), 3600000000)
-  redis.call('ZADD', KEYS[1], now + pause, pair)
+local overdue = {}
+for _, outbox in ipairs(KEYS) do
+  for _, entry in ipairs(redis.call('ZRANGE', outbox, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
+    local post, user, unliked_at = string.match(entry, '(%S+) (%S+) ?(%S*)')
+    local since = tonumber(unliked_at) or redis.call('ZSCORE', likers .. post, user) or now
+    local pause = math.min(math.max(now - since, 30000000), 3600000000)
+    redis.call('ZADD', outbox, now + pause, entry)
+    table.insert(overdue, entry)
+  end
 end
 return overdue
 """

@@ -1,8 +1,9 @@
 """Likes: counted at once, validated after, and their authors notified.
 
 This is a transactional outbox: the script that counts a like also adds its
-validation to the outbox, in Redis. The queue is only the quick way to the
-worker; what it loses, a periodic sweep of the outbox queues again.
+validation to the outbox, in Redis, and the one that takes a like back adds the
+unlike. The queue is only the quick way to the worker; what it loses, a periodic
+sweep of the outbox queues again.
 """
 
 import logging
@@ -14,6 +15,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from threading import Lock
+from typing import Literal
 from uuid import UUID
 
 from common.bulkhead import BulkheadFull, ThreadBulkhead
@@ -30,7 +32,16 @@ from likes_service.mailer import (
     MailServerUnavailable,
     SmtpSession,
 )
-from likes_service.models import Claim, Liked, LikeState, LikeUndone, Notification, Post, ValidateLike
+from likes_service.models import (
+    Claim,
+    LikeChanged,
+    Liked,
+    LikeState,
+    LikeUndone,
+    Notification,
+    Post,
+    ValidateLike,
+)
 from likes_service.store import LikesStore
 
 logger = logging.getLogger(__name__)
@@ -77,13 +88,22 @@ class Likes:
 
     def like(self, post_id: UUID, username: str) -> LikeState:
         """Count the like and have it validated: in a moment, or when the queue is back."""
-        now = datetime.now(UTC)
-        due = now if self._is_paused() else now + OVERDUE_AFTER
-        liking = self._store.like(post_id, username, now, due)
+        liking = self._store.like(post_id, username, datetime.now(UTC), self._due())
         if liking.changed:
             metrics.likes.add("liked")
             self._enqueue_validation(ValidateLike(post_id=post_id, username=username))
         return liking
+
+    def unlike(self, post_id: UUID, username: str) -> LikeState:
+        """Take the like back and have that told, as a like is."""
+        state, at = self._store.unlike(post_id, username, self._due())
+        if at:
+            metrics.likes.add("unliked")
+            self._enqueue_validation(ValidateLike(post_id=post_id, username=username, unliked_at=at))
+        return state
+
+    def _due(self) -> datetime:
+        return datetime.now(UTC) + (timedelta() if self._is_paused() else OVERDUE_AFTER)
 
     def _enqueue_validation(self, recorded: ValidateLike) -> None:
         """Queue the validation soon; if that fails, the sweep finds it in the outbox and queues it."""
@@ -108,27 +128,38 @@ class Likes:
 
 
 class LikeValidator:
-    """Finds out whether liked posts exist, and queues the notifications.
+    """Finds out whether liked posts exist, and queues the notifications and the events.
 
     A crash may follow every step: then the job comes again, and goes on with
     what is still in the outbox.
     """
 
     def __init__(
-        self, store: LikesStore, timelines: TimelinesClient, validations: JobQueue, notifications: JobQueue
+        self,
+        store: LikesStore,
+        timelines: TimelinesClient,
+        validations: JobQueue,
+        notifications: JobQueue,
+        events: JobQueue,
     ) -> None:
         self._store = store
         self._timelines = timelines
         self._validations = validations
         self._notifications = notifications
+        self._events = events
 
     def validate(self, recorded: ValidateLike) -> None:
+        if recorded.unliked_at:
+            self._tell("unliked", recorded, recorded.unliked_at)
+            self._store.complete_unlike(recorded)
+            return
         pending = self._store.pending(recorded.post_id, recorded.username)
         if pending is None:
             return
         if pending.liked_at:
             post = self._timelines.post(recorded.post_id)
             if post:
+                self._tell("liked", recorded, pending.liked_at)
                 self._notify_author(post, recorded)
                 self._store.complete(pending)
                 return
@@ -136,6 +167,10 @@ class LikeValidator:
         if pending:
             self._notifications.put(LikeUndone(**recorded.model_dump()))
             self._store.complete(pending)
+
+    def _tell(self, kind: Literal["liked", "unliked"], recorded: ValidateLike, at: datetime) -> None:
+        """Tell the timelines service. At least once: the entry is in the outbox until it is told."""
+        self._events.put(LikeChanged(kind=kind, username=recorded.username, post_id=recorded.post_id, at=at))
 
     def _notify_author(self, post: Post, recorded: ValidateLike) -> None:
         notification = Liked(**recorded.model_dump(), author=post.username, text=post.text)

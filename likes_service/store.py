@@ -35,6 +35,7 @@ UNDONE = "likes:undone:"
 MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
 PENDING = "likes:owed"
+UNLIKES = "likes:unlikes"
 
 # Both together: the caller learns within two seconds that there is no response.
 CONNECT_SECONDS = 0.8
@@ -95,15 +96,19 @@ class LikesStore:
 
     def like(self, post_id: UUID, username: str, at: datetime, due: datetime) -> LikeState:
         """Like a post, and add its validation to the outbox: overdue when it is not complete by `due`."""
-        keys = [*_keys(post_id, username), POPULAR, PENDING]
+        keys = [*_keys(post_id, username), POPULAR, PENDING, _undone(post_id, username)]
         changed, count = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
         return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
-    def unlike(self, post_id: UUID, username: str) -> LikeState:
-        """Take a like back, and its entry out of the outbox."""
-        keys = [*_keys(post_id, username), POPULAR, _undone(post_id, username), PENDING]
-        changed, count = self._unlike(keys, [str(post_id), username])
-        return LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
+    def unlike(self, post_id: UUID, username: str, due: datetime) -> tuple[LikeState, datetime | None]:
+        """Take a like back, and its entry out of the outbox; also when that was, if there was a like.
+
+        The unlike is then in an outbox of its own: overdue when it is not complete by `due`.
+        """
+        keys = [*_keys(post_id, username), POPULAR, _undone(post_id, username), PENDING, UNLIKES]
+        changed, count, *at = self._unlike(keys, [str(post_id), username, _microseconds(due)])
+        state = LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
+        return state, _moment(*at) if changed else None
 
     def count(self, post_id: UUID) -> PostLikes:
         return PostLikes(post_id=post_id, count=self._redis.zcard(_likers(post_id)))
@@ -164,12 +169,20 @@ class LikesStore:
             [PENDING, _likers(pending.post_id)], [str(pending.post_id), pending.username, _version(pending)]
         )
 
+    def complete_unlike(self, told: ValidateLike) -> None:
+        """Remove the entry of an unlike of which its event tells."""
+        assert told.unliked_at
+        self._redis.zrem(UNLIKES, f"{told.post_id} {told.username} {_microseconds(told.unliked_at)}")
+
     def claim_overdue(self, now: datetime, limit: int) -> list[ValidateLike]:
-        """At most `limit` overdue likes; each is due again later, after a longer pause every time."""
-        pairs = self._claim_overdue([PENDING], [_microseconds(now), limit, LIKERS])
+        """At most `limit` overdue likes and as many unlikes.
+
+        Each is due again later, after a longer pause every time.
+        """
+        entries = self._claim_overdue([PENDING, UNLIKES], [_microseconds(now), limit, LIKERS])
         return [
-            ValidateLike(post_id=UUID(post_id), username=username)
-            for post_id, username in map(str.split, pairs)
+            ValidateLike(post_id=UUID(post_id), username=name, unliked_at=_moment(*at) if at else None)
+            for post_id, name, *at in map(str.split, entries)
         ]
 
     def claim(self, notification: Notification, claimant: str) -> Claim:

@@ -20,7 +20,7 @@ from common.worker.presence import present
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.interrupt import Interrupt
 from likes_service.mailer import MailServer, MailServerUnavailable
-from likes_service.models import NOTIFICATION, NOTIFY_TUBE, VALIDATE_TUBE, ValidateLike
+from likes_service.models import NOTIFICATION, NOTIFY_TUBE, TIMELINES_TUBE, VALIDATE_TUBE, ValidateLike
 from likes_service.service import LikeValidator, Notifier
 from likes_service.settings import LikesSettings, NotificationWorkerSettings, ValidationWorkerSettings
 from likes_service.store import LikesStore
@@ -58,7 +58,13 @@ def validate(settings: LikesSettings, stop: Event) -> None:
         connections = Connections(settings, stack)
         queue = connections.queue(VALIDATE_TUBE)
         timelines = TimelinesClient(connections.service("timelines"))
-        validation = LikeValidator(connections.store, timelines, queue, connections.queue(NOTIFY_TUBE))
+        validation = LikeValidator(
+            connections.store,
+            timelines,
+            queue,
+            connections.queue(NOTIFY_TUBE),
+            connections.queue(TIMELINES_TUBE),
+        )
 
         def handle(jobs: Sequence[Job]) -> None:
             for job in jobs:

@@ -191,8 +191,13 @@ def notifications(queues):
 
 
 @pytest.fixture
-def validation(store, timelines_client, validations, notifications):
-    return LikeValidator(store, timelines_client, validations, notifications)
+def events(queues):
+    return queues()
+
+
+@pytest.fixture
+def validation(store, timelines_client, validations, notifications, events):
+    return LikeValidator(store, timelines_client, validations, notifications, events)
 
 
 @pytest.fixture
@@ -218,6 +223,81 @@ def test_a_like_of_a_post_that_exists_stands_and_is_settled(store, validation, p
 
     assert store.count(post).count == 1
     assert store.pending(post, "bob") is None
+
+
+def told(events):
+    """The events that the timelines service gets."""
+    return [(event["kind"], event["username"], event["at"]) for event in take_all(events)]
+
+
+def _at(moment):
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def test_timelines_are_told_of_a_like_of_a_post_that_exists(store, validation, events, post):
+    store.like(post, "bob", NOW, LATER)
+
+    validation.validate(recorded(post))
+
+    assert told(events) == [("liked", "bob", _at(NOW))]
+
+
+def test_timelines_are_not_told_of_a_like_of_a_missing_post(store, validation, events, post_id):
+    store.like(post_id, "bob", NOW, LATER)
+
+    validation.validate(recorded(post_id))
+
+    assert told(events) == []
+
+
+def test_timelines_are_told_of_an_unlike_with_a_later_time(store, queues, taking, validation, events, post):
+    queue = queues()
+    store.like(post, "bob", NOW, LATER)
+    with taking(store, queue) as likes:
+        likes.unlike(post, "bob")
+        likes.unlike(post, "bob")
+    [job] = take_all(queue)
+
+    validation.validate(ValidateLike.model_validate(job))
+
+    assert told(events) == [("unliked", "bob", _at(NOW + timedelta(microseconds=1)))]
+    assert store.claim_overdue(LATER + timedelta(days=1), 10) == []
+
+
+def test_an_unlike_that_was_never_queued_is_left_to_the_sweep(store, taking, validation, validations, post):
+    store.like(post, "bob", NOW, LATER)
+    with taking(store, Broken(), Clock()) as likes:
+        likes.like(post, "carol")
+        eventually(likes._is_paused)
+        likes.unlike(post, "bob")
+
+    validation.sweep()
+
+    assert [job["username"] for job in take_all(validations) if "unliked_at" in job] == ["bob"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["put", "complete_unlike"])
+def test_a_crash_while_an_unlike_is_told_ends_with_it_told(
+    store, timelines_client, validations, notifications, events, post, step, moment
+):
+    store.like(post, "bob", NOW, LATER)
+    _, at = store.unlike(post, "bob", LATER)
+    unlike = ValidateLike(post_id=post, username="bob", unliked_at=at)
+    crashing = LikeValidator(
+        CrashesOnce(store, step, moment),
+        timelines_client,
+        validations,
+        notifications,
+        CrashesOnce(events, step, moment),
+    )
+    with pytest.raises(Crash):
+        crashing.validate(unlike)
+
+    crashing.validate(unlike)
+
+    assert {kind for kind, _, _ in told(events)} == {"unliked"}
+    assert store.claim_overdue(LATER, 10) == []
 
 
 def test_nobody_is_told_that_they_like_their_own_post(store, validation, notifications, post, caplog):
@@ -275,7 +355,7 @@ def test_a_like_that_its_user_took_back_is_nobodys_business(
     store, timelines, validation, notifications, post
 ):
     store.like(post, "bob", NOW, LATER)
-    store.unlike(post, "bob")
+    store.unlike(post, "bob", LATER)
 
     validation.validate(recorded(post))
 
@@ -294,35 +374,35 @@ def test_what_is_settled_is_not_looked_at_again(store, timelines, validation, no
 
 
 def test_an_unlike_during_the_validation_means_no_word_of_a_like_taken_back(
-    store, timelines, timelines_client, validations, notifications, post_id
+    store, timelines, timelines_client, validations, notifications, events, post_id
 ):
     store.like(post_id, "bob", NOW, LATER)
 
     def change_of_mind(request):
-        store.unlike(post_id, "bob")
+        store.unlike(post_id, "bob", LATER)
         return httpx.Response(404)
 
     timelines_client._timelines._transport = httpx.MockTransport(change_of_mind)
 
-    LikeValidator(store, timelines_client, validations, notifications).validate(recorded(post_id))
+    LikeValidator(store, timelines_client, validations, notifications, events).validate(recorded(post_id))
 
     assert take_all(notifications) == []
     assert store.pending(post_id, "bob") is None
 
 
 def test_a_like_made_anew_during_the_validation_is_still_owed_its_own(
-    store, timelines_client, validations, notifications, post_id
+    store, timelines_client, validations, notifications, events, post_id
 ):
     store.like(post_id, "bob", NOW, LATER)
 
     def change_of_mind_twice(request):
-        store.unlike(post_id, "bob")
+        store.unlike(post_id, "bob", LATER)
         store.like(post_id, "bob", LATER, LATER)
         return httpx.Response(404)
 
     timelines_client._timelines._transport = httpx.MockTransport(change_of_mind_twice)
 
-    LikeValidator(store, timelines_client, validations, notifications).validate(recorded(post_id))
+    LikeValidator(store, timelines_client, validations, notifications, events).validate(recorded(post_id))
 
     assert store.count(post_id).count == 1
     assert store.pending(post_id, "bob").liked_at == LATER
@@ -338,7 +418,17 @@ def mailed(inbox, notifier, notifications):
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["pending", "post", "put", "complete"])
 def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
-    store, timelines_client, validations, notifications, notification, addresses, inbox, post, step, moment
+    store,
+    timelines_client,
+    validations,
+    notifications,
+    events,
+    notification,
+    addresses,
+    inbox,
+    post,
+    step,
+    moment,
 ):
     store.like(post, "bob", NOW, LATER)
     crashing = LikeValidator(
@@ -346,12 +436,16 @@ def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
         CrashesOnce(timelines_client, step, moment),
         validations,
         CrashesOnce(notifications, step, moment),
+        CrashesOnce(events, step, moment),
     )
     with pytest.raises(Crash):
+        crashing.validate(recorded(post))
+    with suppress(Crash):
         crashing.validate(recorded(post))
 
     crashing.validate(recorded(post))
 
+    assert set(told(events)) == {("liked", "bob", _at(NOW))}
     assert store.count(post).count == 1
     assert mailed(inbox, notification, notifications) == [("alice@example.com", "bob likes your post")]
     assert store.pending(post, "bob") is None
@@ -360,7 +454,17 @@ def test_a_crash_in_the_validation_of_a_post_that_exists_ends_in_one_mail(
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["pending", "post", "undo", "put", "complete"])
 def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one_mail(
-    store, timelines_client, validations, notifications, notification, addresses, inbox, post_id, step, moment
+    store,
+    timelines_client,
+    validations,
+    notifications,
+    events,
+    notification,
+    addresses,
+    inbox,
+    post_id,
+    step,
+    moment,
 ):
     store.like(post_id, "bob", NOW, LATER)
     store.like(post_id, "carol", NOW, LATER)
@@ -369,6 +473,7 @@ def test_a_crash_in_the_validation_of_a_missing_post_ends_in_one_removal_and_one
         CrashesOnce(timelines_client, step, moment),
         validations,
         CrashesOnce(notifications, step, moment),
+        events,
     )
     with pytest.raises(Crash):
         crashing.validate(recorded(post_id))
@@ -421,7 +526,7 @@ def test_the_sweep_takes_nothing_while_the_queue_is_away(store, timelines_client
     away = JobQueue.connect("127.0.0.1", server_processes.free_port(), "likes.test")
 
     with pytest.raises(QueueUnavailable):
-        LikeValidator(store, timelines_client, away, away).sweep()
+        LikeValidator(store, timelines_client, away, away, away).sweep()
 
     assert len(store.claim_overdue(datetime.now(UTC), 10)) == 1
 
@@ -481,7 +586,7 @@ def test_a_liker_is_mailed_that_the_like_was_taken_back(notification, inbox, add
 
 
 def test_a_like_that_was_taken_back_is_not_mailed(store, notification, inbox, like, post_id):
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
 
     notification.notify(like)
 
@@ -491,7 +596,7 @@ def test_a_like_that_was_taken_back_is_not_mailed(store, notification, inbox, li
 def test_a_like_is_mailed_once_whatever_comes_twice(store, notification, inbox, like, post_id):
     notification.notify(like)
     notification.notify(like)
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
     store.like(post_id, "bob", LATER, LATER)
 
     notification.notify(like)
@@ -557,7 +662,7 @@ def test_a_deferred_mail_of_a_like_that_was_removed_is_not_sent(
     inbox.to_recipient = "451 later"
     notification.notify(like)
     [job] = take_all(deferred)
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
     inbox.to_recipient = "250 OK"
 
     notification.notify(NOTIFICATION.validate_python(job))
@@ -693,7 +798,7 @@ def test_a_user_who_wants_no_mail_gets_none(notification, addresses, like, log, 
 
 
 def test_the_log_says_that_a_like_was_removed_before_its_mail(store, notification, like, log, post_id):
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
 
     notification.notify(like)
 

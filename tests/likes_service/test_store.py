@@ -73,7 +73,7 @@ def test_the_moment_of_a_like_comes_back_to_the_microsecond(store):
 def test_unliking_takes_the_like_out_of_all_views(store, post_id):
     like(store, post_id, "bob")
 
-    liking = store.unlike(post_id, "bob")
+    liking, _ = store.unlike(post_id, "bob", LATER)
 
     assert (liking.liked, liking.changed, liking.count) == (False, True, 0)
     assert store.count(post_id).count == 0
@@ -84,7 +84,7 @@ def test_unliking_takes_the_like_out_of_all_views(store, post_id):
 def test_unliking_what_is_not_liked_changes_nothing(store, post_id):
     like(store, post_id, "alice")
 
-    liking = store.unlike(post_id, "bob")
+    liking, _ = store.unlike(post_id, "bob", LATER)
 
     assert (liking.changed, liking.count) == (False, 1)
 
@@ -92,10 +92,42 @@ def test_unliking_what_is_not_liked_changes_nothing(store, post_id):
 def test_the_last_unlike_leaves_nothing_but_a_cursor_that_expires(store, raw_redis, post_id):
     like(store, post_id, "bob")
 
-    store.unlike(post_id, "bob")
+    _, at = store.unlike(post_id, "bob", LATER)
+    store.complete_unlike(ValidateLike(post_id=post_id, username="bob", unliked_at=at))
 
     (cursor,) = raw_redis.keys()
     assert raw_redis.ttl(cursor) > 0
+
+
+@pytest.mark.parametrize("clock", [NOW - timedelta(days=1), NOW, NOW + timedelta(days=1)])
+def test_each_like_and_unlike_of_a_pair_is_later_than_the_one_before(store, post_id, clock):
+    times = []
+    for at in (NOW, clock, clock):
+        store.like(post_id, "bob", at, LATER)
+        times.append(store.liked_by("bob", 1)[0].liked_at)
+        times.append(store.unlike(post_id, "bob", LATER)[1])
+
+    assert times == sorted(set(times))
+
+
+def test_an_unlike_is_overdue_until_it_is_complete(store, post_id):
+    like(store, post_id, "bob")
+    _, at = store.unlike(post_id, "bob", LATER)
+    unlike = ValidateLike(post_id=post_id, username="bob", unliked_at=at)
+
+    assert store.claim_overdue(LATER - SECOND, 10) == []
+    assert store.claim_overdue(LATER, 10) == [unlike]
+    store.complete_unlike(unlike)
+    assert store.claim_overdue(LATER + timedelta(days=1), 10) == []
+
+
+def test_two_unlikes_of_one_post_wait_side_by_side(store, post_id):
+    unlikes = []
+    for _ in range(2):
+        like(store, post_id, "bob")
+        unlikes.append(store.unlike(post_id, "bob", LATER)[1])
+
+    assert [one.unliked_at for one in store.claim_overdue(LATER, 10)] == unlikes
 
 
 def test_an_unknown_post_has_no_likes(store, post_id):
@@ -150,7 +182,7 @@ def test_a_page_between_two_cursors_is_what_is_nearest_to_the_older_one(store, p
 
 def test_a_cursor_that_is_gone_stands_where_it_stood(store, post_id):
     like(store, post_id, "u1", "u2", "u3", "u4", "u5")
-    store.unlike(post_id, "u3")
+    store.unlike(post_id, "u3", LATER)
 
     assert [liker.username for liker in store.likers(post_id, 9, before="u3")] == ["u2", "u1"]
     assert [liker.username for liker in store.likers(post_id, 9, after="u3")] == ["u5", "u4"]
@@ -160,7 +192,7 @@ def test_a_post_that_is_not_liked_any_more_is_a_cursor_of_its_users_list(store):
     posts = [new_id() for _ in range(3)]
     for post in posts:
         like(store, post, "bob")
-    store.unlike(posts[1], "bob")
+    store.unlike(posts[1], "bob", LATER)
 
     assert [liked.post_id for liked in store.liked_by("bob", 9, before=posts[1])] == [posts[0]]
     assert [liked.post_id for liked in store.liked_by("bob", 9, after=posts[1])] == [posts[2]]
@@ -295,7 +327,7 @@ def test_under_any_concurrency_the_views_agree_at_every_instant(redis_url, raw_r
         dice = random.Random(seed)
         for _ in range(40):
             change = dice.choice([store.like, store.unlike])
-            change(post_id, dice.choice(names), *([NOW, LATER] if change == store.like else []))
+            change(post_id, dice.choice(names), *([NOW, LATER] if change == store.like else [LATER]))
 
     def watch() -> None:
         while not done.is_set():
@@ -345,7 +377,7 @@ def test_what_is_settled_is_owed_no_more(store, post_id):
 def test_unliking_settles_what_was_owed(store, post_id):
     like(store, post_id, "bob")
 
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
 
     assert store.pending(post_id, "bob") is None
 
@@ -353,7 +385,7 @@ def test_unliking_settles_what_was_owed(store, post_id):
 def test_a_like_made_anew_meanwhile_is_not_settled_with_the_old_one(store, post_id):
     like(store, post_id, "bob")
     old = store.pending(post_id, "bob")
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
     like(store, post_id, "bob", at=NOW + SECOND)
 
     store.complete(old)
@@ -390,7 +422,7 @@ def test_a_like_is_taken_back_once(store, post_id):
 def test_a_like_made_anew_meanwhile_is_not_taken_back(store, post_id):
     like(store, post_id, "bob")
     old = store.pending(post_id, "bob")
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
     like(store, post_id, "bob", at=NOW + SECOND)
 
     assert store.undo(old) is None
@@ -480,7 +512,7 @@ def test_a_notice_of_a_like_that_is_gone_is_not_claimed(store, post_id):
 def test_a_claim_outlives_the_like(store, post_id):
     like(store, post_id, "bob")
     store.claim(notification(post_id), "a")
-    store.unlike(post_id, "bob")
+    store.unlike(post_id, "bob", LATER)
     like(store, post_id, "bob")
 
     assert store.claim(notification(post_id), "b") == "mailed"
