@@ -81,14 +81,14 @@ class TimelinesStore:
         self.close = database.close
         self.edits = Edits(database)
         self.reposts = Reposts(database)
-        self.deletions = Deletions(database, self.reposts)
+        self.outbox = Outbox(database, outbox)
+        self.deletions = Deletions(database, self.reposts, self.outbox)
         self.bookmarks = Bookmarks(database)
         self.pins = Pins(database)
         self.threads = Threads(database)
         self.tags = PostTags(database)
         self.events = Events(database)
         self.inbox = Inbox(database)
-        self.outbox = Outbox(database, outbox)
 
     @classmethod
     def connect(cls, url: URL) -> Self:

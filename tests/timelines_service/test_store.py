@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import event, text
 
 from common.errors import Conflict, NotFound, Unprocessable
 from common.fields import new_id
+from common.postgres.outbox import RecordedEvent
 from timelines_service import deletions, home_timelines, idempotency
 from timelines_service import store as module
 from timelines_service.idempotency import KEY_TTL
@@ -202,6 +204,30 @@ def test_a_deleted_post_stays_deleted_when_its_job_comes_again(store: TimelinesS
     store.add_missing([reply])
 
     assert store.newest(Page(9)) == [parent]
+
+
+def _events(store: TimelinesStore) -> list[tuple[str, dict[str, Any]]]:
+    """What other services are told: the tube, and the event without its time."""
+    events: list[RecordedEvent] = []
+    while store.outbox.relay(events.append):
+        pass
+    return [(one.tube, {key: one.payload[key] for key in one.payload if key != "at"}) for one in events]
+
+
+def test_likes_is_told_of_a_deleted_post_once(store: TimelinesStore) -> None:
+    post = store.add(_post())
+    store.deletions.delete(post.id, "alice")
+    with pytest.raises(NotFound):
+        store.deletions.delete(post.id, "alice")
+
+    assert _events(store) == [("events.likes", {"kind": "post_deleted", "post_id": str(post.id)})]
+
+
+def test_no_other_service_is_told_of_a_deleted_repost(store: TimelinesStore) -> None:
+    repost, _ = store.reposts.add(store.add(_post()).id, "bobby")
+    store.deletions.delete(repost, "bobby")
+
+    assert _events(store) == []
 
 
 def test_what_a_deleted_post_leaves_is_swept_away_in_batches(
