@@ -12,7 +12,7 @@ from common.jobs.tubes import event_tube
 
 VALIDATE_TUBE = "likes.validate"
 NOTIFY_TUBE = "likes.notify"
-TIMELINES_TUBE = event_tube("timelines")
+EVENTS_TUBE, TIMELINES_TUBE, USERS_TUBE = event_tube("likes"), event_tube("timelines"), event_tube("users")
 
 
 class LikeState(BaseModel):
@@ -112,6 +112,34 @@ class LikeUndone(_Mail):
 
 Notification = Liked | LikeUndone
 NOTIFICATION: TypeAdapter[Notification] = TypeAdapter(Annotated[Notification, Field(discriminator="kind")])
+
+
+class PostDeleted(BaseModel):
+    """An event: a post is gone since then."""
+
+    kind: Literal["post_deleted"]
+    post_id: Id
+    at: AwareDatetime
+
+
+class AccountDeleted(BaseModel):
+    """An event: a user is gone since then."""
+
+    kind: Literal["account_deleted"]
+    username: Username
+    at: AwareDatetime
+
+
+class AccountCleared(BaseModel):
+    """An event: nothing is left here of a user who is gone."""
+
+    kind: Literal["account_cleared"] = "account_cleared"
+    username: Username
+    service: Literal["likes"] = "likes"
+
+
+Event = PostDeleted | AccountDeleted
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 # What comes of a claim: it is granted, or the like was removed, or another worker has mailed it or does.
 Claim = Literal["granted", "unliked", "mailed"]

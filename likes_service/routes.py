@@ -13,7 +13,6 @@ from common.api.problems import problems
 from common.api.routing import from_state, router
 from common.errors import store_unavailable
 from common.fields import EXAMPLE_ID, Id, Username
-from common.telemetry import metrics
 from likes_service import errors
 from likes_service.models import LikedPost, Liker, LikeState, PostLikes, PostLikesWithOwn
 from likes_service.service import Likes

@@ -7,15 +7,20 @@ it is due. An entry whose like stands waits for its validation; an entry
 without a like was undone, and waits for the notification of its liker. A fifth
 is the outbox of unlikes: each waits for its event, with the time of that. An
 undone like leaves its time for a while, so that it is still a cursor.
+
+What is deleted elsewhere goes in steps: Redis does nothing else meanwhile.
 """
 
 # Changes nothing, but is a write, by a script, that takes memory: refused wherever a like would be.
 PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
 UNDONE_SECONDS = 3600
+# Longer than a mail is deferred.
+DELETED_SECONDS = 5 * 24 * 3600
 
 LIKE = """
-local likers, liked, popular, outbox, undone = unpack(KEYS)
+local likers, liked, popular, outbox, undone, deleted_users = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)
+if redis.call('SISMEMBER', deleted_users, user) == 1 then return false end
 if redis.call('ZSCORE', likers, user) then
   return {0, redis.call('ZCARD', likers)}
 end
@@ -71,6 +76,36 @@ local post, user, at = unpack(ARGV)
 if redis.call('ZSCORE', likers, user) ~= at then return 0 end
 remove(likers, liked, popular, undone, post, user)
 return 1
+"""
+
+# The next likes of a deleted post. It stays known as deleted, so that no mail that waits goes out.
+DELETE_POST = f"""
+{_REMOVE}
+local likers, popular, mailed, outbox, deleted = unpack(KEYS)
+local post, limit, liked, undone = unpack(ARGV)
+redis.call('SET', deleted, 1, 'EX', {DELETED_SECONDS})
+local users = redis.call('ZRANGE', likers, 0, limit - 1)
+for _, user in ipairs(users) do
+  redis.call('ZREM', outbox, post .. ' ' .. user)
+  redis.call('HDEL', mailed, 'liked ' .. user)
+  remove(likers, liked .. user, popular, undone .. post .. ':' .. user, post, user)
+end
+return #users
+"""
+
+# The next likes of a deleted user, who likes nothing from now on: a token may be accepted a moment longer.
+DELETE_USER = f"""
+{_REMOVE}
+local liked, popular, outbox, deleted_users = unpack(KEYS)
+local user, limit, likers, mailed, undone = unpack(ARGV)
+redis.call('SADD', deleted_users, user)
+local posts = redis.call('ZRANGE', liked, 0, limit - 1)
+for _, post in ipairs(posts) do
+  redis.call('ZREM', outbox, post .. ' ' .. user)
+  redis.call('HDEL', mailed .. post, 'liked ' .. user, 'taken_back ' .. user)
+  remove(likers .. post, liked, popular, undone .. post .. ':' .. user, post, user)
+end
+return #posts
 """
 
 # The members next to a cursor, highest score first; or the cursor, when it was never on the list.
@@ -146,9 +181,10 @@ return overdue
 """
 
 CLAIM = """
-local likers, mailed = unpack(KEYS)
+local likers, mailed, deleted = unpack(KEYS)
 local kind, user, claimant = unpack(ARGV)
-if kind == 'liked' and not redis.call('ZSCORE', likers, user) then return 'unliked' end
+local stands = redis.call('ZSCORE', likers, user) and redis.call('EXISTS', deleted) == 0
+if kind == 'liked' and not stands then return 'unliked' end
 local field = kind .. ' ' .. user
 redis.call('HSETNX', mailed, field, claimant)
 return redis.call('HGET', mailed, field) == claimant and 'granted' or 'mailed'

@@ -15,6 +15,7 @@ from redis.sentinel import Sentinel
 from common.circuit_breaker import CircuitOpen
 from common.errors import CannotServe, CredentialsRejected
 from common.redis_url import connect
+from common.tokens import invalid_token
 from likes_service import errors, scripts
 from likes_service.connection import RedisClient
 from likes_service.models import (
@@ -36,6 +37,10 @@ MAILED = "likes:mailed:"
 POPULAR = "likes:popular"
 PENDING = "likes:owed"
 UNLIKES = "likes:unlikes"
+DELETED = "likes:deleted:"
+DELETED_USERS = "likes:deleted_users"
+# One step takes Redis about a millisecond.
+DELETE_STEP = 100
 
 # Both together: the caller learns within two seconds that there is no response.
 CONNECT_SECONDS = 0.8
@@ -68,6 +73,8 @@ class LikesStore:
         self._complete = client.register_script(scripts.COMPLETE)
         self._claim_overdue = client.register_script(scripts.CLAIM_OVERDUE)
         self._claim = client.register_script(scripts.CLAIM)
+        self._delete_post = client.register_script(scripts.DELETE_POST)
+        self._delete_user = client.register_script(scripts.DELETE_USER)
 
     @classmethod
     def connect(cls, url: str, threads: int = 1) -> Self:
@@ -95,9 +102,15 @@ class LikesStore:
         self._redis.close()
 
     def like(self, post_id: UUID, username: str, at: datetime, due: datetime) -> LikeState:
-        """Like a post, and add its validation to the outbox: overdue when it is not complete by `due`."""
-        keys = [*_keys(post_id, username), POPULAR, PENDING, _undone(post_id, username)]
-        changed, count = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
+        """Like a post, and add its validation to the outbox: overdue when it is not complete by `due`.
+
+        Raises Unauthorized for a user who is deleted.
+        """
+        keys = [*_keys(post_id, username), POPULAR, PENDING, _undone(post_id, username), DELETED_USERS]
+        liked = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
+        if liked is None:
+            raise invalid_token()
+        changed, count = liked
         return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
     def unlike(self, post_id: UUID, username: str, due: datetime) -> tuple[LikeState, datetime | None]:
@@ -188,13 +201,27 @@ class LikesStore:
     def claim(self, notification: Notification, claimant: str) -> Claim:
         """Granted to this claimant, and to no other, while its like is there. The same claimant may claim
         again."""
-        keys = [_likers(notification.post_id), _mailed(notification.post_id)]
+        keys = [
+            _likers(notification.post_id), _mailed(notification.post_id), _deleted(notification.post_id),
+        ]  # fmt: skip
         claim: Claim = self._claim(keys, [notification.kind, notification.username, claimant])
         return claim
 
     def release(self, notification: Notification) -> None:
         """It was not mailed after all."""
         self._redis.hdel(_mailed(notification.post_id), f"{notification.kind} {notification.username}")
+
+    def delete_post(self, post_id: UUID) -> None:
+        """Take the likes of a deleted post back, in steps; nothing is mailed about them any more."""
+        keys = [_likers(post_id), POPULAR, _mailed(post_id), PENDING, _deleted(post_id)]
+        while self._delete_post(keys, [str(post_id), DELETE_STEP, LIKED, UNDONE]) == DELETE_STEP:
+            pass
+
+    def delete_user(self, username: str) -> None:
+        """Take the likes of a deleted user back, in steps; there are no new ones any more."""
+        keys = [_liked(username), POPULAR, PENDING, DELETED_USERS]
+        while self._delete_user(keys, [username, DELETE_STEP, LIKERS, MAILED, UNDONE]) == DELETE_STEP:
+            pass
 
     def _data_risks(self) -> str | None:
         try:
@@ -231,6 +258,10 @@ def _undone(post_id: UUID | None, username: str | None) -> str:
 
 def _mailed(post_id: UUID) -> str:
     return f"{MAILED}{post_id}"
+
+
+def _deleted(post_id: UUID) -> str:
+    return f"{DELETED}{post_id}"
 
 
 def _keys(post_id: UUID, username: str) -> tuple[str, str]:

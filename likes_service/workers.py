@@ -1,4 +1,4 @@
-"""The likes service's workers: one validates likes, the other mails the notifications."""
+"""The likes service's workers: one validates likes and applies events, the other mails the notifications."""
 
 import argparse
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -14,13 +15,23 @@ from common.discovery.directory import Directory
 from common.errors import Unavailable
 from common.jobs.conditions import Kinds
 from common.jobs.queue import TTR_SECONDS, Job, JobQueue, QueueUnavailable
-from common.jobs.worker import Periodic, stop_on_signal, work
+from common.jobs.worker import Periodic, run_together, stop_on_signal, work
 from common.tokens import Tokens
 from common.worker.presence import present
+from likes_service.cascade import Cascade
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.interrupt import Interrupt
 from likes_service.mailer import MailServer, MailServerUnavailable
-from likes_service.models import NOTIFICATION, NOTIFY_TUBE, TIMELINES_TUBE, VALIDATE_TUBE, ValidateLike
+from likes_service.models import (
+    EVENT,
+    EVENTS_TUBE,
+    NOTIFICATION,
+    NOTIFY_TUBE,
+    TIMELINES_TUBE,
+    USERS_TUBE,
+    VALIDATE_TUBE,
+    ValidateLike,
+)
 from likes_service.service import LikeValidator, Notifier
 from likes_service.settings import LikesSettings, NotificationWorkerSettings, ValidationWorkerSettings
 from likes_service.store import LikesStore
@@ -73,6 +84,19 @@ def validate(settings: LikesSettings, stop: Event) -> None:
         work(
             queue, handle, OUTAGES, stop, periodic=Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
         )
+
+
+def apply_events(settings: LikesSettings, stop: Event) -> None:
+    """Apply the events of other services until `stop` is set."""
+    with ExitStack() as stack:
+        connections = Connections(settings, stack)
+        cascade = Cascade(connections.store, connections.queue(USERS_TUBE))
+
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                cascade.apply(EVENT.validate_python(job.open()))
+
+        work(connections.queue(EVENTS_TUBE), handle, OUTAGES, stop)
 
 
 def notify(settings: LikesSettings, stop: Event) -> None:
@@ -143,23 +167,26 @@ def mail_server(settings: LikesSettings) -> MailServer:
 
 
 class Worker(NamedTuple):
-    """A worker as a process: its name, what its work is, and what else than the rest it needs."""
+    """A worker as a process: its name, the loops that it runs, and what else than the rest it needs."""
 
     name: str
     settings: type[LikesSettings]
-    work: Callable[[LikesSettings, Event], None]
+    loops: Sequence[Callable[[LikesSettings, Event], None]]
     needs: Kinds
 
 
 NEEDS: Kinds = {"beanstalkd": JobQueue.outages, "redis": LikesStore.outages}
 WORKERS = {
     "validation": Worker(
-        "likes_validation_worker", ValidationWorkerSettings, validate, {"timelines": (Unavailable,)}
+        "likes_validation_worker",
+        ValidationWorkerSettings,
+        [validate, apply_events],
+        {"timelines": (Unavailable,)},
     ),
     "notification": Worker(
         "likes_notification_worker",
         NotificationWorkerSettings,
-        notify,
+        [notify],
         {"users": (Unavailable,), "smtp": (MailServerUnavailable,)},
     ),
 }
@@ -173,7 +200,7 @@ def main() -> None:
     settings.configure_logging(worker.name)
     stop = stop_on_signal()
     with present(worker.name, settings, {**NEEDS, **worker.needs}, stop):
-        worker.work(settings, stop)
+        run_together([partial(loop, settings) for loop in worker.loops], stop)
 
 
 if __name__ == "__main__":

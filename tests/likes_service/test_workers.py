@@ -23,7 +23,7 @@ import server_processes
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from likes_service import service, workers
-from likes_service.models import NOTIFY_TUBE, VALIDATE_TUBE
+from likes_service.models import EVENTS_TUBE, NOTIFY_TUBE, USERS_TUBE, VALIDATE_TUBE
 from likes_service.service import Likes
 from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
@@ -140,7 +140,7 @@ def liking(given: LikesSettings) -> Iterator[Likes]:
 @pytest.fixture
 def tubes(beanstalkd_port: int) -> None:
     """Nothing on them is another test's."""
-    for tube in (VALIDATE_TUBE, NOTIFY_TUBE):
+    for tube in (VALIDATE_TUBE, NOTIFY_TUBE, EVENTS_TUBE, USERS_TUBE):
         with closing(JobQueue.connect("127.0.0.1", beanstalkd_port, tube)) as queue:
             take_all(queue)
 
@@ -258,7 +258,7 @@ def worker(given, suite, log) -> Iterator[Callable[..., Process]]:
 @pytest.fixture
 def raw_tubes(beanstalkd_port: int, tubes) -> Iterator[greenstalk.Client[bytes]]:
     """Beanstalkd as an operator sees it."""
-    watch = [VALIDATE_TUBE, NOTIFY_TUBE]
+    watch = [VALIDATE_TUBE, NOTIFY_TUBE, EVENTS_TUBE]
     with greenstalk.Client(("127.0.0.1", beanstalkd_port), encoding=None, watch=watch) as client:
         yield client
 
@@ -515,3 +515,52 @@ def test_there_is_no_other_worker():
     command = [sys.executable, "-m", "likes_service.workers", "other"]
 
     assert subprocess.run(command, capture_output=True).returncode == 2
+
+
+BOB_IS_GONE = {"kind": "account_deleted", "username": "bob", "at": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (f"{STORE}.delete_user", "before"),
+        (f"{STORE}.delete_user", "after"),
+        (f"{QUEUE}.put", "after"),
+        (f"{QUEUE}.delete", "before"),
+    ],
+)
+def test_a_validation_worker_that_is_killed_still_clears_a_deleted_user_and_tells_users(
+    given, raw_tubes, worker, store, post_id, step, moment
+):
+    store.like(post_id, "bob", NOW, LATER)
+    raw_tubes.use(EVENTS_TUBE)
+    raw_tubes.put(job(BOB_IS_GONE))
+    assert worker("validation", step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+    with at_work(given, [workers.apply_events]):
+        eventually(lambda: is_empty(raw_tubes, EVENTS_TUBE))
+
+    assert store.popular(9, None) == []
+    with closing(JobQueue.connect("127.0.0.1", given.beanstalkd_port, USERS_TUBE)) as queue:
+        told = take_all(queue)
+    assert told
+    assert all(one == {"kind": "account_cleared", "username": "bob", "service": "likes"} for one in told)
+
+
+@pytest.mark.parametrize(
+    "payload", [{"kind": "promoted"}, {"kind": "post_deleted"}, BOB_IS_GONE | {"at": None}]
+)
+def test_an_event_that_cannot_be_read_is_buried_and_the_next_one_is_applied(
+    given, raw_tubes, store, post_id, payload
+):
+    store.like(post_id, "bob", NOW, LATER)
+    raw_tubes.use(EVENTS_TUBE)
+    raw_tubes.put(job(payload))
+    raw_tubes.put(job({"kind": "post_deleted", "post_id": str(post_id), "at": "2026-01-01T00:00:00Z"}))
+
+    with at_work(given, [workers.apply_events]):
+        eventually(lambda: is_empty(raw_tubes, EVENTS_TUBE))
+
+    assert store.count(post_id).count == 0
+    raw_tubes.delete(raw_tubes.peek_buried())
