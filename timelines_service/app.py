@@ -14,7 +14,7 @@ from common.server.dependency import Dependency
 from common.server.run import serve
 from common.tokens import Tokens
 from timelines_service import mark_routes, notification_routes, thread_routes
-from timelines_service.clients import UsersClient
+from timelines_service.clients import PollsClient, UsersClient
 from timelines_service.models import TUBE
 from timelines_service.routes import routes
 from timelines_service.service import Timelines
@@ -28,7 +28,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
     directory = Directory(settings.registry_url)
     tokens = Tokens.from_settings(settings)
-    users = ServiceClient("users", directory, tokens, "timelines")
+    users, polls = (ServiceClient(name, directory, tokens, "timelines") for name in ("users", "polls"))
     watcher = RevocationWatcher("users", directory, tokens, "timelines")
     app = create_service(
         "timelines",
@@ -39,6 +39,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
         [
             directory,
             closing(users),
+            closing(polls),
             watcher,
             Relay(store.outbox, settings.beanstalkd_host, settings.beanstalkd_port),
         ],
@@ -46,7 +47,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
-    app.state.timelines = Timelines(store, queue, UsersClient(users))
+    app.state.timelines = Timelines(store, queue, UsersClient(users), PollsClient(polls))
     return app
 
 

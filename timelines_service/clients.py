@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
+from uuid import UUID
 
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from common.discovery.client import ServiceClient
 from common.discovery.identity import is_unknown_route
 from common.errors import NotFound, Unavailable
-from common.fields import Username
+from common.fields import KnownUsername, Username
 from timelines_service import errors
 
 MAX_FOLLOWEES = 7500
@@ -124,18 +125,40 @@ class UsersClient:
         return HomeSources.model_construct(followees=_read(NAMES.validate_json, response, username))
 
 
+class _Poll(BaseModel):
+    created_by: KnownUsername
+
+
+class PollsClient:
+    """The polls service, as far as posts need it. Threads may share it."""
+
+    def __init__(self, polls: ServiceClient) -> None:
+        self._polls = polls
+
+    def author(self, poll_id: UUID) -> str:
+        """The user whose poll it is. Raises NotFound, Unavailable."""
+        response = self._polls.get(f"/polls/{poll_id}")
+        if response.status_code == 404:
+            raise errors.poll_not_found()
+        return _parse(_Poll.model_validate_json, response, "polls").created_by
+
+
 def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str) -> Body:
     if response.status_code == 404:
         raise errors.user_not_found(username)
+    return _parse(read, response)
+
+
+def _parse(read: Callable[[bytes], Body], response: httpx.Response, service: str = "users") -> Body:
     if response.status_code != 200:
-        raise _unexpected(response)
+        raise _unexpected(response, service)
     try:
         return read(response.content)
     except ValidationError as exc:
-        raise _unexpected(response) from exc
+        raise _unexpected(response, service) from exc
 
 
-def _unexpected(response: httpx.Response) -> Unavailable:
+def _unexpected(response: httpx.Response, service: str = "users") -> Unavailable:
     return Unavailable(
-        "users_unavailable", f"The users service answered {response.status_code} out of place."
+        f"{service}_unavailable", f"The {service} service answered {response.status_code} out of place."
     )

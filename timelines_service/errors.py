@@ -11,6 +11,18 @@ def notification_not_found() -> NotFound:
     return NotFound("notification_not_found", "You have no such notification.")
 
 
+def poll_not_found() -> NotFound:
+    return NotFound("poll_not_found", "There is no such poll.")
+
+
+def not_your_poll() -> Forbidden:
+    return Forbidden("not_your_poll", "This poll is somebody else's.")
+
+
+def poll_in_use() -> Conflict:
+    return Conflict("poll_in_use", "This poll is in another post already.")
+
+
 def user_not_found(username: str) -> NotFound:
     return NotFound("user_not_found", f"There is no user {username}.")
 

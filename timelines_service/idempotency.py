@@ -53,9 +53,13 @@ def reserve(connection: Connection, post: AcceptedPost, key: str) -> UUID:
     return first_id
 
 
+# What makes a post another one, beside its text.
+REST = {"in_reply_to", "warning", "visibility", "poll_id"}
+
+
 def _fingerprint(post: AcceptedPost) -> str:
     # Of a post with nothing but a text it is what the last version makes: its keys go on working.
-    rest = post.model_dump_json(include={"in_reply_to", "warning", "visibility"}, exclude_defaults=True)
+    rest = post.model_dump_json(include=REST, exclude_defaults=True)
     return sha256((post.text if rest == "{}" else f"{post.text}\0{rest}").encode()).hexdigest()
 
 

@@ -34,6 +34,9 @@ class NewPost(RequestBody):
         default=None, description="Shown in place of the text, until the reader opens it."
     )
     visibility: Visibility = "public"
+    poll_id: Id | None = Field(
+        default=None, description="Your poll, to be shown in this post and in no other."
+    )
 
 
 def _in_utc(at: datetime) -> datetime:
@@ -53,6 +56,7 @@ class AcceptedPost(BaseModel):
     in_reply_to: Id | None = None
     warning: ContentWarning | None = None
     visibility: Visibility = "public"
+    poll_id: Id | None = None
 
 
 class Post(AcceptedPost):

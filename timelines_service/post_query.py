@@ -17,7 +17,8 @@ LAST_ID = UUID(int=2**128 - 1)
 CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)"
 COLUMNS = """
     content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
-    content.reposts, content.edited_at, content.tags, content.warning, content.is_unlisted,
+    content.reposts, content.edited_at, content.tags, content.warning, content.poll_id,
+    content.is_unlisted,
     page.id, page.username
 """
 # What the reader has done with a post: a few probes for each one, in the statement that reads the page. Not
@@ -30,7 +31,7 @@ MARKS = """,
 
 FIELDS = (
     "id", "username", "text", "created_at", "in_reply_to", "replies_count", "reposts_count", "edited_at",
-    "tags", "warning", "visibility",
+    "tags", "warning", "poll_id", "visibility",
 )  # fmt: skip
 MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1

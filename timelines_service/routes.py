@@ -10,6 +10,7 @@ from common.api.batch import MAX_BATCH, UNIQUE, batch
 from common.api.pagination import Limit, paginate
 from common.api.problems import problems
 from common.api.routing import router
+from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
 from common.fields import Id, Username
 from timelines_service import errors
@@ -48,12 +49,23 @@ Pinned = Annotated[
 ]
 
 
+# What may be wrong with a new post.
+REFUSALS = (
+    errors.post_not_found(),
+    errors.poll_not_found(),
+    errors.not_your_poll(),
+    errors.poll_in_use(),
+    store_unavailable("postgres"),
+    service_unavailable("polls"),
+)
+
+
 @routes.post(
     "/posts",
     status_code=201,
     responses={
         201: {"headers": headers.LOCATION},
-        **problems(errors.post_not_found(), errors.idempotency_key_reused()),
+        **problems(*REFUSALS, errors.idempotency_key_reused()),
     },
 )
 def write(
@@ -74,7 +86,7 @@ def write(
     status_code=202,
     responses={
         202: {"headers": headers.LOCATION},
-        **problems(errors.post_not_found(), store_unavailable("beanstalkd")),
+        **problems(*REFUSALS, store_unavailable("beanstalkd")),
     },
 )
 def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: Response) -> QueuedPost:

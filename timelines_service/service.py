@@ -8,7 +8,7 @@ from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.telemetry import metrics
 from timelines_service import errors
-from timelines_service.clients import UsersClient
+from timelines_service.clients import PollsClient, UsersClient
 from timelines_service.models import (
     AcceptedPost,
     Context,
@@ -30,13 +30,20 @@ READERS_REACH = Reach(ancestors=4096, descendants=4096, depth=4096)
 class Timelines:
     """Writes posts now or later, and reads timelines that need the users service. Threads may share it."""
 
-    def __init__(self, store: TimelinesStore, queue: JobQueue, users: UsersClient) -> None:
+    def __init__(
+        self, store: TimelinesStore, queue: JobQueue, users: UsersClient, polls: PollsClient
+    ) -> None:
         self._store = store
         self._queue = queue
         self._users = users
+        self._polls = polls
 
     def write(self, username: str, new: NewPost, key: str | None) -> Post:
-        """The post stored; the first one, when this key comes again. Raises NotFound, Unprocessable."""
+        """The post stored; the first one, when this key comes again.
+
+        Raises NotFound, Forbidden for another's poll, Conflict for one in another post, Unprocessable, and
+        Unavailable when the polls service cannot tell.
+        """
         accepted = self._accepted(username, new)
         post = self._store.add(accepted, key)
         if post.id == accepted.id:
@@ -44,13 +51,17 @@ class Timelines:
         return post
 
     def queue(self, username: str, new: NewPost) -> QueuedPost:
-        """Leave the whole post to the worker. Raises NotFound, QueueUnavailable."""
+        """Leave the whole post to the worker. Raises as write, but not Unprocessable; QueueUnavailable."""
         post = self._accepted(username, new)
+        if post.poll_id:
+            self._store.require_free(post.poll_id)
         self._queue.put(post)
         metrics.posts.add("queued")
         return QueuedPost(id=post.id)
 
     def _accepted(self, username: str, new: NewPost) -> AcceptedPost:
+        if new.poll_id and self._polls.author(new.poll_id) != username:
+            raise errors.not_your_poll()
         # Named and dated when it is accepted: that is when it was written, and posts sort by it.
         return AcceptedPost(
             id=new_id(),
@@ -60,6 +71,7 @@ class Timelines:
             in_reply_to=self._store.original_of(new.in_reply_to) if new.in_reply_to else None,
             warning=new.warning,
             visibility=new.visibility,
+            poll_id=new.poll_id,
         )
 
     def by_user(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import URL, Connection, bindparam, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
@@ -58,10 +59,15 @@ COUNTS = text("""
 """)
 ORIGINAL = select(posts.c.id, posts.c.repost_of).where(posts.c.id == bindparam("id"))
 ADD = text("""
-    INSERT INTO posts (id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed)
-    VALUES (:id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed)
+    INSERT INTO posts (
+        id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id
+    )
+    VALUES (
+        :id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed, :poll_id
+    )
 """)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
+POSTS_OF_POLLS = text("SELECT poll_id, id FROM posts WHERE poll_id = ANY (CAST(:poll_ids AS uuid[]))")
 # A job may come again after its post was deleted.
 DELETE_REVIVED = text("""
     DELETE FROM posts USING deleted_posts
@@ -100,22 +106,38 @@ class TimelinesStore:
     def add(self, post: AcceptedPost, key: str | None = None) -> Post:
         """The post stored: this one, or the first one with the same key.
 
-        Raises Unprocessable when the key was used for another post, NotFound when its post is deleted.
+        Raises Unprocessable when the key was used for another post, NotFound when its post is deleted, and
+        Conflict when its poll is in another post.
         """
         row = _row(post)
-        if key is None and post.in_reply_to is None and not row["tags"]:
+        if key is None and post.in_reply_to is None and post.poll_id is None and not row["tags"]:
             self._database.rows(ADD, row)
             return _as_written(post, row)
+        try:
+            first_id = self._add(post, row, key)
+        except IntegrityError as exc:
+            if post.poll_id is None:
+                raise
+            raise errors.poll_in_use() from exc
+        return _as_written(post, row) if first_id == post.id else self.post(first_id)
+
+    def _add(self, post: AcceptedPost, row: dict[str, Any], key: str | None) -> UUID:
         with self._database.transaction() as connection:
             first_id = idempotency.reserve(connection, post, key) if key else post.id
             if first_id == post.id:
                 connection.execute(ADD, row)
                 _enter(connection, [post])
-        return _as_written(post, row) if first_id == post.id else self.post(first_id)
+        return first_id
+
+    def require_free(self, poll_id: UUID) -> None:
+        """Raises Conflict when the poll is in a post."""
+        if self._database.rows(POSTS_OF_POLLS, {"poll_ids": [poll_id]}):
+            raise errors.poll_in_use()
 
     def add_missing(self, accepted: Sequence[AcceptedPost]) -> None:
         """Store those of these posts that are not there yet, and were not deleted."""
         with self._database.transaction() as connection:
+            accepted = _without_used_polls(connection, accepted)
             added = connection.execute(ADD_MISSING.returning(posts.c.id), [_row(post) for post in accepted])
             ids = set(added.scalars())
             ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
@@ -184,6 +206,21 @@ class TimelinesStore:
         ]
 
 
+def _without_used_polls(connection: Connection, accepted: Sequence[AcceptedPost]) -> list[AcceptedPost]:
+    """These posts. Of two that were accepted with one poll, the later one has only its text."""
+    wanted = [post.poll_id for post in accepted if post.poll_id]
+    if not wanted:
+        return list(accepted)
+    rows = connection.execute(POSTS_OF_POLLS, {"poll_ids": wanted})
+    posts_of: dict[UUID, UUID] = {row.poll_id: row.id for row in rows}
+    return [
+        post.model_copy(update={"poll_id": None})
+        if post.poll_id and posts_of.setdefault(post.poll_id, post.id) != post.id
+        else post
+        for post in accepted
+    ]
+
+
 def _enter(connection: Connection, added: Sequence[AcceptedPost]) -> None:
     """Let other posts, their authors and tags know of these new ones."""
     add_tags(connection, [post.id for post in added if "#" in post.text])
@@ -214,6 +251,7 @@ def _row(post: AcceptedPost) -> dict[str, Any]:
         "is_unlisted": post.visibility == "unlisted",
         "tags": hashtags(post.text),
         "is_parsed": True,
+        "poll_id": post.poll_id,
     }
 
 

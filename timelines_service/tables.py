@@ -65,6 +65,8 @@ Index(
 )
 Index("posts_reposts", posts.c.repost_of, posts.c.id, postgresql_where=posts.c.repost_of.is_not(None))
 
+Index("posts_one_poll", posts.c.poll_id, unique=True, postgresql_where=posts.c.poll_id.is_not(None))
+
 Index("posts_unparsed", posts.c.id, postgresql_where=text("NOT is_parsed AND text LIKE '%#%'"))
 
 # By the user first: a tag of one user's is a key's prefix.

@@ -1,6 +1,6 @@
 """A timelines service on an empty database and tube, and a users service that does as it is told."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import greenstalk
 import httpx
@@ -14,7 +14,7 @@ from common.tokens import Tokens
 from tests import tubes
 from tests.instances import directory_of, instance
 from timelines_service.app import create_app
-from timelines_service.clients import UsersClient
+from timelines_service.clients import PollsClient, UsersClient
 from timelines_service.models import TUBE
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -94,14 +94,44 @@ def users() -> Users:
     return Users()
 
 
+class Polls:
+    """The polls service: whose each poll is, and whether it answers at all."""
+
+    def __init__(self) -> None:
+        self.authors: dict[str, str] = {}
+        self.is_away = False
+        self.calls = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        if self.is_away:
+            return httpx.Response(503)
+        author = self.authors.get(request.url.path.removeprefix("/polls/"))
+        return (
+            httpx.Response(200, json={"created_by": author})
+            if author
+            else problem_response(404, "poll_not_found")
+        )
+
+
 @pytest.fixture
-def app(settings: TimelinesSettings, store: TimelinesStore, users: Users, tokens: Tokens) -> FastAPI:
+def polls() -> Polls:
+    return Polls()
+
+
+@pytest.fixture
+def app(
+    settings: TimelinesSettings, store: TimelinesStore, users: Users, polls: Polls, tokens: Tokens
+) -> FastAPI:
     app = create_app(settings)
     app.state.store.prepare()
-    asking = ServiceClient(
-        "users", directory_of(instance(1)), tokens, "timelines", httpx.MockTransport(users)
-    )
-    app.state.timelines._users = UsersClient(asking)
+
+    def neighbour(name: str, service: Callable[[httpx.Request], httpx.Response]) -> ServiceClient:
+        transport = httpx.MockTransport(service)
+        return ServiceClient(name, directory_of(instance(1, name)), tokens, "timelines", transport)
+
+    app.state.timelines._users = UsersClient(neighbour("users", users))
+    app.state.timelines._polls = PollsClient(neighbour("polls", polls))
     return app
 
 

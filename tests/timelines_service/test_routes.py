@@ -340,6 +340,7 @@ def test_a_post_says_all_of_itself(client: TestClient, as_user: Headers) -> None
         "tags": [],
         "warning": None,
         "visibility": "public",
+        "poll_id": None,
     }
 
 
@@ -352,7 +353,13 @@ def test_a_reply_to_no_post_is_404(client: TestClient, as_user: Headers, path: s
 
 @pytest.mark.parametrize(
     "change",
-    [{"in_reply_to": "1"}, {"warning": ""}, {"warning": "x" * 101}, {"visibility": "private"}],
+    [
+        {"in_reply_to": "1"},
+        {"poll_id": "1"},
+        {"warning": ""},
+        {"warning": "x" * 101},
+        {"visibility": "private"},
+    ],
     ids=str,
 )
 def test_what_a_post_cannot_be_is_422(
