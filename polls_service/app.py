@@ -1,13 +1,17 @@
 """The polls service: questions, votes, results."""
 
+from functools import partial
+
 from fastapi import FastAPI
 
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
+from common.jobs.consumer import Consumer
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
 from common.tokens import Tokens
+from polls_service.cascade import apply_events
 from polls_service.routes import routes
 from polls_service.settings import PollsSettings
 from polls_service.store import PollsStore
@@ -25,13 +29,14 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
     )
     directory = Directory(settings.registry_url)
     watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "polls")
+    apply = partial(apply_events, store, settings.beanstalkd_host, settings.beanstalkd_port)
     app = create_service(
         "polls",
         "Questions, votes, results.",
         settings,
         [routes],
         [Dependency("dynamodb", store, store.prepare)],
-        [directory, watcher],
+        [directory, watcher, Consumer(apply)],
         revocations=watcher.revocations,
     )
     app.state.settings = settings

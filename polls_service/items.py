@@ -8,13 +8,17 @@ own, so that a popular poll spreads over several.
 A sealed counter takes no more votes. Whoever sees the totals of a poll that
 has ended seals its counters first: a vote that was under way then is refused,
 so these totals are final, whatever the clocks of other processes say.
+
+Two partitions are lists, whose entries are written with what they list: of a
+user's polls and votes, for when the account is deleted; and of polls that are
+to end, by that time, until that has been told.
 """
 
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
@@ -22,7 +26,8 @@ from polls_service.dynamodb import Item, key
 
 SHARDS = 10
 
-VOTE = "vote#"
+VOTE, POLL = "vote#", "poll#"
+ENDINGS = "endings"
 SEALED: Item = {"sealed": {"BOOL": True}}
 DELETED: Item = {"deleted": {"BOOL": True}}
 
@@ -105,6 +110,46 @@ def read_poll(item: Item) -> StoredPoll:
     )
 
 
+def listed_key(username: str, what: str, poll_id: UUID) -> Item:
+    """The entry of a poll or a vote (POLL, VOTE) in the list of its user."""
+    return key(user_list(username), f"{what}{poll_id}")
+
+
+def user_list(username: str) -> str:
+    return f"user#{username}"
+
+
+def listed_poll(entry: Item) -> UUID:
+    """The poll of an entry."""
+    return UUID(entry["sk"]["S"].partition("#")[2])
+
+
+def ending_key(poll_id: UUID, at: datetime) -> Item:
+    """Sorted by time."""
+    return key(ENDINGS, f"{instant(at)}#{poll_id}")
+
+
+def ending(entry: Item) -> tuple[UUID, datetime]:
+    """The poll of an entry, and when it ends."""
+    at, _, poll_id = entry["sk"]["S"].partition("#")
+    return UUID(poll_id), datetime.fromisoformat(at)
+
+
+def instant(at: datetime) -> str:
+    """A time as a text that sorts as the times do."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def entries(poll: StoredPoll) -> list[Item]:
+    """Where a poll is listed."""
+    listed = [listed_key(poll.created_by, POLL, poll.id)]
+    return listed + ([ending_key(poll.id, poll.expires_at)] if poll.expires_at else [])
+
+
+def voter(vote: Item) -> str:
+    return str(vote["sk"]["S"].removeprefix(VOTE))
+
+
 def shard_of(poll_id: UUID, username: str) -> str:
     """Always the same one for a user, so that the vote's own item says whether there is one."""
     return f"{poll_id}#{zlib.crc32(username.encode()) % SHARDS}"
@@ -143,6 +188,18 @@ def count_update(poll_id: UUID, username: str, options: Sequence[int]) -> Item:
         "ConditionExpression": "attribute_not_exists(sealed)",
         "ExpressionAttributeNames": {f"#{n}": name for n, (name, _) in numbered},
         "ExpressionAttributeValues": {f":{n}": {"N": str(number)} for n, (_, number) in numbered},
+    }
+
+
+def claim_update(entry: Item, now: datetime, until: datetime) -> Item:
+    """Claim an entry until then, unless another process has."""
+    return {
+        "Key": entry,
+        "UpdateExpression": "SET claimed_until = :until",
+        # The entry may be gone, and must not come back.
+        "ConditionExpression": "attribute_exists(pk) "
+        "AND (attribute_not_exists(claimed_until) OR claimed_until < :now)",
+        "ExpressionAttributeValues": {":now": {"S": instant(now)}, ":until": {"S": instant(until)}},
     }
 
 

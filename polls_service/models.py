@@ -1,21 +1,26 @@
-"""The request and response bodies of the polls service."""
+"""The request and response bodies of the polls service, and its events."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     Field,
+    TypeAdapter,
     ValidationInfo,
     WrapValidator,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from common.fields import VISIBLE, KnownId, KnownUsername, RequestBody, Text
+from common.fields import VISIBLE, Id, KnownId, KnownUsername, RequestBody, Text, Username
+from common.jobs.tubes import event_tube
 
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 300, 2_629_746
+
+EVENTS_TUBE, USERS_TUBE, TIMELINES_TUBE = event_tube("polls"), event_tube("users"), event_tube("timelines")
 
 Question = Annotated[str, Text(280), VISIBLE]
 Option = Annotated[str, Text(100), VISIBLE]
@@ -142,3 +147,52 @@ class Results(BaseModel):
     question: str
     total_votes: int | None = Field(description="null while the totals are hidden.")
     results: list[OptionResult]
+
+
+class PostDeleted(BaseModel):
+    """An event: a post is gone since then, and this user's poll was in it."""
+
+    kind: Literal["post_deleted"]
+    post_id: Id
+    poll_id: Id
+    username: Username
+    at: AwareDatetime
+
+
+class AccountDeleted(BaseModel):
+    """An event: a user is gone since then; `is_settled` once nothing of theirs can be under way any more."""
+
+    kind: Literal["account_deleted"]
+    username: Username
+    at: AwareDatetime
+    is_settled: bool = False
+
+
+class PollOver(BaseModel):
+    """A job: tell of the end of a poll."""
+
+    kind: Literal["poll_over"] = "poll_over"
+    poll_id: Id
+    at: AwareDatetime
+
+
+Event = PostDeleted | AccountDeleted | PollOver
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+class AccountCleared(BaseModel):
+    """An event: nothing is left here of a user who is gone."""
+
+    kind: Literal["account_cleared"] = "account_cleared"
+    username: Username
+    service: Literal["polls"] = "polls"
+
+
+class PollEnded(BaseModel):
+    """An event: a poll has ended, and these of its author and its voters are to be told."""
+
+    kind: Literal["poll_ended"] = "poll_ended"
+    poll_id: KnownId
+    author: KnownUsername
+    recipients: list[KnownUsername]
+    at: AwareDatetime

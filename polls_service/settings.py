@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from common.settings import EMPTY_IS_A_VALUE, HttpUrl, ServiceSettings
+from common.settings import EMPTY_IS_A_VALUE, BeanstalkdSettings, HttpUrl, ServiceSettings
 
 
-class PollsSettings(ServiceSettings):
+class PollsSettings(ServiceSettings, BeanstalkdSettings):
     port: int = 8005
     # Empty: AWS's own endpoint, with the usual chain of credentials.
     dynamodb_url: Annotated[HttpUrl, EMPTY_IS_A_VALUE] = "http://127.0.0.1:8000"

@@ -2,24 +2,26 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID, uuid4
 
-from common.errors import Problem
+from common.errors import NotFound, Problem
 from common.fields import new_id
 from common.telemetry import metrics
 from polls_service import errors, items
 from polls_service.dynamodb import ConditionFailed, DynamoTable, Item
+from polls_service.endings import Endings
 from polls_service.items import StoredPoll, Tally
 from polls_service.models import NewPoll, OptionResult, Poll, PollWithVote, Results
 
 POLL_CACHE_SIZE = 1000
-# What DynamoDB takes in one call: keys to read or writes of a transaction, and items to delete.
+# What DynamoDB takes in one call: writes of a transaction, and items to delete.
 MAX_ITEMS, MAX_DELETES = 100, 25
-# A request that deletes a poll of more votes than it can delete in this time is to be repeated.
+# A request or a job that has more to delete than it can in this time is to be repeated.
 DELETE_SECONDS = 2.0
 
 Value = TypeVar("Value")
@@ -43,6 +45,7 @@ class PollsStore:
 
     def __init__(self, table: DynamoTable) -> None:
         self._table = table
+        self.endings = Endings(table)
         self._clock: Callable[[], datetime] = partial(datetime.now, UTC)
         self.close = table.close
         # For votes: what is stored of a poll never changes, though it may be deleted.
@@ -70,7 +73,7 @@ class PollsStore:
             expires_at=at + timedelta(seconds=poll.expires_in) if poll.expires_in else None,
             **poll.model_dump(exclude={"expires_in"}),
         )
-        self._table.put(items.poll_item(created))
+        self._put_all(items.poll_item(created), *items.entries(created))
         return _poll(_Found(created, Tally(), [], closed=False))
 
     def poll(self, poll_id: UUID, username: str | None = None) -> Poll:
@@ -124,17 +127,49 @@ class PollsStore:
         self._table.put(item | items.DELETED)
         for counter in items.counter_keys(poll_id):
             self._table.put(counter | items.SEALED)
-        self._delete_votes(poll_id)
+        self._delete_in_time(
+            (items.listed_key(items.voter(vote), items.VOTE, poll_id), vote) for vote in self._votes(poll_id)
+        )
         self._table.delete_all([items.poll_key(poll_id)])
+        # Until then, the deletion of the account finds it.
+        self._table.delete_all(items.entries(items.read_poll(item)))
 
-    def _delete_votes(self, poll_id: UUID) -> None:
+    def delete_polls_of(self, username: str) -> None:
+        """Delete all polls of a user. Raises Unavailable when there are more than one call can delete."""
         end = time.monotonic() + DELETE_SECONDS
-        shards = [counter["pk"]["S"] for counter in items.counter_keys(poll_id)]
-        votes = (vote for shard in shards for vote in self._table.keys(shard, items.VOTE))
-        for some in _chunks(votes, MAX_DELETES):
+        for entry in self._table.keys(items.user_list(username), items.POLL):
             if time.monotonic() > end:
                 raise errors.deletion_unfinished()
-            self._table.delete_all(some)
+            with suppress(NotFound):
+                self.delete(items.listed_poll(entry), username)
+            # An interrupted deletion may have left it.
+            self._table.delete_all([entry])
+
+    def forget_votes_of(self, username: str) -> None:
+        """Delete what says that these votes are the user's: they stay counted. Raises as delete_polls_of."""
+        listed = self._table.keys(items.user_list(username), items.VOTE)
+        self._delete_in_time((items.vote_key(items.listed_poll(entry), username), entry) for entry in listed)
+
+    def voters(self, poll_id: UUID) -> Iterator[str]:
+        return map(items.voter, self._votes(poll_id))
+
+    def _votes(self, poll_id: UUID) -> Iterator[Item]:
+        """The keys of all votes of a poll. Each page is read when it is due."""
+        for counter in items.counter_keys(poll_id):
+            yield from self._table.keys(counter["pk"]["S"], items.VOTE)
+
+    def _delete_in_time(self, pairs: Iterable[tuple[Item, Item]]) -> None:
+        """Delete these pairs. The second one goes last: a repetition finds both by it."""
+        end = time.monotonic() + DELETE_SECONDS
+        for some in _chunks(pairs, MAX_DELETES):
+            if time.monotonic() > end:
+                raise errors.deletion_unfinished()
+            for keys in zip(*some, strict=True):
+                self._table.delete_all(list(keys))
+
+    def _put_all(self, *new: Item) -> None:
+        puts = [{"Put": {"TableName": self._table.name, "Item": item}} for item in new]
+        self._table.transact(puts, token=str(uuid4()))
 
     def _refusal(self, poll: StoredPoll, options: list[int]) -> Problem | None:
         if poll.is_over(self._clock()):
@@ -152,10 +187,11 @@ class PollsStore:
             "Item": items.vote_item(poll_id, username, options),
             "ConditionExpression": "attribute_not_exists(pk)",
         }
+        listed = {"TableName": self._table.name, "Item": items.listed_key(username, items.VOTE, poll_id)}
         count = {"TableName": self._table.name, **items.count_update(poll_id, username, options)}
         try:
             # One token for all tries: a retry after a lost response does not write again.
-            self._table.transact([{"Put": put}, {"Update": count}], token=str(uuid4()))
+            self._table.transact([{"Put": put}, {"Put": listed}, {"Update": count}], token=str(uuid4()))
         except ConditionFailed:
             return False
         return True
@@ -174,7 +210,7 @@ class PollsStore:
         for poll_id in poll_ids:
             keys += [items.poll_key(poll_id), *items.counter_keys(poll_id)]
             keys += [items.vote_key(poll_id, username)] if username else []
-        read = {_place(item): item for some in _chunks(keys, MAX_ITEMS) for item in self._table.get_all(some)}
+        read = {_place(item): item for item in self._table.get_all(keys)}
         found = {}
         for poll_id in poll_ids:
             item = read.get(_place(items.poll_key(poll_id)))

@@ -26,8 +26,10 @@ def url(dynamodb_port: int) -> str:
 
 # Once: making a client reads its description, which takes longer than most tests.
 @pytest.fixture(scope="session")
-def app(url: str) -> Iterator[FastAPI]:
-    app = create_app(PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url))
+def app(url: str, beanstalkd_port: int) -> Iterator[FastAPI]:
+    app = create_app(
+        PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url, beanstalkd_port=beanstalkd_port)
+    )
     app.state.store.prepare()
     yield app
     app.state.store.close()

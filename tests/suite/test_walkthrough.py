@@ -106,6 +106,20 @@ def test_a_vote_counts_once(suite: Suite) -> None:
     assert [option["votes"] for option in results["results"]] == [0, 1]
 
 
+def test_a_deleted_post_takes_its_likes_and_its_poll_along(suite: Suite) -> None:
+    author, fan = suite.sign_up("walk_deleter"), suite.sign_up("walk_fan_of_it")
+    new_poll = {"question": "Tea?", "options": ["Yes", "No"]}
+    poll_id = suite.gateway.post("/polls", json=new_poll, headers=author).json()["id"]
+    post = suite.gateway.post("/posts", json={"text": "Vote!", "poll_id": poll_id}, headers=author).json()
+    suite.gateway.post(f"/likes/{post['id']}", headers=fan).raise_for_status()
+
+    suite.gateway.delete(f"/posts/id/{post['id']}", headers=author).raise_for_status()
+
+    assert post["poll_id"] == poll_id
+    eventually(lambda: suite.gateway.get(f"/polls/{poll_id}").status_code == 404)
+    eventually(lambda: suite.gateway.get("/users/walk_fan_of_it/likes").json() == [])
+
+
 def test_the_next_page_is_where_the_link_says(suite: Suite) -> None:
     headers = suite.sign_up("walk_pages")
     written = [_post(suite, headers, f"Post {number}") for number in range(3)]

@@ -5,7 +5,7 @@ from alembic import op
 
 from common.postgres.migrations import build_index
 
-revision = "0014"
+revision = "0007"
 down_revision = "0006"
 
 

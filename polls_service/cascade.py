@@ -1,0 +1,97 @@
+"""What events cause here: deletions elsewhere take polls and votes along, and the end of a poll is told."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from itertools import chain, islice
+from threading import Event as Flag
+
+from common.errors import Forbidden, NotFound, Unavailable
+from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.jobs.worker import Periodic, work
+from polls_service.models import (
+    EVENT,
+    EVENTS_TUBE,
+    TIMELINES_TUBE,
+    USERS_TUBE,
+    AccountCleared,
+    AccountDeleted,
+    Event,
+    PollEnded,
+    PollOver,
+    PostDeleted,
+)
+from polls_service.store import PollsStore
+
+OUTAGES = (QueueUnavailable, *PollsStore.outages)
+
+# A token is refused everywhere two seconds after its user is deleted.
+SETTLE_SECONDS = 10
+LOOK_FOR_ENDINGS_SECONDS = 5
+MAX_RECIPIENTS = 100
+
+
+class Cascade:
+    """Applies events, however often they come."""
+
+    def __init__(self, store: PollsStore, own: JobQueue, users: JobQueue, timelines: JobQueue) -> None:
+        self._store = store
+        self._own = own
+        self._users = users
+        self._timelines = timelines
+
+    def apply(self, event: Event) -> None:
+        try:
+            self._apply(event)
+        except Unavailable:
+            # There is more than one job may take.
+            self._own.put(event)
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case PostDeleted():
+                with suppress(NotFound, Forbidden):
+                    self._store.delete(event.poll_id, event.username)
+            case AccountDeleted():
+                self._clear(event)
+            case PollOver():
+                self._tell_of_end(event)
+
+    def _clear(self, event: AccountDeleted) -> None:
+        self._store.delete_polls_of(event.username)
+        if not event.is_settled:
+            # A poll or a vote may be under way: what is not there yet is found then.
+            settled = event.model_copy(update={"is_settled": True})
+            self._own.put(settled, delay=SETTLE_SECONDS)
+            return
+        self._store.forget_votes_of(event.username)
+        self._users.put(AccountCleared(username=event.username))
+
+    def _tell_of_end(self, event: PollOver) -> None:
+        """Tell the author and the voters. A deleted poll has neither."""
+        # Reading it seals its counters: from then on, there are no more voters.
+        for poll in self._store.polls([event.poll_id]):
+            voters = (name for name in self._store.voters(poll.id) if name != poll.created_by)
+            recipients = chain([poll.created_by], voters)
+            while some := list(islice(recipients, MAX_RECIPIENTS)):
+                ended = PollEnded(poll_id=poll.id, author=poll.created_by, recipients=some, at=event.at)
+                self._timelines.put(ended)
+
+
+def apply_events(store: PollsStore, host: str, port: int, stop: Flag) -> None:
+    """Apply events, and look for polls that have ended, until `stop` is set."""
+    with ExitStack() as stack:
+
+        def queue(tube: str) -> JobQueue:
+            made = JobQueue.connect(host, port, tube)
+            return stack.enter_context(closing(made))
+
+        events, own = queue(EVENTS_TUBE), queue(EVENTS_TUBE)
+        cascade = Cascade(store, own, queue(USERS_TUBE), queue(TIMELINES_TUBE))
+        endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, own), OUTAGES)
+
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                cascade.apply(EVENT.validate_python(job.open()))
+
+        work(events, handle, OUTAGES, stop, periodic=endings, ready=store.ping)
