@@ -71,6 +71,7 @@ ROUTES = {
     "/notifications/unread": Route("timelines"),
     "/notifications/read": Route("timelines"),
     "/notifications/{notification_id}": Route("timelines"),
+    "/search/posts": Route("timelines"),
     "/tags": Route("timelines"),
     "/tags/{tag}": Route("timelines"),
     "/likes": Route("likes"),

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from common.postgres.database import Database
 from timelines_service import errors
+from timelines_service.full_text import document
 from timelines_service.models import PostVersion
 from timelines_service.post_tags import add_tags, remove_tags
 from timelines_service.tags import hashtags
@@ -19,7 +20,9 @@ KEEP = text("""
     FROM posts WHERE id = :id
 """)
 EDIT = text("""
-    UPDATE posts SET text = :text, edited_at = :edited_at, tags = :tags, is_parsed = true WHERE id = :id
+    UPDATE posts SET text = :text, edited_at = :edited_at, tags = :tags, is_parsed = true,
+        words = CASE WHEN NOT is_unlisted THEN CAST(:words AS tsvector) END
+    WHERE id = :id
 """)
 VERSIONS = text("""
     SELECT version, text, created_at FROM post_versions
@@ -51,9 +54,9 @@ class Edits:
             if found.text != words:
                 # Another statement: it sees what the transaction had to wait for.
                 connection.execute(KEEP, {"id": post_id})
-                change = {"text": words, "edited_at": datetime.now(UTC), "tags": hashtags(words)}
+                change = {"text": words, "tags": hashtags(words), "words": document(words, post_id)}
                 remove_tags(connection, found)
-                connection.execute(EDIT, change | {"id": post_id})
+                connection.execute(EDIT, change | {"id": post_id, "edited_at": datetime.now(UTC)})
                 add_tags(connection, [post_id])
 
     def versions(

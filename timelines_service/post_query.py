@@ -1,5 +1,6 @@
 """How posts are read: the columns of each, and a list of them in both directions."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -80,6 +81,11 @@ class PostList:
         if page.after is None:
             return self.older.rows(database, reader, values | {"cursor": page.before or LAST_ID})
         return self.newer.rows(database, reader, values | {"cursor": page.after})[::-1]
+
+
+def array_of(usernames: Sequence[str]) -> str:
+    """An array in one string: one of thousands of parameters would take longer than the query."""
+    return "{" + ",".join(usernames) + "}"
 
 
 def shown(row: Any) -> Post:

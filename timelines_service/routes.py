@@ -43,6 +43,7 @@ Reposts = Annotated[bool, Query(description="`false` leaves out reposts.")]
 IncludeSelf = Annotated[bool, Query(description="`true` adds your own posts and reposts.")]
 OfTag = Annotated[Tag | None, Query(description="The user's own posts with this hashtag only.")]
 TagPath = Annotated[Tag, Path(description="A hashtag, without `#`.", examples=["morning"])]
+SearchText = Annotated[str, Query(min_length=1, max_length=200, examples=["good morning"])]
 BeforeTag = Annotated[Tag | None, Query(description="The last tag of the previous page.")]
 Pinned = Annotated[
     bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")
@@ -193,6 +194,23 @@ def tagged(
 ) -> Any:
     """The posts with a hashtag, newest first."""
     return linked(store.tags.posts(tag, page, reader), page, request, response)
+
+
+@routes.get(
+    "/search/posts",
+    response_model=list[Post],
+    responses={200: {"headers": headers.LINKS}, **problems(*UNAVAILABLE)},
+    openapi_extra=TOKEN_OPTIONAL,
+)
+def search(
+    q: SearchText, timelines: Service, reader: Reader, page: PageOf, request: Request, response: Response
+) -> Any:
+    """Posts with all words of `q`, newest first. Case and accents do not count.
+
+    `"two words"` is a phrase, `or` stands between alternatives, and `-word` leaves posts out. With a token,
+    so are those of users whom you mute or block, or who block you.
+    """
+    return linked(timelines.search(q, page, reader), page, request, response)
 
 
 @routes.get("/tags", response_model=list[TagInUse], responses={200: {"headers": headers.LINK}})

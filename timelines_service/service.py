@@ -119,6 +119,11 @@ class Timelines:
         """As notifications."""
         return self._store.inbox.unread(username, self._users.last_sources(username).hidden)
 
+    def search(self, sought: str, page: Page, reader: str | None) -> list[Post]:
+        """What is found for this reader. Raises Unavailable when it is not known who is hidden from them."""
+        hidden = self._users.last_sources(reader).hidden if reader else ()
+        return self._store.search.posts(sought, page, reader, hidden)
+
     def home(self, username: str, reader: str, page: Page, *, with_own: bool) -> list[Post]:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:

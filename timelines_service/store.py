@@ -16,12 +16,14 @@ from timelines_service import errors, idempotency
 from timelines_service.deletions import Deletions
 from timelines_service.edits import Edits
 from timelines_service.events import Events
+from timelines_service.full_text import document
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.inbox import Inbox
 from timelines_service.marks import Bookmarks, Pins
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.notifications import Cause, tell
-from timelines_service.post_query import Page, PostList, PostQuery
+from timelines_service.post_query import Page, PostList, PostQuery, array_of
+from timelines_service.post_search import PostSearch
 from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
 from timelines_service.tables import metadata, outbox, posts
@@ -60,10 +62,11 @@ COUNTS = text("""
 ORIGINAL = select(posts.c.id, posts.c.repost_of).where(posts.c.id == bindparam("id"))
 ADD = text("""
     INSERT INTO posts (
-        id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id
+        id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id, words
     )
     VALUES (
-        :id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed, :poll_id
+        :id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed, :poll_id,
+        :words
     )
 """)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
@@ -95,6 +98,7 @@ class TimelinesStore:
         self.tags = PostTags(database)
         self.events = Events(database)
         self.inbox = Inbox(database)
+        self.search = PostSearch(database)
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -189,8 +193,7 @@ class TimelinesStore:
         self, usernames: Sequence[str], page: Page, reader: str | None = None, hidden: Sequence[str] = ()
     ) -> list[Post]:
         """The posts and reposts of any of these users, without those whose author is hidden."""
-        # One string: an array of thousands of parameters would take longer than the query.
-        names = {"followees": _array(usernames), "hidden": _array(hidden)}
+        names = {"followees": array_of(usernames), "hidden": array_of(hidden)}
         if len(usernames) > FEW_FOLLOWEES:
             found = FROM_RECENT.read(self._database, reader, page, **names)
             if len(found) == page.limit:
@@ -236,10 +239,6 @@ def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> Ite
             yield Cause("reply", author, reply.username, post_id=reply.id)
 
 
-def _array(usernames: Sequence[str]) -> str:
-    return "{" + ",".join(usernames) + "}"
-
-
 def _row(post: AcceptedPost) -> dict[str, Any]:
     return {
         "id": post.id,
@@ -252,6 +251,7 @@ def _row(post: AcceptedPost) -> dict[str, Any]:
         "tags": hashtags(post.text),
         "is_parsed": True,
         "poll_id": post.poll_id,
+        "words": document(post.text, post.id) if post.visibility == "public" else None,
     }
 
 

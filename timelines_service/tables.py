@@ -14,6 +14,7 @@ from sqlalchemy import (
     false,
     text,
 )  # fmt: skip
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from common.postgres.outbox import outbox_table
 
@@ -46,6 +47,9 @@ posts = Table(
     Column("poll_id", Uuid),
     # False in posts of the last version: the worker finds their tags.
     Column("is_parsed", Boolean, nullable=False, server_default=false()),
+    # What a search finds the post by; NULL where it finds none: in reposts, unlisted posts, and those of the
+    # last version until the worker has found their words.
+    Column("words", TSVECTOR),
     info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 # A user's posts, newest first; a home timeline looks at nothing else to find its page.
@@ -68,6 +72,20 @@ Index("posts_reposts", posts.c.repost_of, posts.c.id, postgresql_where=posts.c.r
 Index("posts_one_poll", posts.c.poll_id, unique=True, postgresql_where=posts.c.poll_id.is_not(None))
 
 Index("posts_unparsed", posts.c.id, postgresql_where=text("NOT is_parsed AND text LIKE '%#%'"))
+
+# Without the list of new entries that PostgreSQL would keep: each search would read all of it.
+Index(
+    "posts_words",
+    posts.c.words,
+    postgresql_using="gin",
+    postgresql_where=posts.c.words.is_not(None),
+    postgresql_with={"fastupdate": "off"},
+)
+Index(
+    "posts_unindexed",
+    posts.c.id,
+    postgresql_where=text("words IS NULL AND repost_of IS NULL AND NOT is_unlisted"),
+)
 
 # By the user first: a tag of one user's is a key's prefix.
 post_tags = Table(

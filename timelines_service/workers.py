@@ -21,8 +21,9 @@ DELETE_KEYS_SECONDS = 10
 SWEEP_SECONDS = 1
 SWEEP_NOTIFICATIONS_SECONDS = 10
 FIND_TAGS_SECONDS = 1
+INDEX_SECONDS = 1
 # Jobs wait meanwhile.
-SWEEPS_AT_ONCE = 20
+STEPS_AT_ONCE = 20
 
 
 def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
@@ -30,9 +31,9 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     store.add_missing([AcceptedPost.model_validate(job.open()) for job in jobs])
 
 
-def sweep(step: Callable[[], bool]) -> None:
-    """Delete some of what is to go: a batch with each step, until one says that nothing is left."""
-    for _ in range(SWEEPS_AT_ONCE):
+def repeat(step: Callable[[], bool]) -> None:
+    """Take some steps, each of a batch, until one says that nothing is left."""
+    for _ in range(STEPS_AT_ONCE):
         if not step():
             return
 
@@ -50,17 +51,19 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         closing(TimelinesStore.connect(settings.database)) as store,
     ):
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
-        sweep_posts = Periodic(SWEEP_SECONDS, partial(sweep, store.deletions.sweep), store.outages)
+        sweep_posts = Periodic(SWEEP_SECONDS, partial(repeat, store.deletions.sweep), store.outages)
         sweep_notifications = Periodic(
-            SWEEP_NOTIFICATIONS_SECONDS, partial(sweep, store.inbox.sweep), store.outages
+            SWEEP_NOTIFICATIONS_SECONDS, partial(repeat, store.inbox.sweep), store.outages
         )
         find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
+        index = Periodic(INDEX_SECONDS, partial(repeat, store.search.index_missing), store.outages)
 
         def periodic() -> None:
             delete_keys()
             sweep_posts()
             sweep_notifications()
             find_tags()
+            index()
 
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)

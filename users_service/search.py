@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from sqlalchemy import text
 
 from common.postgres.database import Database
+from common.words import words
 from users_service import errors
-from users_service.words import words
 
 # No word has this character, and in the order of bytes it comes after all that words have.
 LAST = "\U0010ffff"

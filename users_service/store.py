@@ -30,13 +30,13 @@ from sqlalchemy.exc import IntegrityError
 from common.fields import new_id
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
+from common.words import words
 from users_service import errors
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
 from users_service.revocations import CHANGE_PASSWORD, RevocationStore
 from users_service.search import Search
 from users_service.tables import metadata, outbox, user_words, users
-from users_service.words import words
 
 ProfileModel = TypeVar("ProfileModel", bound=Profile)
 
@@ -148,7 +148,7 @@ def _read(model: type[ProfileModel], row: Sequence[object]) -> ProfileModel:
 def _index(connection: Connection, username: str, text: str) -> None:
     """Let the user be found by the words of this text."""
     connection.execute(FORGET_WORDS, {"name": username})
-    found = [{"username": username, "word": word} for word in words(text)]
+    found = [{"username": username, "word": word} for word in dict.fromkeys(words(text))]
     if found:
         connection.execute(insert(user_words), found)
 

@@ -70,6 +70,7 @@ STATUSES = {
     "GET /notifications/unread": FOR_USERS,
     "POST /notifications/read": SWITCHING,
     "DELETE /notifications/{notification_id}": (204, 404, 401, 401, 403),
+    "GET /search/posts": TOKEN_OPTIONAL,
     "GET /tags": FOR_ALL,
     "GET /tags/{tag}": TOKEN_OPTIONAL,
     "PUT /posts/id/{post_id}/pin": (204, 403, 401, 401, 403),
@@ -109,6 +110,7 @@ QUERIES = {
     "GET /polls": {"id": "poll_id"},
     "GET /posts/counts": {"username": "username"},
     "GET /search/users": {"q": "matrix"},
+    "GET /search/posts": {"q": "matrix"},
 }
 # Where an answer says whose doing it was. A vote, a deletion and what is only queued do not.
 DOERS = {

@@ -10,7 +10,6 @@ from users_service import search as module
 from users_service.models import ProfileChanges
 from users_service.relations import BLOCK
 from users_service.store import UsersStore
-from users_service.words import words
 
 Headers = Callable[[str], dict[str, str]]
 Users = Callable[..., None]
@@ -116,19 +115,3 @@ def test_a_cursor_that_is_not_found_is_400(client: TestClient, people: None) -> 
     answer = client.get("/search/users?q=alice&before=jose_m")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "unknown_cursor")
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("Alice_B  alice", ["alice", "b"]),
-        ("Łódź Ørsted", ["lodz", "orsted"]),
-        ("İstanbul", ["istanbul"]),
-        ("हिन्दी", ["हिनदी"]),
-        ("ﬁne ①", ["fine", "1"]),
-        ("x" * 60, ["x" * 50]),
-        ("…", []),
-    ],
-)
-def test_words_are_folded(text: str, found: list[str]) -> None:
-    assert words(text) == found
