@@ -230,6 +230,7 @@ class Observed(Instrument):
 
 
 def _line(name: str, pairs: str, value: float) -> str:
+    value = float(value)  # a bool is a number, too, but is written as one only so
     return f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n"
 
 

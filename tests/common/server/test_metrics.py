@@ -102,7 +102,7 @@ def test_junk_makes_no_new_series_after_a_while(client: TestClient) -> None:
 def test_requests_that_are_being_served_are_shown(client: TestClient) -> None:
     text = client.get("/metrics").text
 
-    assert "\nhttp_server_active_requests 1\n" in text  # this one
+    assert "\nhttp_server_active_requests 1.0\n" in text  # this one
 
 
 def test_the_process_its_build_its_loop_and_its_threads_are_shown(client: TestClient) -> None:

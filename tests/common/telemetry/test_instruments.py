@@ -60,6 +60,15 @@ def test_a_gauge_shows_its_last_value() -> None:
     assert read(gauge) == {("",): 3}
 
 
+def test_what_is_true_is_shown_as_one() -> None:
+    gauge, observed = Gauge("is_up", "Up."), Observed("is_open", "Open.")
+    gauge.set(True)
+    door = Pool(True)
+    observed.read_from(door.read_whether)
+
+    assert [read(one) for one in (gauge, observed)] == [{("",): 1}, {("",): 1}]
+
+
 def test_a_histogram_counts_up_to_each_bound_and_with_it() -> None:
     histogram = Histogram("size", "Size.", "kind", bounds=(1.0, 2.0))
 
@@ -127,6 +136,9 @@ class Pool:
 
     def read(self) -> Readings:
         return [(("used",), self.used)]
+
+    def read_whether(self) -> Readings:
+        return [((), bool(self.used))]
 
 
 def test_what_several_objects_say_is_added_up_while_they_live() -> None:
