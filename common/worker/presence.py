@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
+from common import memory
 from common.discovery.registration import Registrations
 from common.jobs.conditions import Kinds, conditions
 from common.settings import ServiceSettings
@@ -16,6 +17,8 @@ from common.worker.listener import Listener
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+# What listening and registering have loaded, and need no more, takes some megabytes.
+SETTLE_SECONDS = 15.0
 # The registry is told, or learns it when the lease runs out.
 END_SECONDS = 2.0
 
@@ -47,6 +50,7 @@ async def _live(name: str, settings: ServiceSettings, health: WorkerHealth, stop
     except OSError as exc:
         logger.warning("not registered, nothing listens: %s; give each worker a PORT of its own", exc)
         return
+    asyncio.get_running_loop().call_later(SETTLE_SECONDS, memory.return_unused)
     async with server:
         if settings.registry_url:
             await _be_registered(name, settings, health, stop, done)

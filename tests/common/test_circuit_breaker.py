@@ -3,6 +3,7 @@
 import pytest
 
 from common.circuit_breaker import OPEN_SECONDS, CircuitBreaker, CircuitOpen
+from tests.scrape import growth, value
 
 
 class Clock:
@@ -39,3 +40,13 @@ def test_after_a_moment_it_is_closed_again(breaker: CircuitBreaker, clock: Clock
     clock.now += OPEN_SECONDS
 
     breaker.raise_if_open()
+
+
+def test_it_is_measured_how_often_it_opens_and_whether_it_is_open() -> None:
+    breaker = CircuitBreaker("a shelf")
+
+    with growth("microblog_circuit_breaker_trips_total", name="a shelf") as trips:
+        closed = value("microblog_circuit_breaker_open", name="a shelf")
+        breaker.trip()
+
+        assert (closed, value("microblog_circuit_breaker_open", name="a shelf"), trips()) == (0, 1, 1)

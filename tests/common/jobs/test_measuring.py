@@ -8,7 +8,6 @@ from typing import Any
 import greenstalk
 import pytest
 import server_processes
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 from common.jobs import worker
@@ -20,6 +19,7 @@ from common.telemetry import metrics
 from tests import tubes
 from tests.own_server import Own
 from tests.polling import eventually
+from tests.scrape import value
 
 TUBE = "test.measuring"
 
@@ -45,16 +45,6 @@ def queue(beanstalkd_port: int) -> Iterator[JobQueue]:
         yield queue
         client.kick(1000)
         tubes.clear(client)
-
-
-def value(name: str, **labels: str) -> float:
-    """The value of a series; 0 if there is none."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(metrics.exposition().decode())
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 def outcomes() -> dict[str, float]:

@@ -1,7 +1,10 @@
 """GET /metrics: what it shows, and to which clients."""
 
 import random
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from urllib.parse import quote
 
 import pytest
@@ -11,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from common.api.routing import router
 from common.server.app import create_service
-from common.settings import ServiceSettings
+from common.settings import THREADS, ServiceSettings
 from common.telemetry import metrics
 from common.telemetry.instruments import OTHER, Switch
+from tests.polling import eventually
 
 HERE = ("127.0.0.1", 50000)
 routes = router("shelf")
@@ -22,6 +26,14 @@ routes = router("shelf")
 @routes.get("/books/{title}")
 def book(title: str) -> str:
     return title
+
+
+busy: list[Event] = []
+
+
+@routes.get("/waiting")
+def waiting() -> None:
+    busy[-1].wait()
 
 
 def make_app(**settings: object) -> FastAPI:
@@ -118,6 +130,25 @@ def test_the_process_its_build_its_loop_and_its_threads_are_shown(client: TestCl
         "microblog_thread_pool_pending_requests",
     ):
         assert f"\n# TYPE {name} " in f"\n{text}", name
+
+
+def test_it_answers_while_every_thread_is_busy(client: TestClient) -> None:
+    end = Event()
+    busy.append(end)
+    with ThreadPoolExecutor(2 * THREADS) as callers:
+        waiting = [callers.submit(client.get, "/waiting") for _ in range(2 * THREADS)]
+        try:
+            pending = "microblog_thread_pool_pending_requests"
+            shown = eventually(lambda: re.search(rf"^{pending} {THREADS}.0$", _scraped(client), re.MULTILINE))
+        finally:
+            end.set()
+
+    assert shown
+    assert [one.result().status_code for one in waiting] == [200] * len(waiting)
+
+
+def _scraped(client: TestClient) -> str:
+    return client.get("/metrics").raise_for_status().text
 
 
 def test_its_type_is_that_of_prometheus_text(client: TestClient) -> None:
