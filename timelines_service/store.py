@@ -26,6 +26,7 @@ from timelines_service.post_query import Page, PostList, PostQuery, array_of
 from timelines_service.post_search import PostSearch
 from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
+from timelines_service.stream_log import StreamLog
 from timelines_service.tables import metadata, outbox, posts
 from timelines_service.tags import hashtags
 from timelines_service.threads import Threads
@@ -99,6 +100,7 @@ class TimelinesStore:
         self.events = Events(database)
         self.inbox = Inbox(database)
         self.search = PostSearch(database)
+        self.stream_log = StreamLog(database)
 
     @classmethod
     def connect(cls, url: URL) -> Self:

@@ -2,21 +2,27 @@
 
 from sqlalchemy import (
     ARRAY,
+    DDL,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
     Uuid,
+    event,
     false,
+    func,
     text,
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from common.postgres.outbox import outbox_table
+from timelines_service import triggers
 
 metadata = MetaData()
 
@@ -225,3 +231,29 @@ idempotency_keys = Table(
     info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 Index("idempotency_keys_oldest", idempotency_keys.c.created_at)
+
+# What live streams bring, for a quarter of an hour: triggers write it.
+stream_events = Table(
+    "stream_events",
+    metadata,
+    # The transaction that wrote it: PostgreSQL says of each whether a reader has seen its commit.
+    Column(
+        "xid",
+        BigInteger,
+        primary_key=True,
+        server_default=text("CAST(CAST(pg_current_xact_id() AS text) AS bigint)"),
+    ),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("post_id", Uuid),
+    Column("username", NAME),
+    Column("repost_of", Uuid),
+    Column("original_author", NAME),
+    Column("tags", ARRAY(Text)),
+    Column("is_unlisted", Boolean),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
+
+for ddl in triggers.ON_POSTS:
+    event.listen(posts, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own

@@ -22,6 +22,7 @@ SWEEP_SECONDS = 1
 SWEEP_NOTIFICATIONS_SECONDS = 10
 FIND_TAGS_SECONDS = 1
 INDEX_SECONDS = 1
+DELETE_EVENTS_SECONDS = 10
 # Jobs wait meanwhile.
 STEPS_AT_ONCE = 20
 
@@ -57,6 +58,7 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         )
         find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
         index = Periodic(INDEX_SECONDS, partial(repeat, store.search.index_missing), store.outages)
+        delete_events = Periodic(DELETE_EVENTS_SECONDS, store.stream_log.delete_old, store.outages)
 
         def periodic() -> None:
             delete_keys()
@@ -64,6 +66,7 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
             sweep_notifications()
             find_tags()
             index()
+            delete_events()
 
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)

@@ -1,0 +1,34 @@
+"""What PostgreSQL itself does when posts change, whichever version of the service changes them.
+
+Each text may be run again: by the migration, and wherever a table that was lost is created anew.
+"""
+
+# One row of the log for each post that is written, edited or deleted: it commits with the change.
+# Edits have a trigger for each row: one for a statement cannot tell a new text from a new count of replies.
+LOG_POSTS = """
+CREATE OR REPLACE FUNCTION posts_logged() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO stream_events (kind, post_id, username, repost_of, original_author, tags, is_unlisted)
+    SELECT
+        CASE TG_OP WHEN 'INSERT' THEN 'post' ELSE 'delete' END,
+        id, username, repost_of, original_author, tags, is_unlisted
+    FROM changed ORDER BY id;
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE FUNCTION posts_edit_logged() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO stream_events (kind, post_id, username, tags, is_unlisted)
+    VALUES ('edit', NEW.id, NEW.username, OLD.tags || NEW.tags, NEW.is_unlisted);
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE TRIGGER posts_added_logged AFTER INSERT ON posts
+REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION posts_logged();
+CREATE OR REPLACE TRIGGER posts_deleted_logged AFTER DELETE ON posts
+REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION posts_logged();
+CREATE OR REPLACE TRIGGER posts_edited_logged AFTER UPDATE OF text ON posts
+FOR EACH ROW WHEN (OLD.text IS DISTINCT FROM NEW.text) EXECUTE FUNCTION posts_edit_logged();
+"""
+
+ON_POSTS = (LOG_POSTS,)
