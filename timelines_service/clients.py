@@ -1,7 +1,7 @@
 """The timelines service's calls to other services."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
@@ -22,7 +22,11 @@ MAX_FOLLOWEES = 7500
 MAX_LISTS = 10_000
 MAX_NAMES = 500_000
 
+# What the users service takes in one call.
+MAX_BATCH = 100
+
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Username, ...])
+VERSIONS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 Body = TypeVar("Body")
 
 
@@ -33,6 +37,8 @@ class HomeSources(BaseModel):
 
     followees: tuple[Username, ...]
     hidden: tuple[Username, ...] = ()
+    # Another one after each change; empty from a users service of the last version.
+    version: str = ""
 
 
 NO_SOURCES = HomeSources(followees=())
@@ -119,6 +125,15 @@ class UsersClient:
                 return known.sources
             raise
 
+    def home_versions(self, usernames: Sequence[str]) -> dict[str, str]:
+        """The versions that the home sources of these users have now. Raises Unavailable."""
+        versions: dict[str, str] = {}
+        for first in range(0, len(usernames), MAX_BATCH):
+            batch = usernames[first : first + MAX_BATCH]
+            response = self._users.get("/home-sources/versions", {"username": batch})
+            versions |= _read(VERSIONS.validate_json, response)
+        return versions
+
     def _followees_alone(self, username: str) -> HomeSources:
         """From a users service of the last version. Not cached: versions do not mix for long."""
         response = self._users.get(f"/users/{username}/followees", {"limit": str(MAX_FOLLOWEES)})
@@ -143,8 +158,8 @@ class PollsClient:
         return _parse(_Poll.model_validate_json, response, "polls").created_by
 
 
-def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str) -> Body:
-    if response.status_code == 404:
+def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str | None = None) -> Body:
+    if username and response.status_code == 404:
         raise errors.user_not_found(username)
     return _parse(read, response)
 

@@ -8,7 +8,7 @@ from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.telemetry import metrics
 from timelines_service import errors
-from timelines_service.clients import PollsClient, UsersClient
+from timelines_service.clients import HomeSources, PollsClient, UsersClient
 from timelines_service.models import (
     AcceptedPost,
     Context,
@@ -75,7 +75,13 @@ class Timelines:
         )
 
     def by_user(
-        self, username: str, page: Page, reader: str | None, *, with_replies: bool, with_reposts: bool
+        self,
+        username: str,
+        page: Page,
+        reader: str | None,
+        *,
+        with_replies: bool = True,
+        with_reposts: bool = True,
     ) -> list[Post]:
         """Raises NotFound when there is no such user, and Unavailable."""
         found = self._store.newest_by_user(
@@ -128,6 +134,10 @@ class Timelines:
         """The posts of those whom the reader follows now. Raises Forbidden, NotFound, Unavailable."""
         if reader != username:
             raise errors.not_yours()
-        sources = self._users.home_sources(username)
+        sources = self.home_sources(username)
         shown = set(sources.followees).difference(sources.hidden) | ({username} if with_own else set())
         return self._store.newest_by_users(list(shown), page, reader, sources.hidden)
+
+    def home_sources(self, username: str) -> HomeSources:
+        """Whose posts are in a user's home timeline. Raises NotFound, Unavailable."""
+        return self._users.home_sources(username)

@@ -225,3 +225,4 @@ class HomeSources(BaseModel):
 
     followees: list[str]
     hidden: list[str] = Field(description="Muted, blocked, and blocked by.")
+    version: str = Field(description="Another one after each change.")

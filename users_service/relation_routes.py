@@ -28,6 +28,7 @@ from users_service.relations import BLOCK, MUTE
 routes = router("users", store_unavailable("postgres"))
 
 Others = Annotated[Sequence[Username], batch("with", BOB["username"], min_length=None), UNIQUE]
+Usernames = Annotated[Sequence[Username], batch("username", BOB["username"]), UNIQUE]
 IfNoneMatch = Annotated[str | None, Header()]
 CURSOR_GONE = errors.unknown_cursor("alice does not follow bob any more.")
 
@@ -177,5 +178,11 @@ def home_sources(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """For services only: what a home timeline is made of."""
-    not_modified = _not_modified(store.followees_version(username), if_none_match, response)
-    return not_modified or store.relations.home_sources(username)
+    version = store.followees_version(username)
+    return _not_modified(version, if_none_match, response) or store.relations.home_sources(username, version)
+
+
+@routes.get("/home-sources/versions", include_in_schema=False)
+def home_versions(usernames: Usernames, service: CurrentService, store: Store) -> dict[str, str]:
+    """For services only: which home sources have changed. Each user has one at a time."""
+    return store.relations.home_versions(usernames)

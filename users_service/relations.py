@@ -7,6 +7,7 @@ followers, and refuse a follow that a block forbids.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -27,6 +28,7 @@ NAME: BindParameter[str] = bindparam("name")
 OTHER: BindParameter[str] = bindparam("other")
 
 VERSION = select(users.c.created_at, users.c.followees_version).where(users.c.username == NAME)
+VERSIONS = text("SELECT username, created_at, followees_version FROM users WHERE username = ANY (:names)")
 
 # Single statements, so that a popular user is locked for a moment only. `pair` reads what the lock has waited
 # for, where the rest of a statement sees what was there before: hence the limit is compared with it.
@@ -233,12 +235,17 @@ class Relations:
 
     def followees_version(self, username: str) -> str:
         """The version of what a home timeline is made of; each change makes a new one. Raises NotFound."""
-        created_at, version = self._user(username)
-        return f"{created_at.timestamp():.6f}-{version}"
+        return _version(*self._user(username))
 
-    def home_sources(self, username: str) -> HomeSources:
+    def home_versions(self, usernames: Sequence[str]) -> dict[str, str]:
+        """The same of those of these users who exist."""
+        rows = self._database.rows(VERSIONS, {"names": list(usernames)})
+        return {username: _version(created_at, version) for username, created_at, version in rows}
+
+    def home_sources(self, username: str, version: str) -> HomeSources:
+        """What a home timeline is made of, at this version or a later one."""
         [(followees, hidden)] = self._database.rows(HOME_SOURCES, {"name": username})
-        return HomeSources(followees=followees, hidden=hidden)
+        return HomeSources(followees=followees, hidden=hidden, version=version)
 
     def followees(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
         """Newest follow first: the next ones `before` a name or `after` it, or the first ones.
@@ -279,6 +286,10 @@ class Relations:
         if not rows:
             raise errors.user_not_found(username)
         return rows[0]
+
+
+def _version(created_at: datetime, changes: int) -> str:
+    return f"{created_at.timestamp():.6f}-{changes}"
 
 
 def _lock(connection: Connection, owner: str, subject: str) -> None:

@@ -1,7 +1,7 @@
 """GETs from another service: found in the directory, signed as this one, retried where that is safe."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 import httpx
@@ -59,7 +59,7 @@ class ServiceClient:
     def get(
         self,
         path: str,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | Sequence[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         is_new: bool = False,
     ) -> httpx.Response:

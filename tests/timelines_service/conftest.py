@@ -42,6 +42,8 @@ class Users:
         return response
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/home-sources/versions":
+            return self._versions(request.url.params.get_list("username"))
         _, _, username, *rest = request.url.path.split("/")
         if self.is_away:
             return httpx.Response(503)
@@ -50,13 +52,24 @@ class Users:
         if username not in self.followees:
             return httpx.Response(404)
         followees, hidden = self.followees[username], self.hidden.get(username, [])
-        etag = f'"{hash((*followees, None, *hidden))}"'
+        version = self._version(username)
+        etag = f'"{version}"'
         if request.headers.get("if-none-match") == etag:
             return httpx.Response(304, headers={"ETag": etag})
-        return httpx.Response(200, headers={"ETag": etag}, json=self._body(rest, followees, hidden))
+        return httpx.Response(200, headers={"ETag": etag}, json=self._body(rest, followees, hidden, version))
 
-    def _body(self, rest: list[str], followees: list[str], hidden: list[str]) -> object:
-        return followees if rest == ["followees"] else {"followees": followees, "hidden": hidden}
+    def _versions(self, usernames: list[str]) -> httpx.Response:
+        if self.is_of_last_version or self.is_away:
+            return problem_response(404, "not_found") if self.is_of_last_version else httpx.Response(503)
+        return httpx.Response(200, json={name: self._version(name) for name in usernames})
+
+    def _version(self, username: str) -> str:
+        return str(hash((*self.followees[username], None, *self.hidden.get(username, []))))
+
+    def _body(self, rest: list[str], followees: list[str], hidden: list[str], version: str) -> object:
+        if rest == ["followees"]:
+            return followees
+        return {"followees": followees, "hidden": hidden, "version": version}
 
 
 @pytest.fixture
@@ -130,7 +143,7 @@ def app(
         transport = httpx.MockTransport(service)
         return ServiceClient(name, directory_of(instance(1, name)), tokens, "timelines", transport)
 
-    app.state.timelines._users = UsersClient(neighbour("users", users))
+    app.state.timelines._users = app.state.streams._users = UsersClient(neighbour("users", users))
     app.state.timelines._polls = PollsClient(neighbour("polls", polls))
     return app
 
