@@ -1,6 +1,16 @@
 """How the timelines service refuses a request."""
 
-from common.errors import BadRequest, Conflict, FieldError, Forbidden, NotFound, Unprocessable
+from common.errors import (
+    RETRY_SECONDS,
+    BadRequest,
+    Conflict,
+    FieldError,
+    Forbidden,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    Unprocessable,
+)
 
 
 def post_not_found() -> NotFound:
@@ -47,3 +57,23 @@ def idempotency_key_reused() -> Unprocessable:
     code, detail = "idempotency_key_reused", "This key was used for another post."
     error = FieldError(location="header", pointer="#/idempotency-key", code=code, detail=detail)
     return Unprocessable(code, detail, [error])
+
+
+def parameter_missing(name: str) -> Unprocessable:
+    """As validation refuses a required parameter that is not there."""
+    code, detail = "missing", "Field required"
+    error = FieldError(location="query", pointer=f"#/{name}", code=code, detail=detail)
+    return Unprocessable("malformed", f"#/{name}: {detail}", [error])
+
+
+def too_many_streams() -> TooManyRequests:
+    detail = "You have as many streams as one user may have."
+    return TooManyRequests("too_many_streams", detail, {"Retry-After": str(RETRY_SECONDS)})
+
+
+def no_room_for_streams() -> Unavailable:
+    return Unavailable("no_room_for_streams", "This instance has as many streams as it may have.")
+
+
+def leaving() -> Unavailable:
+    return Unavailable("leaving", "This instance is stopping: ask another one.")

@@ -158,6 +158,12 @@ class TagInUse(BaseModel):
     posts_count: int
 
 
+class DeletedPost(BaseModel):
+    """What a stream says of a post, or a repost, that is gone."""
+
+    id: KnownId
+
+
 class PostCounts(BaseModel):
     """How many posts a user has written, reposts not among them, and when the last one."""
 

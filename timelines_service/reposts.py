@@ -1,5 +1,6 @@
 """Reposts: rows of posts that show another post, at most one a user and post."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,17 @@ ADD = text("""
 FIND = text("SELECT id FROM posts WHERE repost_of = :repost_of AND username = :username")
 REMOVE = text("DELETE FROM posts WHERE repost_of = :repost_of AND username = :username")
 COUNT = text("UPDATE posts SET reposts = reposts + :change WHERE id = :id")
+# Of each repost, the users who reposted the same post before it: the last ones, of many.
+EARLIER = text("""
+    SELECT repost.id, earlier.username
+    FROM posts AS repost CROSS JOIN LATERAL (
+        SELECT username FROM posts
+        WHERE posts.repost_of = repost.repost_of AND posts.id < repost.id
+        ORDER BY id DESC LIMIT :limit
+    ) AS earlier
+    WHERE repost.id = ANY (CAST(:ids AS uuid[]))
+""")
+MAX_EARLIER = 1000
 REPOSTERS = PostList("""
     SELECT username, created_at, id FROM posts
     WHERE repost_of = :repost_of AND id {past} :cursor
@@ -66,6 +78,14 @@ class Reposts:
                 connection.execute(COUNT, {"id": original.id, "change": -1})
                 withdraw(connection, _cause(original, username))
         return original.id, bool(removed)
+
+    def earlier_reposters(self, ids: Sequence[UUID]) -> dict[UUID, set[str]]:
+        """Of each of these reposts that is not the first one, the users who reposted the same post before."""
+        earlier: dict[UUID, set[str]] = {}
+        if ids:
+            for repost_id, username in self._database.rows(EARLIER, {"ids": list(ids), "limit": MAX_EARLIER}):
+                earlier.setdefault(repost_id, set()).add(username)
+        return earlier
 
     def reposters(self, post_id: UUID, page: Page) -> list[Reposter]:
         """The users who have reposted this original, the newest repost first."""

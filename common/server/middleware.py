@@ -85,7 +85,8 @@ class RequestContext:
 class AsGet:
     """ASGI middleware: responds as to a GET to HEAD, and to the OPTIONS by which a balancer checks.
 
-    uvicorn leaves the body of a HEAD out (RFC 9110, §9.3.2).
+    uvicorn leaves the body of a HEAD out (RFC 9110, §9.3.2). A response that has no end has to know: it finds
+    `is_head` in its scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -95,7 +96,7 @@ class AsGet:
         if scope["type"] != "http" or not _is_as_get(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", "is_head": scope["method"] == "HEAD"}
         try:
             await self._app(as_get, receive, send)
         finally:
