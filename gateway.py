@@ -19,6 +19,7 @@ from common.gateway.proxy import READ_SECONDS, ReverseProxy
 from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
+from common.gateway.streams import Streams
 from common.gateway.transport import AiohttpTransport
 from common.server import protocol
 from common.server.app import create_service
@@ -72,6 +73,7 @@ ROUTES = {
     "/notifications/read": Route("timelines"),
     "/notifications/{notification_id}": Route("timelines"),
     "/search/posts": Route("timelines"),
+    "/stream": Route("timelines", is_stream=True),
     "/tags": Route("timelines"),
     "/tags/{tag}": Route("timelines"),
     "/likes": Route("likes"),
@@ -189,6 +191,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     tokens = Tokens.from_settings(settings, watcher.revocations)
     limiter, login_limiter = _limiters(settings, tokens)
     match = matcher(ROUTES, settings.default_policy)
+    streams = Streams()
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
@@ -197,8 +200,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         resources=[transport, directory, watcher, *([limiter] if limiter else [])],
         middleware=[
             *edge_middleware(settings),
-            Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter),
+            Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter, streams),
         ],
+        on_shutdown=streams.stop,
         health=health_routes,
         revocations=watcher.revocations,
         openapi_url=None,

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from common.errors import PROBLEM_JSON, ProblemDetails
 
-JSON = "application/json"
+# What services of ours respond with, but for errors.
+MEDIA_TYPES = ("application/json", "text/event-stream")
 # The code for a path that no route of a service has; a service's own codes name what is missing.
 UNKNOWN_ROUTE = "not_found"
 
@@ -22,8 +23,9 @@ class UnknownRoute(WrongInstance):
 
 
 def is_foreign(status: int, content_type: str | None) -> bool:
-    """Whether no service of ours responds like this: they say JSON, and problem details for an error."""
-    return content_type is not None and not content_type.startswith(PROBLEM_JSON if status >= 400 else JSON)
+    """Whether no service of ours responds like this: JSON or events, and problem details for an error."""
+    expected = (PROBLEM_JSON,) if status >= 400 else MEDIA_TYPES
+    return content_type is not None and not content_type.startswith(expected)
 
 
 def is_unknown_route(status: int, body: bytes) -> bool:

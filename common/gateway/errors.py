@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from common.errors import (
+    RETRY_SECONDS,
     BadGateway,
     BadRequest,
     GatewayTimeout,
@@ -44,6 +45,15 @@ def unavailable(name: str) -> Unavailable:
 
 def overloaded(name: str) -> Unavailable:
     return Unavailable(f"{name}_overloaded", f"{name} has as many requests in flight as it may have.")
+
+
+def no_room_for_streams() -> Unavailable:
+    return Unavailable("no_room_for_streams", "This gateway has as many streams as it may have.")
+
+
+def too_many_streams() -> TooManyRequests:
+    detail = "This address has as many streams as one may have."
+    return TooManyRequests("too_many_streams", detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def timeout(name: str) -> GatewayTimeout:

@@ -17,6 +17,8 @@ from common.gateway.routes import Route
 from common.telemetry import context
 
 REPLAYABLE_BYTES = 64 * 1024
+# A stream has a comment every three seconds: an instance that says nothing for this long hangs.
+STREAM_READ_SECONDS = 10.0
 
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 
@@ -83,11 +85,14 @@ class ForwardedRequest:
 
     def build_request(self, netloc: str, method: str | None = None) -> httpx.Request:
         """The request to send to an instance."""
+        extensions: dict[str, object] = {"target": self._target, "raw_headers": self._forwarded_headers()}
+        if self.route.is_stream:
+            extensions["read_seconds"] = STREAM_READ_SECONDS
         return httpx.Request(
             method or self.method,
             _url(netloc),
             stream=httpx.ByteStream(self.body) if isinstance(self.body, bytes) else _BodyStream(self.body),
-            extensions={"target": self._target, "raw_headers": self._forwarded_headers()},
+            extensions=extensions,
         )
 
     def _forwarded_headers(self) -> Iterator[tuple[str, str]]:
@@ -148,6 +153,9 @@ class ForwardedRequest:
         if not self._is_body_received:
             return errors.body_too_slow()
         return errors.timeout(self.route.service_name)
+
+    def error_of(self, failure: httpx.TransportError) -> Problem:
+        return self.timeout_error() if isinstance(failure, httpx.ReadTimeout) else self.bad_gateway_error()
 
     def bad_gateway_error(self) -> BadGateway:
         return errors.bad_gateway(self.route.service_name)

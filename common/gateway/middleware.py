@@ -21,6 +21,7 @@ REQUEST_HEADERS = [
     "Content-Type",
     "Idempotency-Key",
     "If-None-Match",
+    "Last-Event-ID",
     "X-Request-ID",
     "traceparent",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from urllib.parse import unquote_to_bytes
 
@@ -18,10 +19,11 @@ from common.discovery.models import Instance
 from common.errors import Problem
 from common.gateway import errors
 from common.gateway.forwarded_request import ClientDisconnected, ForwardedRequest
-from common.gateway.headers import HOP_BY_HOP, end_to_end_headers
+from common.gateway.forwarded_response import send_response
 from common.gateway.login_limits import LoginLimiter
 from common.gateway.rate_limits import Limiter
 from common.gateway.routes import Match, Route
+from common.gateway.streams import Streams, is_stream
 from common.gateway.transport import AiohttpTransport, Body
 from common.gateway.watchdog import Watchdog
 from common.telemetry import metrics
@@ -33,9 +35,6 @@ READ_SECONDS = 5.0
 # For each service, so that one that hangs holds up no requests to the others.
 MAX_CONCURRENT_REQUESTS = 256
 MAX_WAIT_SECONDS = 1.0
-
-# uvicorn and the request context set these in every response.
-STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
 
 
 class ReverseProxy:
@@ -49,6 +48,7 @@ class ReverseProxy:
         match: Match,
         limiter: Limiter | None = None,
         login_limiter: LoginLimiter | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self._app = app
         self._balancer = Balancer(directory)
@@ -57,6 +57,7 @@ class ReverseProxy:
         self._match = match
         self._limiter = limiter
         self._login_limiter = login_limiter
+        self._streams = streams or Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (route := self._match(scope["raw_path"])):
@@ -75,7 +76,7 @@ class ReverseProxy:
             if self._login_limiter and route.is_sign_in:
                 send = await self._login_limiter.guard(request, send)
             with Watchdog(request):
-                async with self._bulkhead(route.service_name):
+                async with self._place(request):
                     await self._try_instances(request, send)
         except BulkheadFull:
             metrics.bulkhead_refusals.add(route.service_name)
@@ -85,17 +86,19 @@ class ReverseProxy:
         except ClientDisconnected:
             return
 
+    def _place(self, request: ForwardedRequest) -> AbstractAsyncContextManager[None]:
+        """What a request takes up while it is under way; a stream, which is for hours, none of the others."""
+        if request.route.is_stream:
+            return self._streams.place(request.caller.address)
+        return self._bulkhead(request.route.service_name)
+
     async def _try_instances(self, request: ForwardedRequest, send: Send) -> None:
         """Send the first response that an instance gives; raises the last problem if none does."""
         name = request.route.service_name
         problem: Problem | None = None
         for attempt in self._balancer.attempts(name):
             try:
-                with attempt:
-                    response = await self._send_request(request, attempt.instance)
-                    request.has_response = True
-                    await _send_response(response, attempt, send)
-                    return
+                await self._try_instance(request, attempt, send)
             except httpx.TransportError as exc:
                 if request.failure:
                     raise request.failure from exc
@@ -104,11 +107,22 @@ class ReverseProxy:
                     raise request.bad_gateway_error() from exc  # the body has gone there, and nowhere else
                 if isinstance(exc, httpx.ConnectError):
                     continue  # no instance has got the request, so anything may be sent to another one
-                is_late = isinstance(exc, httpx.ReadTimeout)
-                problem = request.timeout_error() if is_late else request.bad_gateway_error()
+                problem = request.error_of(exc)
                 if not request.is_retryable:
                     break
+            else:
+                return
         raise problem or errors.unavailable(name)
+
+    async def _try_instance(self, request: ForwardedRequest, attempt: Attempt, send: Send) -> None:
+        with attempt:
+            response = await self._send_request(request, attempt.instance)
+            request.has_response = True
+            if not is_stream(response):
+                await send_response(response, attempt, send)
+                return
+        # A stream keeps no instance busy: the balancer would send all other requests elsewhere.
+        await self._streams.send(response, attempt, send)
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
         with Call(instance.service_name, request.method) as call:
@@ -144,29 +158,6 @@ class ReverseProxy:
         assert isinstance(response.stream, Body)
         response.stream = body = await response.stream.read_whole()
         return is_unknown_route(response.status_code, body.content)
-
-
-async def _send_response(response: httpx.Response, attempt: Attempt, send: Send) -> None:
-    try:
-        await _stream_response(response, send)
-    except httpx.TransportError as exc:
-        # uvicorn closes the connection in the middle of the response: the client sees that this is not all.
-        attempt.fail()
-        logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
-    finally:
-        await response.aclose()
-
-
-async def _stream_response(response: httpx.Response, send: Send) -> None:
-    end_to_end = end_to_end_headers([(name.lower(), value) for name, value in response.headers.raw])
-    headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    assert isinstance(response.stream, Body)
-    body, is_complete = response.stream, False
-    while not is_complete:
-        chunk = await body.read()
-        is_complete = body.is_complete
-        await send({"type": "http.response.body", "body": chunk, "more_body": not is_complete})
 
 
 def _reject_dot_segments(path: bytes) -> None:

@@ -14,6 +14,7 @@ class Route:
     Without a `policy` the default one counts. `is_sign_in`: success shows that
     the client knows the password of the account, which is in the body, or
     in this segment of the path: `account_segment`.
+    `is_stream`: its response goes on for as long as the client stays.
     `honours_idempotency_key`: its POST may be sent again under the same `Idempotency-Key`.
     `path`: the template, which `matcher` sets.
     """
@@ -24,6 +25,7 @@ class Route:
     account_segment: int | None = None
     honours_idempotency_key: bool = False
     path: str = ""
+    is_stream: bool = False
 
 
 Match = Callable[[bytes], Route | None]

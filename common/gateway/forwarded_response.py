@@ -1,0 +1,38 @@
+"""An instance's response, as it is passed on to the client."""
+
+import logging
+
+import httpx
+from starlette.types import Send
+
+from common.discovery.balancer import Attempt
+from common.gateway.headers import HOP_BY_HOP, end_to_end_headers
+from common.gateway.transport import Body
+
+logger = logging.getLogger(__name__)
+
+# uvicorn and the request context set these in every response.
+STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
+
+
+async def send_response(response: httpx.Response, attempt: Attempt, send: Send) -> None:
+    try:
+        await stream_response(response, send)
+    except httpx.TransportError as exc:
+        # uvicorn closes the connection in the middle of the response: the client sees that this is not all.
+        attempt.fail()
+        logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
+    finally:
+        await response.aclose()
+
+
+async def stream_response(response: httpx.Response, send: Send) -> None:
+    end_to_end = end_to_end_headers([(name.lower(), value) for name, value in response.headers.raw])
+    headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    assert isinstance(response.stream, Body)
+    body, is_complete = response.stream, False
+    while not is_complete:
+        chunk = await body.read()
+        is_complete = body.is_complete
+        await send({"type": "http.response.body", "body": chunk, "more_body": not is_complete})
