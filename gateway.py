@@ -47,6 +47,7 @@ ROUTES = {
     "/users": Route("users"),
     "/users/{username}": Route("users"),
     "/users/{username}/password": Route("users", LOGIN_LIMIT, is_sign_in=True, account_segment=2),
+    "/users/{username}/deletion": Route("users", LOGIN_LIMIT, is_sign_in=True, account_segment=2),
     "/users/{username}/followees": Route("users"),
     "/users/{username}/followers": Route("users"),
     "/users/{username}/relationships": Route("users"),

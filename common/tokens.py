@@ -94,12 +94,23 @@ class Tokens:
 
     def claims(self, token: str) -> Claims:
         """The claims of a valid token; Unauthorized for any other."""
+        claims = self.issued(token)
+        if self.is_revoked(claims):
+            raise invalid_token()
+        return claims
+
+    def is_revoked(self, claims: Claims) -> bool:
+        """Whether the token with these claims is refused, though it has not expired."""
+        return self._revocations.include(claims.sub, claims.jti, claims.gen)
+
+    def issued(self, token: str) -> Claims:
+        """The claims of a token that is valid or revoked; Unauthorized for any other."""
         try:
             claims = self._cached_claims(token)
         except (JOSEError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
             # The library's own errors, pydantic's, and what the library fails to catch.
             raise invalid_token() from exc
-        if time.time() >= claims.exp or self._revocations.include(claims.sub, claims.jti, claims.gen):
+        if time.time() >= claims.exp:
             raise invalid_token()
         return claims
 

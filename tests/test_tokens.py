@@ -26,7 +26,7 @@ ID = "019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e"
 PROTECTED: dict[str, tuple[Callable[[], FastAPI], list[str]]] = {
     "users": (
         lambda: users(UsersSettings(_env_file=None)),
-        ["POST /users/follow/alice", "GET /users/alice"],
+        ["POST /users/follow/alice", "GET /users/alice", "GET /users/alice/deletion"],
     ),
     "timelines": (
         lambda: timelines(TimelinesSettings(_env_file=None)),

@@ -1,13 +1,16 @@
 """The users service: accounts, sign-in, who follows whom."""
 
+from functools import partial
+
 from fastapi import FastAPI
 
+from common.jobs.consumer import Consumer
 from common.jobs.relay import Relay
 from common.revocations import Revocations
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
-from users_service import relation_routes
+from users_service import deletion_worker, relation_routes
 from users_service.passwords import Passwords
 from users_service.routes import routes
 from users_service.service import Accounts
@@ -19,6 +22,7 @@ from users_service.watchers import RevocationWatchers
 def create_app(settings: UsersSettings | None = None) -> FastAPI:
     settings = settings or UsersSettings.read()
     store = UsersStore.connect(settings.database)
+    beanstalkd = (settings.beanstalkd_host, settings.beanstalkd_port)
     revocations = Revocations()
     watchers = RevocationWatchers(store.revocations, revocations)
     app = create_service(
@@ -27,7 +31,11 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         settings,
         [routes, relation_routes.routes],
         [Dependency("postgres", store, store.prepare)],
-        [watchers, Relay(store.outbox, settings.beanstalkd_host, settings.beanstalkd_port)],
+        [
+            watchers,
+            Relay(store.outbox, *beanstalkd),
+            Consumer(partial(deletion_worker.run, store, *beanstalkd)),
+        ],
         on_shutdown=watchers.stop,
         revocations=revocations,
     )

@@ -46,6 +46,10 @@ def user_not_found(username: str) -> NotFound:
     return NotFound("user_not_found", f"There is no user {username}.")
 
 
+def deletion_not_found(username: str) -> NotFound:
+    return NotFound("deletion_not_found", f"No account {username} was deleted.")
+
+
 def not_yours() -> Forbidden:
     return Forbidden("not_yours", "This is for the user who is named, and for nobody else.")
 

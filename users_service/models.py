@@ -130,6 +130,23 @@ class NewPassword(RequestBody):
     new_password: Password = Field(examples=["seven quiet purple lamps"])
 
 
+class DeletionRequest(RequestBody):
+    """The password of the account that is to be deleted."""
+
+    password: PasswordAsSent = Field(examples=[ALICE["password"]])
+
+
+class Deletion(BaseModel):
+    """How far the deletion of an account is."""
+
+    username: KnownUsername
+    requested_at: datetime
+    remaining: list[str] = Field(
+        description="The services that may still have something of it.", examples=[["likes", "timelines"]]
+    )
+    finished_at: datetime | None
+
+
 class AccessToken(BaseModel):
     """An access token (RFC 6749, §5.1)."""
 

@@ -109,6 +109,10 @@ HOME_SOURCES = text("""
 NEWER_THAN_ALL = 2**63 - 1
 
 
+# Read once a statement, and empty but while a sweep goes on.
+IS_LISTED = "{name} <> ALL (ARRAY(SELECT username FROM deletion_steps WHERE service = 'users'))"
+
+
 class NameList:
     """A list of names that a user has, newest first. `absent` says that a name is not in it."""
 
@@ -116,7 +120,8 @@ class NameList:
         self, user: ColumnElement[str], listed: ColumnElement[str], position: Any, absent: str
     ) -> None:
         bound: BindParameter[int] = bindparam("position")
-        mine = select(listed).where(user == NAME).limit(bindparam("limit"))
+        is_listed = text(IS_LISTED.format(name=listed))
+        mine = select(listed).where(user == NAME, is_listed).limit(bindparam("limit"))
         self.cursor = select(position).where(user == NAME, listed == OTHER)
         self.before = mine.where(position < bound).order_by(position.desc())
         self.after = mine.where(position > bound).order_by(position)

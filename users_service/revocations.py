@@ -49,7 +49,7 @@ class RevocationStore:
     def revoke_token(self, username: str, jti: str, left: timedelta, lifetime: timedelta) -> None:
         """Revoke one token, which is valid for the time left; `lifetime` is that of new ones."""
         with self._database.transaction() as connection:
-            connection.execute(LOCK, {"lock": REVOCATION_LOCK})
+            take_turn(connection)
             if connection.execute(COUNT, {"name": username}).scalar_one() >= MAX_REVOKED_TOKENS:
                 _revoke_all(connection, username, lifetime)
             else:
@@ -58,7 +58,7 @@ class RevocationStore:
     def change_password(self, username: str, old: str, new: str, lifetime: timedelta) -> bool:
         """Replace a hash and revoke all tokens; False when the hash is not the old one any more."""
         with self._database.transaction() as connection:
-            connection.execute(LOCK, {"lock": REVOCATION_LOCK})
+            take_turn(connection)
             values = {"name": username, "old": old, "new": new}
             if connection.execute(CHANGE_PASSWORD, values).first() is None:
                 return False
@@ -77,10 +77,20 @@ class RevocationStore:
         self._database.rows(DELETE_EXPIRED, {})
 
 
+def take_turn(connection: Connection) -> None:
+    """Keep other revocations from committing until this transaction has ended."""
+    connection.execute(LOCK, {"lock": REVOCATION_LOCK})
+
+
+def revoke_generations(connection: Connection, username: str, generation: int, lifetime: timedelta) -> None:
+    """Revoke a user's tokens before this generation, none of which lives longer. Take a turn first."""
+    _revoke(connection, username, None, generation, lifetime)
+
+
 def _revoke_all(connection: Connection, username: str, lifetime: timedelta) -> None:
     generation = connection.execute(NEXT_GENERATION, {"name": username}).scalar()
     if generation is not None:
-        _revoke(connection, username, None, generation, lifetime)
+        revoke_generations(connection, username, generation, lifetime)
 
 
 def _revoke(

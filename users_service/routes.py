@@ -8,7 +8,14 @@ from fastapi import Body, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from common.api import headers
-from common.api.auth import TOKEN_OPTIONAL, CurrentService, CurrentUser, OptionalSubject
+from common.api.auth import (
+    TOKEN_OPTIONAL,
+    CurrentService,
+    CurrentUser,
+    IssuedToken,
+    OptionalSubject,
+    token_required,
+)
 from common.api.batch import batch
 from common.api.pagination import Limit, paginate
 from common.api.problems import malformed, problems
@@ -16,13 +23,15 @@ from common.api.routing import body_too_large, media_type, router
 from common.errors import Unprocessable, store_unavailable
 from common.fields import Id, Username
 from common.revocations import RevocationChanges
-from common.tokens import is_service
+from common.tokens import invalid_token, is_service
 from users_service import errors
 from users_service.models import (
     ALICE,
     BOB,
     AccessToken,
     Credentials,
+    Deletion,
+    DeletionRequest,
     NewPassword,
     NewUser,
     OwnProfile,
@@ -194,6 +203,40 @@ async def change_password(
     if is_name(passwords.new_password, username):
         raise name_as_new_password()
     await accounts.change_password(username, passwords.current_password, passwords.new_password)
+
+
+@routes.post(
+    "/users/{username}/deletion",
+    status_code=202,
+    responses={
+        202: {"headers": headers.LOCATION},
+        **problems(errors.not_yours(), errors.wrong_password(), errors.busy()),
+    },
+)
+async def delete_account(
+    username: Username,
+    request: DeletionRequest,
+    user: CurrentUser,
+    token: CurrentToken,
+    response: Response,
+    accounts: Service,
+) -> Deletion:
+    """Delete your account for good. Its name is never given again; what it leaves is deleted soon after."""
+    require_owner(username, user)
+    begun = await accounts.delete(username, request.password, token)
+    response.headers["Location"] = f"/users/{username}/deletion"
+    return begun
+
+
+@routes.get(
+    "/users/{username}/deletion",
+    responses=problems(
+        token_required(), invalid_token(), errors.not_yours(), errors.deletion_not_found("alice")
+    ),
+)
+async def deletion(username: Username, token: IssuedToken, accounts: Service) -> Deletion:
+    """How far the deletion of your account is, for the token by which you requested it."""
+    return await accounts.deletion(username, token)
 
 
 @routes.post("/logout", status_code=204)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     Text,
     Uuid,
     any_,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -32,10 +34,12 @@ from common.postgres.database import Database
 from common.postgres.outbox import Outbox
 from common.words import words
 from users_service import errors
+from users_service.deletion_saga import DeletionSaga
 from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
 from users_service.relations import Relations
 from users_service.revocations import CHANGE_PASSWORD, RevocationStore
 from users_service.search import Search
+from users_service.sweep import Sweep
 from users_service.tables import metadata, outbox, user_words, users
 
 ProfileModel = TypeVar("ProfileModel", bound=Profile)
@@ -45,11 +49,25 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Built once: making a statement costs more than running it.
 NAME: BindParameter[str] = bindparam("name")
 
+# What deleted users have of a count until it is swept away. A scalar subquery: no plan can start from all
+# of a user's followers.
+UNSWEPT = """(
+    SELECT count((SELECT true FROM follows WHERE {follow}))
+    FROM deletion_steps AS gone WHERE gone.service = 'users'
+)"""
+UNSWEPT_FOLLOWERS, UNSWEPT_FOLLOWEES = (
+    literal_column(UNSWEPT.format(follow=follow), Integer)
+    for follow in (
+        "follower = gone.username AND followee = users.username",
+        "follower = users.username AND followee = gone.username",
+    )
+)
+
 # A field of a profile that is no column of the same name.
 COMPUTED: Mapping[str, ColumnElement[Any]] = {
     "display_name": func.coalesce(users.c.display_name, users.c.username),
-    "followers_count": users.c.followers,
-    "followees_count": users.c.followees,
+    "followers_count": users.c.followers - UNSWEPT_FOLLOWERS,
+    "followees_count": users.c.followees - UNSWEPT_FOLLOWEES,
 }
 
 
@@ -79,6 +97,8 @@ class UsersStore:
         self.search = Search(database)
         self.revocations = RevocationStore(database)
         self.outbox = Outbox(database, outbox)
+        self.deletions = DeletionSaga(database, self.outbox)
+        self.sweep = Sweep(database)
         self.follow, self.unfollow = relations.follow, relations.unfollow
         self.followees, self.followees_version = relations.followees, relations.followees_version
         self.ping = database.ping

@@ -44,16 +44,18 @@ users = Table(
     Column("followers", Integer, nullable=False, server_default="0"),
     # The claim `gen` of the user's tokens; those with a smaller one are refused.
     Column("token_generation", Integer, nullable=False, server_default="0"),
-    info={"rights": ["SELECT", "INSERT", "UPDATE"]},
+    info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
 )
 Index("users_id_key", users.c.id, unique=True)
 Index("users_email_key", func.lower(users.c.email), unique=True)
 
+# No foreign keys here: what a deleted user leaves is swept away after the user's row. Whatever adds a row
+# locks both users first.
 follows = Table(
     "follows",
     metadata,
-    Column("follower", Text, ForeignKey("users.username", name="follows_follower_fkey"), primary_key=True),
-    Column("followee", Text, ForeignKey("users.username", name="follows_followee_fkey"), primary_key=True),
+    Column("follower", Text, primary_key=True),
+    Column("followee", Text, primary_key=True),
     Column("position", BigInteger, Identity(always=True), nullable=False),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
@@ -68,8 +70,8 @@ def _marks(name: str) -> Table:
     table = Table(
         name,
         metadata,
-        Column("owner", Text, ForeignKey("users.username", name=f"{name}_owner_fkey"), primary_key=True),
-        Column("subject", Text, ForeignKey("users.username", name=f"{name}_subject_fkey"), primary_key=True),
+        Column("owner", Text, primary_key=True),
+        Column("subject", Text, primary_key=True),
         Column("position", BigInteger, Identity(always=True), nullable=False),
         info={"rights": ["SELECT", "INSERT", "DELETE"]},
     )
@@ -80,6 +82,7 @@ def _marks(name: str) -> Table:
 blocks = _marks("blocks")
 mutes = _marks("mutes")
 Index("blocks_of", blocks.c.subject, postgresql_include=["owner"])
+Index("mutes_of", mutes.c.subject, postgresql_include=["owner"])
 
 # The words by which a user is found. In the order of bytes, all words with a prefix stand together.
 user_words = Table(
@@ -106,6 +109,36 @@ revocations = Table(
     Column("generation", Integer, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
+)
+
+# The tombstones of deleted accounts: their names are never given again.
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    # The token by which it was requested: the last one that is good for anything.
+    Column("last_jti", Text, nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    info={"rights": ["SELECT", "INSERT", "UPDATE"]},
+)
+
+# The services that have yet to confirm that they have nothing of a deleted account; `users` is this one.
+deletion_steps = Table(
+    "deletion_steps",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # When the service is told again.
+    Column("ask_at", DateTime(timezone=True), nullable=False),
+    info={"rights": ["SELECT", "INSERT", "UPDATE", "DELETE"]},
+)
+# Profiles and lists of names look here for those whose follows are not swept away yet.
+Index(
+    "deletion_steps_own",
+    deletion_steps.c.username,
+    postgresql_where=deletion_steps.c.service == "users",
 )
 
 # Events that are not in their tubes yet.

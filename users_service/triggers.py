@@ -33,14 +33,37 @@ $$;
 CREATE OR REPLACE TRIGGER users_found AFTER INSERT ON users
 FOR EACH ROW EXECUTE FUNCTION users_found();
 """
+# After the insert: a registration that waits for the deletion of the same name sees it there. Other versions
+# of the service take it for the primary key, as it is meant.
+NEVER_AGAIN = """
+CREATE OR REPLACE FUNCTION users_never_again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM deletions WHERE username = NEW.username) THEN
+        RAISE unique_violation USING MESSAGE = 'deleted', CONSTRAINT = 'users_pkey';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE TRIGGER users_never_again AFTER INSERT ON users
+FOR EACH ROW EXECUTE FUNCTION users_never_again();
+"""
 # Both users are locked, in the order of their names, before either is changed: two users who follow each
-# other at once cannot deadlock. After the lock, a statement sees the block that it has waited for.
+# other at once cannot deadlock. After the lock, a statement sees the block that it has waited for, and the
+# deletion. A foreign key would keep a user until the last follow is swept away, so this stands for it.
 LOCK = """
 CREATE OR REPLACE FUNCTION follows_locked() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     pair follows := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    found integer;
 BEGIN
     PERFORM FROM users WHERE username IN (pair.follower, pair.followee) ORDER BY username FOR NO KEY UPDATE;
+    GET DIAGNOSTICS found = ROW_COUNT;
+    IF TG_OP = 'INSERT' AND found < 2 THEN
+        RAISE foreign_key_violation USING MESSAGE = 'no such user', CONSTRAINT = CASE
+            WHEN EXISTS (SELECT FROM users WHERE username = NEW.followee) THEN 'follows_follower_fkey'
+            ELSE 'follows_followee_fkey'
+        END;
+    END IF;
     IF TG_OP = 'INSERT' AND EXISTS (
         SELECT FROM blocks
         WHERE (owner, subject) IN ((NEW.follower, NEW.followee), (NEW.followee, NEW.follower))
@@ -68,5 +91,5 @@ CREATE OR REPLACE TRIGGER follows_counted AFTER INSERT OR DELETE ON follows
 FOR EACH ROW EXECUTE FUNCTION follows_counted();
 """
 
-ON_USERS = (IDENTIFY, FIND)
+ON_USERS = (IDENTIFY, FIND, NEVER_AGAIN)
 ON_FOLLOWS = (LOCK, COUNT)

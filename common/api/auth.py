@@ -7,7 +7,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from common.errors import Forbidden, Unauthorized
-from common.tokens import Tokens, invalid_token, is_service
+from common.tokens import Claims, Tokens, invalid_token, is_service
 
 # For a route that needs no token, but responds with more to one: `openapi_extra=TOKEN_OPTIONAL`.
 TOKEN_OPTIONAL: dict[str, object] = {"security": [{}]}
@@ -51,6 +51,23 @@ class Bearer(SecurityBase):
 bearer = Bearer()
 
 
+class IssuedBearer(SecurityBase):
+    """As Bearer, but a token may be revoked: the route decides what it is good for. It is required."""
+
+    model = Bearer.model
+    scheme_name = Bearer.scheme_name
+
+    async def __call__(self, request: Request) -> Claims:
+        token, tokens = bearer_token(request), request.app.state.tokens
+        if token is None:
+            raise token_required()
+        claims: Claims = tokens.issued(token)
+        return claims
+
+
+issued_bearer = IssuedBearer()
+
+
 def token_required() -> Unauthorized:
     return Unauthorized("token_required", "Sign in first: this needs an access token.")
 
@@ -84,6 +101,7 @@ async def require_service(subject: Annotated[str, Depends(require_subject)]) -> 
 CurrentService = Annotated[str, Depends(require_service)]
 CurrentUser = Annotated[str, Depends(require_user)]
 OptionalSubject = Annotated[str | None, Security(bearer)]
+IssuedToken = Annotated[Claims, Security(issued_bearer)]
 
 # How these dependencies refuse a request.
 REFUSALS = {

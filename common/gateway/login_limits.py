@@ -16,8 +16,8 @@ from common.gateway.rate_limits import Buckets, Policy, SharedRedis, memory, net
 
 KNOWN_ADDRESS_SECONDS = 30 * 24 * 3600
 USERNAME: TypeAdapter[str] = TypeAdapter(Username)
-# Responses of signing in, of registering, and of changing a password.
-SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT}
+# Responses of signing in, of registering, of changing a password, and of deleting an account.
+SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED}
 
 
 class LoginLimiter:

@@ -60,7 +60,7 @@ class ReverseProxy:
         self._streams = streams or Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (route := self._match(scope["raw_path"])):
+        if scope["type"] == "http" and (route := self._match(scope["raw_path"], scope["method"])):
             scope["route"] = route
             await self._forward(route, scope, receive, send)
         else:

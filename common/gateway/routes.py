@@ -13,7 +13,7 @@ class Route:
 
     Without a `policy` the default one counts. `is_sign_in`: success shows that
     the client knows the password of the account, which is in the body, or
-    in this segment of the path: `account_segment`.
+    in this segment of the path: `account_segment`. A GET shows nothing, and has the default policy.
     `is_stream`: its response goes on for as long as the client stays.
     `honours_idempotency_key`: its POST may be sent again under the same `Idempotency-Key`.
     `path`: the template, which `matcher` sets.
@@ -24,11 +24,13 @@ class Route:
     is_sign_in: bool = False
     account_segment: int | None = None
     honours_idempotency_key: bool = False
-    path: str = ""
     is_stream: bool = False
+    path: str = ""
 
 
-Match = Callable[[bytes], Route | None]
+# By the raw path and the method.
+Match = Callable[[bytes, str], Route | None]
+READS = {"GET", "HEAD", "OPTIONS"}
 
 
 def matcher(routes: Mapping[str, Route], default_policy: Policy | None = None) -> Match:
@@ -36,11 +38,17 @@ def matcher(routes: Mapping[str, Route], default_policy: Policy | None = None) -
     numbered = [
         replace(route, path=path, policy=route.policy or default_policy) for path, route in routes.items()
     ]
+    reading = [
+        replace(route, policy=default_policy, is_sign_in=False) if route.is_sign_in else route
+        for route in numbered
+    ]
     groups = (f"({re.sub('{[a-z_]+}', '[^/]+', path)})" for path in routes)
     pattern = re.compile("|".join(groups).encode())
 
-    def match(path: bytes) -> Route | None:
+    def match(path: bytes, method: str) -> Route | None:
         found = pattern.fullmatch(path)
-        return numbered[found.lastindex - 1] if found and found.lastindex else None
+        if not found or not found.lastindex:
+            return None
+        return (reading if method in READS else numbered)[found.lastindex - 1]
 
     return match

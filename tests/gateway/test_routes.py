@@ -35,7 +35,7 @@ from tests.instances import instance, snapshot_of
     ],
 )
 def test_a_path_leads_to_its_service(path: str, service: str) -> None:
-    route = matcher(gateway.ROUTES)(path.encode())
+    route = matcher(gateway.ROUTES)(path.encode(), "GET")
 
     assert route is not None
     assert route.service_name == service
@@ -46,7 +46,7 @@ def test_a_path_leads_to_its_service(path: str, service: str) -> None:
     ["/", "/users/", "/users/alice/home-sources", "/posts/", "/polls/1/vote/2", "/registerx"],
 )
 def test_other_paths_lead_nowhere(path: str) -> None:
-    assert matcher(gateway.ROUTES)(path.encode()) is None
+    assert matcher(gateway.ROUTES)(path.encode(), "GET") is None
 
 
 def test_the_front_page_tells_how_the_services_are(client: TestClient, timelines) -> None:
@@ -296,6 +296,30 @@ def test_a_password_that_was_changed_is_no_guess(client: TestClient, start, list
     statuses = {client.put("/users/alice/password", json=passwords).status_code for _ in range(40)}
 
     assert statuses == {204}
+
+
+def test_guesses_at_the_password_of_a_deletion_are_guesses_at_the_account(
+    client: TestClient, start, listed
+) -> None:
+    users = start("users")
+    users.behaviour = lambda response: response.reply(403)
+    listed(users.as_instance())
+
+    statuses = [
+        client.post("/users/alice/deletion", json={"password": "guess"}).status_code for _ in range(30)
+    ]
+    login = client.post("/login", json={"username": "alice", "password": "guess"})
+
+    assert statuses == [403] * 20 + [429] * 10
+    assert login.status_code == 429
+
+
+def test_asking_how_far_a_deletion_is_is_no_guess(client: TestClient, start, listed) -> None:
+    users = start("users")
+    users.behaviour = lambda response: response.reply(404)
+    listed(users.as_instance())
+
+    assert {client.get("/users/alice/deletion").status_code for _ in range(150)} == {404}
 
 
 def test_a_token_makes_no_more_accounts_from_one_address(client: TestClient, start, listed) -> None:

@@ -36,6 +36,8 @@ STATUSES = {
     "GET /users/{username}": TOKEN_OPTIONAL,
     "POST /logout": (204, 204, 401, 401, 403),
     "PUT /users/{username}/password": (204, 403, 401, 401, 403),
+    "POST /users/{username}/deletion": (202, 403, 401, 401, 403),
+    "GET /users/{username}/deletion": (404, 403, 401, 401, 404),
     "PATCH /users/{username}": FOR_OWNER,
     "GET /users": FOR_ALL,
     "GET /search/users": TOKEN_OPTIONAL,
@@ -96,6 +98,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /register": {"password": PASSWORD},
     "POST /login": {"username": "matrix_owner", "password": PASSWORD},
     "PUT /users/{username}/password": {"current_password": PASSWORD, "new_password": "battery staple"},
+    "POST /users/{username}/deletion": {"password": PASSWORD},
     "PATCH /users/{username}": {"bio": "Mine."},
     "POST /posts": {"text": "Mine."},
     "POST /posts/async": {"text": "Mine, soon."},
@@ -131,6 +134,7 @@ SILENT = {
     "POST /polls/{poll_id}/vote",
     "POST /logout",
     "PUT /users/{username}/password",
+    "POST /users/{username}/deletion",
     "DELETE /polls/{poll_id}",
     "PATCH /users/{username}",
     "PATCH /posts/id/{post_id}",
@@ -144,7 +148,7 @@ SILENT = {
     "DELETE /notifications/{notification_id}",
 }
 # After these the token, or the password, is another: they get a user of their own.
-ENDING = {"POST /logout", "PUT /users/{username}/password"}
+ENDING = {"POST /logout", "PUT /users/{username}/password", "POST /users/{username}/deletion"}
 OPERATIONAL = {"GET /livez", "GET /health"}
 
 
@@ -269,6 +273,15 @@ def test_a_token_that_was_signed_out_is_refused_everywhere(passing: World) -> No
 def test_after_a_new_password_a_token_of_before_is_refused_everywhere(passing: World) -> None:
     passing.ask("PUT /users/{username}/password", "owner")
     _assert_refused_everywhere(passing)
+
+
+def test_the_last_token_of_a_deleted_account_says_how_far_that_is_and_is_refused_everywhere(
+    passing: World,
+) -> None:
+    passing.ask("POST /users/{username}/deletion", "owner")
+    _assert_refused_everywhere(passing)
+
+    assert passing.ask("GET /users/{username}/deletion", "owner").status_code == 200
 
 
 def _assert_refused_everywhere(world: World) -> None:

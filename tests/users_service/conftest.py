@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+import server_processes
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
@@ -23,8 +24,24 @@ WRONG_COUNTS = text("""
 
 
 @pytest.fixture
-def app(postgres: int) -> Iterator[FastAPI]:
-    settings = UsersSettings(_env_file=None, registry_url=None, db_port=postgres, users_db_name="test_users")
+def events_port() -> int:
+    """The port of Beanstalkd: for most tests there is none."""
+    return server_processes.free_port()
+
+
+@pytest.fixture
+def settings(postgres: int, events_port: int) -> UsersSettings:
+    return UsersSettings(
+        _env_file=None,
+        registry_url=None,
+        db_port=postgres,
+        users_db_name="test_users",
+        beanstalkd_port=events_port,
+    )
+
+
+@pytest.fixture
+def app(settings: UsersSettings) -> Iterator[FastAPI]:
     app = create_app(settings)
     app.state.store.prepare()
     with app.state.store._database.transaction() as connection:

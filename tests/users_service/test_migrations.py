@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from threading import Event
 from uuid import UUID
 
+import psycopg2
 import pytest
 from sqlalchemy import MetaData, text
 
@@ -87,6 +89,24 @@ def test_an_instance_of_the_last_version_goes_on_registering(database: Database,
     [(made,)] = rows(database, "SELECT CAST(id AS text) FROM users WHERE username = 'late_comer'")
     assert (UUID(made).version, UUID(made).int >> 80) == (7, 1_800_000_000_000)
     assert len(rows(database, "SELECT 1 FROM user_words WHERE username = 'late_comer'")) == 2
+
+
+def test_an_instance_of_the_last_version_neither_shows_nor_registers_nor_follows_a_deleted_user(
+    database: Database, last_version: None
+) -> None:
+    database.prepare(MIGRATIONS)
+    UsersStore(database).deletions.begin("user_007", "hash", "last", timedelta(hours=1))
+
+    assert rows(database, "SELECT 1 FROM users WHERE username = 'user_007'") == []
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        database.rows(REGISTER, {"name": "user_007", "at": 1_800_000_000})
+    for pair, constraint in (
+        ({"by": "user_001", "of": "user_007"}, "follows_followee_fkey"),
+        ({"by": "user_007", "of": "user_001"}, "follows_follower_fkey"),
+    ):
+        with pytest.raises(psycopg2.errors.ForeignKeyViolation) as refused:
+            database.rows(FOLLOW, pair)
+        assert refused.value.diag.constraint_name == constraint
 
 
 def test_counts_are_exact_while_instances_of_the_last_version_follow(

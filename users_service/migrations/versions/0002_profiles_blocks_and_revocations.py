@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
     )
-    for statements in (*triggers.ON_USERS, *triggers.ON_FOLLOWS):
+    for statements in (triggers.IDENTIFY, triggers.FIND, *triggers.ON_FOLLOWS):
         op.execute(statements)
 
 
