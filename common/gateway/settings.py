@@ -57,6 +57,7 @@ class EdgeSettings(ServiceSettings):
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
     root_path: Annotated[str, AfterValidator(_root_path)] = ""
+    reuse_port: bool = False
 
     @property
     def default_policy(self) -> Policy | None:

@@ -23,6 +23,7 @@ MAX_HEADER_BYTES = 32 * 1024
 HEADER_TIMEOUT_SECONDS = 10.0
 BODY_TIMEOUT_SECONDS = 30.0
 WRITE_TIMEOUT_SECONDS = 30.0
+FIRST_REQUEST_SECONDS = 0.5
 LINGERING_CLOSE_SECONDS = 2.0
 
 # Each costs a file descriptor and some kilobytes, whether or not it carries a request.
@@ -118,6 +119,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._deadline = inf
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """End it; a new connection first has a moment for its request, which may be on its way."""
+        if self.cycle is None:
+            self.loop.call_later(FIRST_REQUEST_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import resource
+import socket
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -61,17 +63,50 @@ class Server(uvicorn.Server):
         app.state.on_shutdown()
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A duplicate keeps the queue of a shared socket: what is in it when that closes would be reset.
+        queues = [shared.dup() for shared in sockets or ()]
+        for server in self.servers:
+            server.close()
+        for queue in queues:
+            with queue:
+                await self._accept_rest(queue)
+        await super().shutdown(sockets)
+
+    async def _accept_rest(self, queue: socket.socket) -> None:
+        queue.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                connection, _ = queue.accept()
+                await self._loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> BoundedProtocol:
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
+
     def _close_keep_alive(self) -> None:
         """Make each response the last on its connection: the next request goes to another instance."""
         for headers in (self.config.encoded_headers, self.server_state.default_headers):
             headers.append((b"connection", b"close"))
 
 
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(app: FastAPI, settings: ServiceSettings, shares_port: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Processes that share a port (SO_REUSEPORT, socket(7)) each get a part of the connections: so one can take
+    the other's place before that ends.
+    """
     settings.configure_logging(app.state.name)
     _raise_open_files_limit()
-    Server(uvicorn_config(app, settings)).run()
+    sockets = [_shared_socket(settings)] if shares_port else None
+    Server(uvicorn_config(app, settings)).run(sockets)
+
+
+def _shared_socket(settings: ServiceSettings) -> socket.socket:
+    # Without a host every address is meant, of either family.
+    is_any = not settings.host
+    family = socket.AF_INET6 if is_any or ":" in settings.host else socket.AF_INET
+    address = (settings.host, settings.port)
+    return socket.create_server(address, family=family, reuse_port=True, dualstack_ipv6=is_any)
 
 
 def _freeze_startup_objects() -> None:
