@@ -89,7 +89,7 @@ class ServiceClient:
         untried = self._balancer.attempts(self._service_name)
         lost: list[Attempt] = []
         for _ in range(MAX_ATTEMPTS):
-            attempt = next(untried, None) or (lost.pop() if lost else None)
+            attempt = next(untried, None) or self._again(lost)
             if attempt is None or time.monotonic() > deadline:
                 return None
             try:
@@ -103,6 +103,13 @@ class ServiceClient:
                 if not response.is_server_error and response.status_code != 429:
                     return response
         return None
+
+    def _again(self, lost: list[Attempt]) -> Attempt | None:
+        """One more call of an instance to which a connection was lost, if there is one."""
+        if not lost:
+            return None
+        metrics.retries.add(self._service_name)
+        return lost.pop()
 
     def _get_from(
         self, attempt: Attempt, target: httpx.URL, headers: Mapping[str, str], deadline: float, is_new: bool

@@ -73,7 +73,7 @@ class RequestContext:
                 "route": _template(scope),
                 "status": status,
                 "duration": round(seconds, 6),
-                "bytes": size,
+                "bytes": 0 if scope["method"] == "HEAD" else size,
                 "client": scope["client"][0] if scope["client"] else "",
             }
             message = "%s %s %d %.1f ms"

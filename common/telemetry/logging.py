@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _members(values: Mapping[str, object]) -> str:
-    return "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+    return f", {json.dumps(values)[1:-1]}" if values else ""
 
 
 @lru_cache(1)

@@ -1,4 +1,4 @@
-"""A small HTTP server for a process that serves nobody else: GET and HEAD, one request a connection.
+"""A small HTTP server for a process whose work is another: GET and HEAD, one request a connection.
 
 A web framework would double what a worker takes. Everything is bounded: the
 head of a request, the time for it, and the connections.

@@ -17,6 +17,7 @@ from common.server.app import THREADS
 from common.telemetry import context
 from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.scrape import growth
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
 KEPT_ALIVE = OK.replace(b"Connection: close\r\n", b"")
@@ -308,6 +309,16 @@ def test_a_connection_that_was_closed_while_idle_costs_no_answer(serve, ask):
     client = ask(serve(KEPT_ALIVE).port)
 
     assert [client.get("/").text for _ in range(3)] == ["hello"] * 3
+
+
+def test_a_call_that_is_sent_again_to_the_same_instance_counts_as_a_retry(serve, ask):
+    client = ask(serve(KEPT_ALIVE).port)
+
+    with growth("microblog_retries_total", peer_service="things") as retries:
+        for _ in range(3):
+            client.get("/")
+
+        assert retries() == 2
 
 
 def test_another_instance_answers_for_one_that_hangs(serve, ask, monkeypatch):
