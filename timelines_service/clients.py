@@ -31,12 +31,16 @@ Body = TypeVar("Body")
 
 
 class HomeSources(BaseModel):
-    """Whose posts are in a user's home timeline, and who is hidden from it, also where others repost them."""
+    """Whose posts are in a user's home timeline, and who is hidden from it, also where others repost them.
+
+    The user and each of those `blocked` may not reply to each other.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     followees: tuple[Username, ...]
     hidden: tuple[Username, ...] = ()
+    blocked: tuple[Username, ...] = ()
     # Another one after each change; empty from a users service of the last version.
     version: str = ""
 
@@ -53,7 +57,7 @@ class CachedSources:
 
     @property
     def names(self) -> int:
-        return len(self.sources.followees) + len(self.sources.hidden)
+        return sum(map(len, (self.sources.followees, self.sources.hidden, self.sources.blocked)))
 
 
 class SourcesCache:

@@ -45,6 +45,10 @@ def not_your_post() -> Forbidden:
     return Forbidden("not_your_post", "This post is somebody else's.")
 
 
+def blocked() -> Forbidden:
+    return Forbidden("blocked", "One of you has blocked the other.")
+
+
 def repost_has_no_text() -> BadRequest:
     return BadRequest("repost_has_no_text", "A repost shows the original's text, and has none of its own.")
 

@@ -52,11 +52,12 @@ Pinned = Annotated[
 
 # What may be wrong with a new post.
 REFUSALS = (
+    errors.blocked(),
     errors.post_not_found(),
     errors.poll_not_found(),
     errors.not_your_poll(),
     errors.poll_in_use(),
-    store_unavailable("postgres"),
+    *UNAVAILABLE,
     service_unavailable("polls"),
 )
 

@@ -41,8 +41,8 @@ class Timelines:
     def write(self, username: str, new: NewPost, key: str | None) -> Post:
         """The post stored; the first one, when this key comes again.
 
-        Raises NotFound, Forbidden for another's poll, Conflict for one in another post, Unprocessable, and
-        Unavailable when the polls service cannot tell.
+        Raises NotFound, Forbidden for another's poll and between blocked users, Conflict for a poll in another
+        post, Unprocessable, and Unavailable when the polls or users service cannot tell.
         """
         accepted = self._accepted(username, new)
         post = self._store.add(accepted, key)
@@ -68,11 +68,18 @@ class Timelines:
             username=username,
             text=new.text,
             created_at=datetime.now(UTC),
-            in_reply_to=self._store.original_of(new.in_reply_to) if new.in_reply_to else None,
+            in_reply_to=self._parent(username, new.in_reply_to) if new.in_reply_to else None,
             warning=new.warning,
             visibility=new.visibility,
             poll_id=new.poll_id,
         )
+
+    def _parent(self, username: str, post_id: UUID) -> UUID:
+        """What a reply to this post answers. Raises NotFound, Forbidden, Unavailable."""
+        parent, author = self._store.original_and_author(post_id)
+        if author != username and author in self._users.last_sources(username).blocked:
+            raise errors.blocked()
+        return parent
 
     def by_user(
         self,

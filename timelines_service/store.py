@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import URL, Connection, bindparam, select, text
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
@@ -60,7 +60,9 @@ COUNTS = text("""
     ) AS newest ON true
     ORDER BY place
 """)
-ORIGINAL = select(posts.c.id, posts.c.repost_of).where(posts.c.id == bindparam("id"))
+ORIGINAL = text("""
+    SELECT COALESCE(repost_of, id), COALESCE(original_author, username) FROM posts WHERE id = :id
+""")
 ADD = text("""
     INSERT INTO posts (
         id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id, words
@@ -155,11 +157,14 @@ class TimelinesStore:
 
     def original_of(self, post_id: UUID) -> UUID:
         """The post itself, or the one that it reposts. Raises NotFound."""
+        return self.original_and_author(post_id)[0]
+
+    def original_and_author(self, post_id: UUID) -> tuple[UUID, str]:
+        """The same, and who wrote it. Raises NotFound."""
         found = self._database.rows(ORIGINAL, {"id": post_id})
         if not found:
             raise errors.post_not_found()
-        [(own_id, repost_of)] = found
-        original: UUID = repost_of or own_id
+        original: tuple[UUID, str] = found[0]
         return original
 
     def post(self, post_id: UUID, reader: str | None = None) -> Post:

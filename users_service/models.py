@@ -242,4 +242,5 @@ class HomeSources(BaseModel):
 
     followees: list[str]
     hidden: list[str] = Field(description="Muted, blocked, and blocked by.")
+    blocked: list[str] = Field(description="Blocked, and blocked by.")
     version: str = Field(description="Another one after each change.")

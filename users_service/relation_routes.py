@@ -179,7 +179,9 @@ def home_sources(
 ) -> Any:
     """For services only: what a home timeline is made of."""
     version = store.followees_version(username)
-    return _not_modified(version, if_none_match, response) or store.relations.home_sources(username, version)
+    # Not the ETag of an instance that knows no `blocked`.
+    not_modified = _not_modified(f"{version}-blocked", if_none_match, response)
+    return not_modified or store.relations.home_sources(username, version)
 
 
 @routes.get("/home-sources/versions", include_in_schema=False)

@@ -102,6 +102,10 @@ HOME_SOURCES = text("""
             SELECT subject FROM mutes WHERE owner = :name
             UNION SELECT subject FROM blocks WHERE owner = :name
             UNION SELECT owner FROM blocks WHERE subject = :name
+        ),
+        ARRAY(
+            SELECT subject FROM blocks WHERE owner = :name
+            UNION SELECT owner FROM blocks WHERE subject = :name
         )
 """)
 
@@ -249,8 +253,8 @@ class Relations:
 
     def home_sources(self, username: str, version: str) -> HomeSources:
         """What a home timeline is made of, at this version or a later one."""
-        [(followees, hidden)] = self._database.rows(HOME_SOURCES, {"name": username})
-        return HomeSources(followees=followees, hidden=hidden, version=version)
+        [(followees, hidden, blocked)] = self._database.rows(HOME_SOURCES, {"name": username})
+        return HomeSources(followees=followees, hidden=hidden, blocked=blocked, version=version)
 
     def followees(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
         """Newest follow first: the next ones `before` a name or `after` it, or the first ones.

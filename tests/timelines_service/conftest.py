@@ -32,6 +32,7 @@ class Users:
     def __init__(self) -> None:
         self.followees: dict[str, list[str]] = {}
         self.hidden: dict[str, list[str]] = {}
+        self.blocked: dict[str, list[str]] = {}
         self.is_of_last_version = False
         self.is_away = False
         self.statuses: list[int] = []
@@ -51,12 +52,11 @@ class Users:
             return problem_response(404, "not_found")
         if username not in self.followees:
             return httpx.Response(404)
-        followees, hidden = self.followees[username], self.hidden.get(username, [])
         version = self._version(username)
         etag = f'"{version}"'
         if request.headers.get("if-none-match") == etag:
             return httpx.Response(304, headers={"ETag": etag})
-        return httpx.Response(200, headers={"ETag": etag}, json=self._body(rest, followees, hidden, version))
+        return httpx.Response(200, headers={"ETag": etag}, json=self._body(rest, username, version))
 
     def _versions(self, usernames: list[str]) -> httpx.Response:
         if self.is_of_last_version or self.is_away:
@@ -64,12 +64,14 @@ class Users:
         return httpx.Response(200, json={name: self._version(name) for name in usernames})
 
     def _version(self, username: str) -> str:
-        return str(hash((*self.followees[username], None, *self.hidden.get(username, []))))
+        return str(hash(str(self._sources(username))))
 
-    def _body(self, rest: list[str], followees: list[str], hidden: list[str], version: str) -> object:
-        if rest == ["followees"]:
-            return followees
-        return {"followees": followees, "hidden": hidden, "version": version}
+    def _sources(self, username: str) -> dict[str, list[str]]:
+        return {name: getattr(self, name).get(username, []) for name in ("followees", "hidden", "blocked")}
+
+    def _body(self, rest: list[str], username: str, version: str) -> object:
+        sources = self._sources(username)
+        return sources["followees"] if rest == ["followees"] else sources | {"version": version}
 
 
 @pytest.fixture

@@ -351,6 +351,52 @@ def test_a_reply_to_no_post_is_404(client: TestClient, as_user: Headers, path: s
     assert (response.status_code, response.json()["code"]) == (404, "post_not_found")
 
 
+@pytest.mark.parametrize("path", ["/posts", "/posts/async"])
+def test_a_reply_to_somebody_blocked_is_403(
+    client: TestClient, as_user: Headers, users: Users, path: str
+) -> None:
+    post = _write(client, as_user("bobby"))
+    repost = client.post(f"/posts/id/{post['id']}/repost", headers=as_user("carol")).json()
+    users.followees["alice"], users.blocked["alice"] = [], ["bobby"]
+
+    for parent in (post, repost):
+        refused = client.post(path, json={"text": "?", "in_reply_to": parent["id"]}, headers=as_user("alice"))
+        assert (refused.status_code, refused.json()["code"]) == (403, "blocked")
+
+
+def test_a_reply_to_somebody_muted_is_taken(client: TestClient, as_user: Headers, users: Users) -> None:
+    post = _write(client, as_user("bobby"))
+    users.followees["alice"], users.hidden["alice"] = [], ["bobby"]
+
+    assert _reply_status(client, as_user("alice"), post) == 201
+
+
+def _reply_status(client: TestClient, headers: dict[str, str], post: dict[str, Any]) -> int:
+    body = {"text": "Yes.", "in_reply_to": post["id"]}
+    return client.post("/posts", json=body, headers=headers).status_code
+
+
+def test_without_the_users_service_the_last_blocks_count(
+    client: TestClient, as_user: Headers, users: Users
+) -> None:
+    of_bobby, of_carol = (_write(client, as_user(name)) for name in ("bobby", "carol"))
+    users.followees["alice"], users.blocked["alice"] = [], ["bobby"]
+    _reply_status(client, as_user("alice"), of_carol)
+    users.is_away = True
+
+    assert [_reply_status(client, as_user("alice"), post) for post in (of_bobby, of_carol)] == [403, 201]
+
+
+def test_without_the_users_service_only_replies_to_others_wait(
+    client: TestClient, as_user: Headers, users: Users
+) -> None:
+    of_bobby = _write(client, as_user("bobby"))
+    users.is_away = True
+    own = _write(client, as_user("alice"))
+
+    assert [_reply_status(client, as_user("alice"), post) for post in (of_bobby, own)] == [503, 201]
+
+
 @pytest.mark.parametrize(
     "change",
     [

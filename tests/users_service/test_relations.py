@@ -281,6 +281,7 @@ def test_a_home_timeline_is_made_of_followees_without_the_hidden(
     sources = client.get("/users/alice/home-sources", headers=as_service("timelines")).json()
     assert sources["followees"] == ["carol", "bobby"]
     assert sorted(sources["hidden"]) == ["bobby", "david", "edgar"]
+    assert sorted(sources["blocked"]) == ["david", "edgar"]
 
 
 def test_home_sources_are_for_services_only(
