@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
@@ -24,7 +25,16 @@ MAX_NAMES = 500_000
 
 # What the users service takes in one call.
 MAX_BATCH = 100
+EXISTING_SECONDS = 0.5
 
+
+class User(BaseModel):
+    """A user, as far as a mention needs one."""
+
+    username: Username
+
+
+USERS: TypeAdapter[list[User]] = TypeAdapter(list[User])
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Username, ...])
 VERSIONS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 Body = TypeVar("Body")
@@ -102,6 +112,17 @@ class UsersClient:
         if response.status_code not in (200, 404):
             raise _unexpected(response)
         return response.status_code == 200
+
+    def existing(self, usernames: Sequence[str]) -> list[str]:
+        """Those of these users who exist. Raises Unavailable, soon: a new post waits for this."""
+        found: list[str] = []
+        for start in range(0, len(usernames), MAX_BATCH):
+            asked = [("username", username) for username in usernames[start : start + MAX_BATCH]]
+            response = self._users.get(f"/users?{urlencode(asked)}", within_seconds=EXISTING_SECONDS)
+            if response.status_code != 200:
+                raise _unexpected(response)
+            found.extend(user.username for user in _read(USERS.validate_json, response, ""))
+        return found
 
     def home_sources(self, username: str) -> HomeSources:
         """What a user's home timeline is made of now. Raises NotFound, Unavailable."""

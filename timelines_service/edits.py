@@ -1,6 +1,8 @@
 """Edits of posts, and the texts that they replaced."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -8,11 +10,14 @@ from sqlalchemy import text
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.full_text import document
+from timelines_service.mentions import change_mentions
 from timelines_service.models import PostVersion
 from timelines_service.post_tags import add_tags, remove_tags
-from timelines_service.tags import hashtags
+from timelines_service.tags import hashtags, mentions
 
-LOCK = text("SELECT id, username, repost_of, text, tags FROM posts WHERE id = :id FOR NO KEY UPDATE")
+LOCK = text(
+    "SELECT id, username, repost_of, text, tags, mentions FROM posts WHERE id = :id FOR NO KEY UPDATE"
+)
 KEEP = text("""
     INSERT INTO post_versions (post_id, version, text, created_at)
     SELECT id, COALESCE((SELECT max(version) FROM post_versions WHERE post_id = :id), 0) + 1,
@@ -21,6 +26,7 @@ KEEP = text("""
 """)
 EDIT = text("""
     UPDATE posts SET text = :text, edited_at = :edited_at, tags = :tags, is_parsed = true,
+        mentions = :mentions, is_resolved = :is_resolved,
         words = CASE WHEN NOT is_unlisted THEN CAST(:words AS tsvector) END
     WHERE id = :id
 """)
@@ -38,8 +44,8 @@ class Edits:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def edit(self, post_id: UUID, username: str, words: str) -> None:
-        """Replace a post's text; the same text changes nothing.
+    def edit(self, post_id: UUID, username: str, words: str, mentioned: Sequence[str] | None = ()) -> None:
+        """Replace a post's text; the same text changes nothing. `mentioned` is None if it is not known yet.
 
         Raises NotFound, Forbidden, and BadRequest for a repost.
         """
@@ -54,10 +60,13 @@ class Edits:
             if found.text != words:
                 # Another statement: it sees what the transaction had to wait for.
                 connection.execute(KEEP, {"id": post_id})
-                change = {"text": words, "tags": hashtags(words), "words": document(words, post_id)}
                 remove_tags(connection, found)
-                connection.execute(EDIT, change | {"id": post_id, "edited_at": datetime.now(UTC)})
+                kept = [name for name in found.mentions if name in mentions(words)]
+                change = _columns(words, post_id, kept if mentioned is None else mentioned)
+                change["is_resolved"] = mentioned is not None
+                connection.execute(EDIT, change)
                 add_tags(connection, [post_id])
+                change_mentions(connection, found, change["mentions"])
 
     def versions(
         self, post_id: UUID, limit: int, before: int | None = None, after: int | None = None
@@ -73,3 +82,14 @@ class Edits:
         rows = self._database.rows(VERSIONS, values)
         found = [PostVersion(version=version, text=words, created_at=at) for version, words, at in rows]
         return found[::-1] if after is not None else found
+
+
+def _columns(words: str, post_id: UUID, mentioned: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": post_id,
+        "text": words,
+        "edited_at": datetime.now(UTC),
+        "tags": hashtags(words),
+        "mentions": list(mentioned),
+        "words": document(words, post_id),
+    }

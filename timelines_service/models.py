@@ -66,6 +66,7 @@ class Post(AcceptedPost):
     reposts_count: int = 0
     edited_at: datetime | None = None
     tags: list[str] = []
+    mentions: list[KnownUsername] = []
     reposted: bool | None = Field(
         default=None, description="Whether you have reposted it; with a token.", exclude_if=is_none
     )

@@ -18,7 +18,7 @@ LAST_ID = UUID(int=2**128 - 1)
 CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)"
 COLUMNS = """
     content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
-    content.reposts, content.edited_at, content.tags, content.warning, content.poll_id,
+    content.reposts, content.edited_at, content.tags, content.mentions, content.warning, content.poll_id,
     content.is_unlisted,
     page.id, page.username
 """
@@ -32,7 +32,7 @@ MARKS = """,
 
 FIELDS = (
     "id", "username", "text", "created_at", "in_reply_to", "replies_count", "reposts_count", "edited_at",
-    "tags", "warning", "poll_id", "visibility",
+    "tags", "mentions", "warning", "poll_id", "visibility",
 )  # fmt: skip
 MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+from common.errors import Unavailable
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.telemetry import metrics
 from timelines_service import errors
 from timelines_service.clients import HomeSources, PollsClient, UsersClient
+from timelines_service.mentions import BATCH
 from timelines_service.models import (
     AcceptedPost,
     Context,
@@ -20,6 +22,7 @@ from timelines_service.models import (
 )
 from timelines_service.post_query import Page
 from timelines_service.store import TimelinesStore
+from timelines_service.tags import mentions
 from timelines_service.threads import Reach
 
 # What anybody may cause to be read with one request, and what a user may.
@@ -41,14 +44,26 @@ class Timelines:
     def write(self, username: str, new: NewPost, key: str | None) -> Post:
         """The post stored; the first one, when this key comes again.
 
-        Raises NotFound, Forbidden for another's poll and between blocked users, Conflict for a poll in another
-        post, Unprocessable, and Unavailable when the polls or users service cannot tell.
+        Raises NotFound, Forbidden for another's poll and between blocked users, Conflict for a poll in
+        another post, Unprocessable, and Unavailable when the polls or users service cannot tell.
         """
         accepted = self._accepted(username, new)
-        post = self._store.add(accepted, key)
+        post = self._store.add(accepted, key, self._mentioned(new.text))
         if post.id == accepted.id:
             metrics.posts.add("stored")
         return post
+
+    def edit(self, post_id: UUID, username: str, text: str) -> None:
+        """Replace a post's text. Raises NotFound, Forbidden, BadRequest."""
+        self._store.edits.edit(post_id, username, text, self._mentioned(text))
+
+    def _mentioned(self, text: str) -> list[str] | None:
+        """The users whom a text mentions; None while the users service is away, for the worker to ask."""
+        names = mentions(text)
+        try:
+            return self._users.existing(names) if names else []
+        except Unavailable:
+            return None
 
     def queue(self, username: str, new: NewPost) -> QueuedPost:
         """Leave the whole post to the worker. Raises as write, but not Unprocessable; QueueUnavailable."""
@@ -148,3 +163,21 @@ class Timelines:
     def home_sources(self, username: str) -> HomeSources:
         """Whose posts are in a user's home timeline. Raises NotFound, Unavailable."""
         return self._users.home_sources(username)
+
+
+class MentionResolver:
+    """Finds the mentions of posts that were written while the users service was away, or queued."""
+
+    def __init__(self, store: TimelinesStore, users: UsersClient) -> None:
+        self._store = store
+        self._users = users
+
+    def resolve(self) -> bool:
+        """Resolve the mentions of some posts; False when there are no more. Raises Unavailable."""
+        posts = self._store.mentions.unresolved()
+        names = dict.fromkeys(name for _, text in posts for name in mentions(text))
+        existing = set(self._users.existing(list(names)))
+        for post_id, text in posts:
+            mentioned = [name for name in mentions(text) if name in existing]
+            self._store.mentions.resolve(post_id, text, mentioned)
+        return len(posts) == BATCH

@@ -20,6 +20,7 @@ from timelines_service.full_text import document
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
 from timelines_service.inbox import Inbox
 from timelines_service.marks import Bookmarks, Pins
+from timelines_service.mentions import Mentions, causes
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.notifications import Cause, tell
 from timelines_service.post_query import Page, PostList, PostQuery, array_of
@@ -28,7 +29,7 @@ from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
 from timelines_service.stream_log import StreamLog
 from timelines_service.tables import metadata, outbox, posts
-from timelines_service.tags import hashtags
+from timelines_service.tags import hashtags, mentions
 from timelines_service.threads import Threads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -65,11 +66,12 @@ ORIGINAL = text("""
 """)
 ADD = text("""
     INSERT INTO posts (
-        id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id, words
+        id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id, words,
+        mentions, is_resolved
     )
     VALUES (
         :id, :username, :text, :created_at, :in_reply_to, :warning, :is_unlisted, :tags, :is_parsed, :poll_id,
-        :words
+        :words, :mentions, :is_resolved
     )
 """)
 ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
@@ -103,6 +105,7 @@ class TimelinesStore:
         self.inbox = Inbox(database)
         self.search = PostSearch(database)
         self.stream_log = StreamLog(database)
+        self.mentions = Mentions(database)
 
     @classmethod
     def connect(cls, url: URL) -> Self:
@@ -111,14 +114,16 @@ class TimelinesStore:
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)
 
-    def add(self, post: AcceptedPost, key: str | None = None) -> Post:
+    def add(self, post: AcceptedPost, key: str | None = None, mentioned: Sequence[str] | None = ()) -> Post:
         """The post stored: this one, or the first one with the same key.
 
+        `mentioned` are the users whom it mentions, or None if they are not known yet.
         Raises Unprocessable when the key was used for another post, NotFound when its post is deleted, and
         Conflict when its poll is in another post.
         """
-        row = _row(post)
-        if key is None and post.in_reply_to is None and post.poll_id is None and not row["tags"]:
+        row = _row(post, mentioned)
+        is_plain = post.in_reply_to is None and post.poll_id is None and not row["tags"] and not mentioned
+        if key is None and is_plain:
             self._database.rows(ADD, row)
             return _as_written(post, row)
         try:
@@ -134,7 +139,7 @@ class TimelinesStore:
             first_id = idempotency.reserve(connection, post, key) if key else post.id
             if first_id == post.id:
                 connection.execute(ADD, row)
-                _enter(connection, [post])
+                _enter(connection, [post], causes(post, row["mentions"]))
         return first_id
 
     def require_free(self, poll_id: UUID) -> None:
@@ -146,7 +151,10 @@ class TimelinesStore:
         """Store those of these posts that are not there yet, and were not deleted."""
         with self._database.transaction() as connection:
             accepted = _without_used_polls(connection, accepted)
-            added = connection.execute(ADD_MISSING.returning(posts.c.id), [_row(post) for post in accepted])
+            added = connection.execute(
+                ADD_MISSING.returning(posts.c.id),
+                [_row(post, None if mentions(post.text) else ()) for post in accepted],
+            )
             ids = set(added.scalars())
             ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
             _enter(connection, [post for post in accepted if post.id in ids])
@@ -231,10 +239,10 @@ def _without_used_polls(connection: Connection, accepted: Sequence[AcceptedPost]
     ]
 
 
-def _enter(connection: Connection, added: Sequence[AcceptedPost]) -> None:
-    """Let other posts, their authors and tags know of these new ones."""
+def _enter(connection: Connection, added: Sequence[AcceptedPost], told: Sequence[Cause] = ()) -> None:
+    """Let other posts, their authors and tags know of these new ones, and those who are told of more."""
     add_tags(connection, [post.id for post in added if "#" in post.text])
-    tell(connection, *_count_replies(connection, added))
+    tell(connection, *_count_replies(connection, added), *told)
 
 
 def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> Iterator[Cause]:
@@ -246,7 +254,7 @@ def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> Ite
             yield Cause("reply", author, reply.username, post_id=reply.id)
 
 
-def _row(post: AcceptedPost) -> dict[str, Any]:
+def _row(post: AcceptedPost, mentioned: Sequence[str] | None) -> dict[str, Any]:
     return {
         "id": post.id,
         "username": post.username,
@@ -258,10 +266,12 @@ def _row(post: AcceptedPost) -> dict[str, Any]:
         "tags": hashtags(post.text),
         "is_parsed": True,
         "poll_id": post.poll_id,
+        "mentions": list(mentioned or ()),
+        "is_resolved": mentioned is not None,
         "words": document(post.text, post.id) if post.visibility == "public" else None,
     }
 
 
 def _as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
     """As the statements read a post that was added just now."""
-    return Post(**dict(post) | {"tags": row["tags"]})
+    return Post(**dict(post) | {"tags": row["tags"], "mentions": row["mentions"]})

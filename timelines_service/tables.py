@@ -53,6 +53,8 @@ posts = Table(
     Column("poll_id", Uuid),
     # False in posts of the last version: the worker finds their tags.
     Column("is_parsed", Boolean, nullable=False, server_default=false()),
+    # False until it is known which of those whom the text mentions exist: the worker asks.
+    Column("is_resolved", Boolean, nullable=False, server_default=false()),
     # What a search finds the post by; NULL where it finds none: in reposts, unlisted posts, and those of the
     # last version until the worker has found their words.
     Column("words", TSVECTOR),
@@ -78,6 +80,12 @@ Index("posts_reposts", posts.c.repost_of, posts.c.id, postgresql_where=posts.c.r
 Index("posts_one_poll", posts.c.poll_id, unique=True, postgresql_where=posts.c.poll_id.is_not(None))
 
 Index("posts_unparsed", posts.c.id, postgresql_where=text("NOT is_parsed AND text LIKE '%#%'"))
+
+Index(
+    "posts_unresolved",
+    posts.c.id,
+    postgresql_where=text("NOT is_resolved AND repost_of IS NULL AND text LIKE '%@%'"),
+)
 
 # Without the list of new entries that PostgreSQL would keep: each search would read all of it.
 Index(

@@ -1,15 +1,21 @@
-"""Hashtags in a text, of any script.
+"""Hashtags and mentions in a text, of any script.
 
-A tag is `#` and letters, marks, digits and `_`. Python's `\\w` knows no marks,
+Each is a sign and letters, marks, digits and `_`. Python's `\\w` knows no marks,
 which Hindi and Thai are written with; so this looks at each character once.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from unicodedata import category, normalize
 
+from common.fields import RESERVED_NAMES
+
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 100
+MAX_MENTIONS = 20
+
+NAME = re.compile("[A-Za-z0-9_]{3,30}")
 
 # After a scheme. What follows belongs to the URL.
 URL_BEGINS = "://"
@@ -20,7 +26,12 @@ NOT_BEFORE = "_/&"
 
 def hashtags(text: str) -> list[str]:
     """The first tags of a text, each once, as tags are compared."""
-    return list(islice(dict.fromkeys(map(normalized, _found(text))), MAX_TAGS))
+    return list(islice(dict.fromkeys(map(normalized, filter(is_tag, _found("#", text)))), MAX_TAGS))
+
+
+def mentions(text: str) -> list[str]:
+    """The first names that a text mentions, each once; perhaps there are no such users."""
+    return list(islice(dict.fromkeys(map(str.lower, filter(_is_name, _found("@", text)))), MAX_MENTIONS))
 
 
 def normalized(tag: str) -> str:
@@ -38,12 +49,17 @@ def is_tag(word: str) -> bool:
     )
 
 
-def _found(text: str) -> Iterator[str]:
+def _is_name(word: str) -> bool:
+    return bool(NAME.fullmatch(word)) and word.lower() not in RESERVED_NAMES
+
+
+def _found(sign: str, text: str) -> Iterator[str]:
+    """The words that follow this sign."""
     for start, end in _outside_urls(text):
         position = start
-        while (position := text.find("#", position, end)) >= 0:
+        while (position := text.find(sign, position, end)) >= 0:
             word = _word(text, position + 1)
-            if _may_begin(text, position) and is_tag(word):
+            if _may_begin(text, position):
                 yield word
             position += 1 + len(word)
 

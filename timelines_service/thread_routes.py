@@ -24,9 +24,9 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
     "/posts/id/{post_id}",
     responses=problems(errors.not_your_post(), errors.post_not_found(), errors.repost_has_no_text()),
 )
-def edit(post_id: Id, change: Edit, username: CurrentUser, store: Store) -> Post:
+def edit(post_id: Id, change: Edit, username: CurrentUser, timelines: Service, store: Store) -> Post:
     """Replace the text of your post. The earlier one stays among its versions."""
-    store.edits.edit(post_id, username, change.text)
+    timelines.edit(post_id, username, change.text)
     return store.post(post_id, username)
 
 

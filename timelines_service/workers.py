@@ -5,11 +5,17 @@ from contextlib import closing
 from functools import partial
 from threading import Event
 
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
+from common.errors import Unavailable
 from common.jobs.queue import Job, JobQueue
 from common.jobs.worker import Periodic, prepare, run_together, stop_on_signal, work
+from common.tokens import Tokens
 from common.worker.presence import present
 from timelines_service import events
+from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE, AcceptedPost
+from timelines_service.service import MentionResolver
 from timelines_service.settings import TimelinesSettings, TimelinesWorkerSettings
 from timelines_service.store import TimelinesStore
 
@@ -23,6 +29,7 @@ SWEEP_NOTIFICATIONS_SECONDS = 10
 FIND_TAGS_SECONDS = 1
 INDEX_SECONDS = 1
 DELETE_EVENTS_SECONDS = 10
+RESOLVE_SECONDS = 1
 # Jobs wait meanwhile.
 STEPS_AT_ONCE = 20
 
@@ -50,7 +57,10 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
     with (
         closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue,
         closing(TimelinesStore.connect(settings.database)) as store,
+        Directory(settings.registry_url) as directory,
+        closing(ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")) as users,
     ):
+        resolver = MentionResolver(store, UsersClient(users))
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
         sweep_posts = Periodic(SWEEP_SECONDS, partial(repeat, store.deletions.sweep), store.outages)
         sweep_notifications = Periodic(
@@ -59,6 +69,8 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
         index = Periodic(INDEX_SECONDS, partial(repeat, store.search.index_missing), store.outages)
         delete_events = Periodic(DELETE_EVENTS_SECONDS, store.stream_log.delete_old, store.outages)
+        outages = (Unavailable, *store.outages)
+        resolve = Periodic(RESOLVE_SECONDS, partial(repeat, resolver.resolve), outages)
 
         def periodic() -> None:
             delete_keys()
@@ -67,6 +79,7 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
             find_tags()
             index()
             delete_events()
+            resolve()
 
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)

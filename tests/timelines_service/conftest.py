@@ -45,9 +45,12 @@ class Users:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/home-sources/versions":
             return self._versions(request.url.params.get_list("username"))
-        _, _, username, *rest = request.url.path.split("/")
         if self.is_away:
             return httpx.Response(503)
+        if request.url.path == "/users":
+            asked = request.url.params.get_list("username")
+            return httpx.Response(200, json=[{"username": name} for name in asked if name in self.followees])
+        _, _, username, *rest = request.url.path.split("/")
         if rest == ["home-sources"] and self.is_of_last_version:
             return problem_response(404, "not_found")
         if username not in self.followees:

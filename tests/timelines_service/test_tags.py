@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from timelines_service.tags import MAX_TAGS, hashtags
+from timelines_service.tags import MAX_MENTIONS, MAX_TAGS, hashtags, mentions
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,25 @@ def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
         return time.process_time() - start
 
     assert min(seconds(piece * 100_000) for _ in range(3)) < 100 * max(seconds(piece * 10_000), 0.001)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("@alice, and @Bobby_1!", ["alice", "bobby_1"]),
+        ("@alice @ALICE @alice", ["alice"]),
+        ("(@alice) .@bobby\n@carol's 字@none", ["alice", "bobby", "carol"]),
+        ("bobby@alice.example a_@alice /@alice &@alice", []),
+        ("https://example.com/@alice and @bobby", ["bobby"]),
+        ("@alicé @al @home @id @ @" + "x" * 31, []),
+        ("#tag@alice @alice#tag @@bobby", ["alice", "bobby"]),
+    ],
+)
+def test_these_are_mentioned(text: str, names: list[str]) -> None:
+    assert mentions(text) == names
+
+
+def test_the_first_mentions_count() -> None:
+    assert mentions(" ".join(f"@user{number}" for number in range(50))) == [
+        f"user{number}" for number in range(MAX_MENTIONS)
+    ]
