@@ -124,13 +124,14 @@ def measure(load: Load, instances: int, options: argparse.Namespace) -> Iterator
         processes.environment |= {"RATE_LIMIT": "off", "LOG_LEVEL": "info"}
         processes.stores()
         suite = processes.suite(instances)
+        measured = [*suite, *processes.backing]
         _seed(int(processes.environment["DB_PORT"]))
         gateway = next(one for one in suite if one.name == "gateway")
         mix = Mix(gateway)
         load.open(gateway.port, mix.requests(1000), options.rates[0], WARM_UP_SECONDS).result()
         for done, rate in enumerate(options.rates):
             progress(done, len(options.rates), f"{rate} requests a second, {instances} of each service")
-            step = _step(load, suite, gateway, mix, instances, rate, options.seconds)
+            step = _step(load, measured, gateway, mix, instances, rate, options.seconds)
             yield step
             if step.answers.percentile(50) > 10 * P99_MILLISECONDS:
                 break

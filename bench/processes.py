@@ -32,9 +32,14 @@ class Running:
         self._process = process
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, of all its threads."""
-        times = self._process.cpu_times()
-        return times.user + times.system
+        """Seconds of CPU so far, of all its threads and of the processes that it has started."""
+        own = self._process.cpu_times()
+        seconds = own.user + own.system + own.children_user + own.children_system
+        for child in self._process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
     def rss(self) -> float:
         """MB of memory now."""
@@ -46,6 +51,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
+        self.backing: list[Running] = []
         self.environment: dict[str, str] = {
             # Registered nowhere, unless a registry is started.
             "REGISTRY_URL": "",
@@ -66,6 +72,7 @@ class Processes:
         """Start a backing server; its port."""
         server = start(self._data / start.__name__, server_processes.free_port())
         self._stack.callback(server.stop)
+        self.backing.append(Running(start.__name__, server.port, psutil.Process(server.pid)))
         return server.port
 
     def python(self, name: str, *arguments: str, port: int = 0, **variables: str) -> Running:

@@ -53,6 +53,10 @@ class Server:
         self._process = process
         self._stop_signal = stop_signal
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def is_running(self) -> bool:
         return self._process.poll() is None
 
