@@ -38,6 +38,8 @@ class EventClient:
         self.events: list[Event] = []
         self.comments = 0
         self.is_over = False
+        # Whether the response has ended as one does that is whole.
+        self.is_complete = False
         self._thread = Thread(target=self._read, daemon=True)
         if is_reading:
             self._thread.start()
@@ -46,6 +48,9 @@ class EventClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         if self._thread.ident:
@@ -80,4 +85,5 @@ class EventClient:
                 else:
                     self.events.append(Event(fields["id"], fields["event"], json.loads(fields["data"])))
                     fields = {}
+            self.is_complete = True
         self.is_over = True

@@ -47,6 +47,10 @@ UNREAD = text(f"""
         ORDER BY id DESC LIMIT :most
     ) AS unread
 """)
+BY_ID = text(f"""
+    SELECT id, kind, actor, post_id, id <= {READ_UP_TO.replace(":recipient", "notifications.recipient")}
+    FROM notifications WHERE id = ANY (CAST(:ids AS uuid[])) AND {VISIBLE}
+""")
 # Not further than to the newest one: those to come are unread.
 READ = text("""
     INSERT INTO notification_reads (recipient, up_to)
@@ -100,11 +104,11 @@ class Inbox:
             "hidden": list(hidden),
         }
         pages = PAGES_OF_KINDS if kinds else PAGES
-        rows = self._database.rows(pages[page.after is not None], values)
-        return [
-            Notification(id=id_, kind=kind, actor=actor, post_id=post, created_at=time_of(id_), read=is_read)
-            for id_, kind, actor, post, is_read in rows
-        ]
+        return _notifications(self._database.rows(pages[page.after is not None], values))
+
+    def by_id(self, ids: Sequence[UUID]) -> list[Notification]:
+        """Those of these that are there, whoever they are for."""
+        return _notifications(self._database.rows(BY_ID, {"ids": list(ids), "hidden": []}))
 
     def unread(self, recipient: str, hidden: Sequence[str]) -> int:
         """How many are new to the user, but at most `MAX_COUNT`."""
@@ -133,3 +137,10 @@ class Inbox:
                 values = {"before": first_id(now - kept_for), "limit": BATCH}
                 deleted = max(deleted, connection.execute(statement, values).rowcount)
         return deleted == BATCH
+
+
+def _notifications(rows: Sequence[Any]) -> list[Notification]:
+    return [
+        Notification(id=id_, kind=kind, actor=actor, post_id=post, created_at=time_of(id_), read=is_read)
+        for id_, kind, actor, post, is_read in rows
+    ]

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
+from uuid import UUID
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 from common.api import events
-from timelines_service.models import DeletedPost, Post
+from timelines_service.models import DeletedPost, Notification, Post
 from timelines_service.store import TimelinesStore
 from timelines_service.stream_log import LogEvent, LogPage, Position
 from timelines_service.stream_timelines import NOBODY
-
-POST = TypeAdapter(Post)
-DELETED = TypeAdapter(DeletedPost)
 
 
 class Entry(NamedTuple):
@@ -52,17 +50,24 @@ class StreamFeed:
         return Page(self._entries(page.events), page.rest)
 
     def _entries(self, found: Sequence[LogEvent]) -> list[Entry]:
-        ids = {event.post_id for event in found if event.kind != "delete"}
-        posts = {post.id: post for post in self._store.posts(list(ids))} if ids else {}
-        earlier = self._store.reposts.earlier_reposters([one.id for one in posts.values() if one.repost_of])
+        ids: dict[str, list[UUID]] = {}
+        for event in found:
+            ids.setdefault(event.kind, []).append(event.item_id)
+        posts = self._posts([*ids.get("post", ()), *ids.get("edit", ())])
+        items: dict[UUID, BaseModel] = {post.id: post for post in posts}
+        items |= {one.id: one for one in self._notifications(ids.get("notification", []))}
+        earlier = self._store.reposts.earlier_reposters([one.id for one in posts if one.repost_of])
         entries = []
         for event in found:
-            if event.kind == "delete":
-                data = DELETED.dump_json(DeletedPost(id=event.post_id))
-            elif post := posts.get(event.post_id):
-                data = POST.dump_json(post)
-            else:
-                continue  # deleted since: that is an event of its own
-            text = events.event(event.position, event.kind, data)
-            entries.append(Entry(event, text, earlier.get(event.post_id, NOBODY)))
+            item = DeletedPost(id=event.item_id) if event.kind == "delete" else items.get(event.item_id)
+            # None is deleted since, or taken back: of a post, that is an event of its own.
+            if item is not None:
+                text = events.event(event.position, event.kind, item.model_dump_json().encode())
+                entries.append(Entry(event, text, earlier.get(event.item_id, NOBODY)))
         return entries
+
+    def _posts(self, ids: list[UUID]) -> list[Post]:
+        return self._store.posts(ids) if ids else []
+
+    def _notifications(self, ids: list[UUID]) -> list[Notification]:
+        return self._store.inbox.by_id(ids) if ids else []

@@ -28,7 +28,7 @@ NUMBER = r"(\d{1,19})"
 SEEN = r"(\d{1,19}(?:,\d{1,19})*)"
 POSITION = re.compile(f"{NUMBER}-{SEEN}-{SEEN}-{NUMBER}-{NUMBER}", re.ASCII)
 
-FIELDS = "xid, id, kind, post_id, username, repost_of, original_author, tags, is_unlisted"
+FIELDS = "xid, id, kind, item_id, username, repost_of, original_author, tags, is_unlisted, recipient"
 # What a snapshot has not seen: transactions that began later, and those that were running then. The least of
 # them is a bound of its own, from which the primary key is read.
 UNSEEN = f"""
@@ -117,16 +117,17 @@ class Position(NamedTuple):
 
 @dataclass(slots=True)
 class LogEvent:
-    """One row of the log."""
+    """One row of the log: what has happened to a post, or a notification."""
 
     position: Position
     kind: str
-    post_id: UUID
+    item_id: UUID
     username: str
     repost_of: UUID | None
     original_author: str | None
     tags: Sequence[str]
     is_unlisted: bool
+    recipient: str | None
 
 
 class LogPage(NamedTuple):

@@ -23,7 +23,7 @@ class PublicTimeline:
     """Everybody's posts, without reposts and unlisted ones."""
 
     def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
-        return event.repost_of is None and not event.is_unlisted
+        return event.recipient is None and event.repost_of is None and not event.is_unlisted
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class UserTimeline:
     username: str
 
     def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
-        return event.username == self.username
+        return event.recipient is None and event.username == self.username
 
 
 class HomeTimeline:
-    """What the users write whom somebody follows, and what that user writes. Its sources change meanwhile."""
+    """What the users write whom somebody follows, what that user writes, and the user's notifications."""
 
     def __init__(self, username: str, sources: HomeSources) -> None:
         self.username = username
@@ -61,6 +61,8 @@ class HomeTimeline:
 
     def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
         """As a home timeline: a post is there once, as itself if its author is, else as the oldest repost."""
+        if event.recipient is not None:
+            return event.recipient == self.username and event.username not in self._hidden
         if event.username not in self._shown:
             return False
         if event.repost_of is None:

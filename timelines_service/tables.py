@@ -253,15 +253,19 @@ stream_events = Table(
     ),
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("post_id", Uuid),
-    Column("username", NAME),
+    # The post or the notification, and its author or actor.
+    Column("item_id", Uuid, nullable=False),
+    Column("username", NAME, nullable=False),
     Column("repost_of", Uuid),
     Column("original_author", NAME),
-    Column("tags", ARRAY(Text)),
-    Column("is_unlisted", Boolean),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("is_unlisted", Boolean, nullable=False, server_default=false()),
+    # Of a notification.
+    Column("recipient", NAME),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
 
-for ddl in triggers.ON_POSTS:
-    event.listen(posts, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+for table, texts in ((posts, triggers.ON_POSTS), (notifications, triggers.ON_NOTIFICATIONS)):
+    for ddl in texts:
+        event.listen(table, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own

@@ -1,4 +1,4 @@
-"""What PostgreSQL itself does when posts change, whichever version of the service changes them.
+"""What PostgreSQL itself does when posts and notifications change, whichever version changes them.
 
 Each text may be run again: by the migration, and wherever a table that was lost is created anew.
 """
@@ -8,7 +8,7 @@ Each text may be run again: by the migration, and wherever a table that was lost
 LOG_POSTS = """
 CREATE OR REPLACE FUNCTION posts_logged() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO stream_events (kind, post_id, username, repost_of, original_author, tags, is_unlisted)
+    INSERT INTO stream_events (kind, item_id, username, repost_of, original_author, tags, is_unlisted)
     SELECT
         CASE TG_OP WHEN 'INSERT' THEN 'post' ELSE 'delete' END,
         id, username, repost_of, original_author, tags, is_unlisted
@@ -18,7 +18,7 @@ END
 $$;
 CREATE OR REPLACE FUNCTION posts_edit_logged() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO stream_events (kind, post_id, username, tags, is_unlisted)
+    INSERT INTO stream_events (kind, item_id, username, tags, is_unlisted)
     VALUES ('edit', NEW.id, NEW.username, OLD.tags || NEW.tags, NEW.is_unlisted);
     RETURN NULL;
 END
@@ -30,5 +30,20 @@ REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION posts_logge
 CREATE OR REPLACE TRIGGER posts_edited_logged AFTER UPDATE OF text ON posts
 FOR EACH ROW WHEN (OLD.text IS DISTINCT FROM NEW.text) EXECUTE FUNCTION posts_edit_logged();
 """
+# Also one that comes back: its id is new then.
+LOG_NOTIFICATIONS = """
+CREATE OR REPLACE FUNCTION notifications_logged() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' OR OLD.is_withdrawn THEN
+        INSERT INTO stream_events (kind, item_id, username, recipient)
+        VALUES ('notification', NEW.id, NEW.actor, NEW.recipient);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE TRIGGER notifications_logged AFTER INSERT OR UPDATE OF is_withdrawn ON notifications
+FOR EACH ROW WHEN (NOT NEW.is_withdrawn) EXECUTE FUNCTION notifications_logged();
+"""
 
 ON_POSTS = (LOG_POSTS,)
+ON_NOTIFICATIONS = (LOG_NOTIFICATIONS,)

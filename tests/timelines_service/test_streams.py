@@ -264,6 +264,38 @@ def test_the_last_sources_stay_while_users_is_away(home: Open, api: Api, users: 
     assert stream.waits_for_text("By bob") == ["By bob"]
 
 
+def test_home_brings_notifications_as_a_get_has_them(home: Open, api: Api) -> None:
+    stream = home()
+    api.write("carol", "Hello", in_reply_to=api.write("alice", "First"))
+
+    [_, event] = stream.waits_for(2)
+    assert event.kind == "notification"
+    assert event.data["actor"] == "carol"
+    assert event.data == api.call("GET", "/notifications", "alice")[0]
+
+
+def test_home_leaves_out_notifications_by_those_who_are_hidden(home: Open, api: Api, users: Users) -> None:
+    users.hidden["alice"] = ["carol"]
+    stream = home()
+    post_id = api.write("alice", "First")
+    api.repost("carol", post_id)
+    api.repost("bob", post_id)
+
+    assert [event.data.get("actor") for event in stream.waits_for(2)] == [None, "bob"]
+
+
+def test_notifications_are_in_the_recipients_home_only(home: Open, listen: Open, api: Api) -> None:
+    of_the_actor = listen(timeline="user", username="bob")
+    public = listen(timeline="public")
+    recipient = home()
+    api.write("bob", "Hi", in_reply_to=api.write("alice", "First"))
+    api.write("bob", "Last")
+    for stream in (of_the_actor, public, recipient):
+        stream.waits_for_text("Last")
+
+    assert [one.kinds().count("notification") for one in (of_the_actor, public, recipient)] == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("query", "who", "status"),
     [

@@ -22,12 +22,13 @@ def upgrade() -> None:
         ),
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("post_id", sa.Uuid),
-        sa.Column("username", sa.Text(collation="C")),
+        sa.Column("item_id", sa.Uuid, nullable=False),
+        sa.Column("username", sa.Text(collation="C"), nullable=False),
         sa.Column("repost_of", sa.Uuid),
         sa.Column("original_author", sa.Text(collation="C")),
-        sa.Column("tags", sa.ARRAY(sa.Text)),
-        sa.Column("is_unlisted", sa.Boolean),
+        sa.Column("tags", sa.ARRAY(sa.Text), nullable=False, server_default="{}"),
+        sa.Column("is_unlisted", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("recipient", sa.Text(collation="C")),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -35,12 +36,13 @@ def upgrade() -> None:
             server_default=sa.func.clock_timestamp(),
         ),
     )
-    for statement in triggers.ON_POSTS:
+    for statement in (*triggers.ON_POSTS, *triggers.ON_NOTIFICATIONS):
         op.execute(statement)
 
 
 def downgrade() -> None:
     for trigger in ("posts_added_logged", "posts_deleted_logged", "posts_edited_logged"):
         op.execute(f"DROP TRIGGER {trigger} ON posts")
-    op.execute("DROP FUNCTION posts_logged, posts_edit_logged")
+    op.execute("DROP TRIGGER notifications_logged ON notifications")
+    op.execute("DROP FUNCTION posts_logged, posts_edit_logged, notifications_logged")
     op.drop_table("stream_events")

@@ -1,0 +1,189 @@
+"""Live streams while something is killed or restarted: nothing is missed, and nothing comes twice."""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+import server_processes
+from suite import start, stop
+
+from common.settings import DEFAULT_JWT_SECRET
+from common.tokens import Tokens
+from tests.event_client import EventClient
+from tests.own_server import Own, OwnServer
+from tests.polling import eventually
+
+pytestmark = [pytest.mark.kills, pytest.mark.starts]
+
+Start = Callable[..., int]
+
+
+class Processes:
+    """Real processes of the suite, by their ports."""
+
+    def __init__(self, data: Path, postgres: int, beanstalkd: int) -> None:
+        self._data = data
+        self._running: dict[int, object] = {}
+        self._variables = {
+            "DB_PORT": str(postgres),
+            "BEANSTALKD_PORT": str(beanstalkd),
+            "TIMELINES_DB_NAME": "test_stream_outages",
+            "RATE_LIMIT": "off",
+        }
+
+    def start(self, *command: str, port: int | None = None, **variables: str) -> int:
+        """Start a process that serves, and wait until it answers; its port."""
+        port = port or server_processes.free_port()
+        log = self._data / f"streams-{port}.log"
+        self._running[port] = start(
+            ["python", *command], log, self._variables | variables | {"PORT": str(port)}
+        )
+        eventually(lambda: _answers(f"http://127.0.0.1:{port}/livez"))
+        return port
+
+    def start_all(self, instances: int) -> tuple[int, list[int]]:
+        """A gateway, and so many instances of timelines behind it."""
+        registry = self.start("-m", "registry_service.app")
+        self._variables["REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
+        timelines = [self.start("-m", "timelines_service.app") for _ in range(instances)]
+        gateway = self.start("gateway.py")
+        eventually(lambda: _answers(f"http://127.0.0.1:{gateway}/posts"))
+        return gateway, timelines
+
+    def end(self, port: int, number: signal.Signals) -> None:
+        process = self._running.pop(port)
+        os.kill(process.pid, number)
+        process.wait()
+
+    def stop(self) -> None:
+        stop(self._running.values())
+
+
+def _answers(url: str) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(url, verify=False).status_code == 200
+    return False
+
+
+class Follower:
+    """A client that resumes its stream whenever it ends, as browsers do."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stack = ExitStack()
+        self._last_id: str | None = None
+        self._seen: list[str] = []
+        self._client = self._connect()
+
+    def _connect(self) -> EventClient:
+        client = eventually(self._try)
+        return self._stack.enter_context(client)
+
+    def _try(self) -> EventClient | None:
+        with suppress(OSError):
+            client = EventClient(self._port, timeline="public", last_id=self._last_id)
+            if client.status == 200:
+                return client
+            client.close()
+        return None
+
+    def texts(self) -> list[str]:
+        if self._client.is_over:
+            self._seen += self._client.texts()
+            self._last_id = self._client.events[-1].id if self._client.events else self._last_id
+            self._client = self._connect()
+        return [*self._seen, *self._client.texts()]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def own_postgres(own: Own) -> OwnServer:
+    server = own(server_processes.postgres)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def processes(data: Path, own_postgres: OwnServer, beanstalkd_port: int) -> Iterator[Processes]:
+    processes = Processes(data, own_postgres.port, beanstalkd_port)
+    yield processes
+    processes.stop()
+
+
+def _write(port: int, text: str) -> None:
+    """Write a post, whatever is away for a moment."""
+    token = Tokens(DEFAULT_JWT_SECRET, "HS256", timedelta(minutes=5)).issue("alice")
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": text.replace(" ", "-")}
+
+    def is_written() -> bool:
+        with suppress(httpx2.TransportError):
+            answer = httpx2.post(
+                f"http://127.0.0.1:{port}/posts", json={"text": text}, headers=headers, verify=False
+            )
+            return answer.status_code == 201
+        return False
+
+    eventually(is_written)
+
+
+def _assert_whole(gateway: int, disturb: Callable[[], object]) -> None:
+    """What a client gets that resumes its stream is what was written, once and in order."""
+    follower = Follower(gateway)
+    texts = [f"Post {number}" for number in range(12)]
+    for number, text in enumerate(texts):
+        if number == 6:
+            disturb()
+        _write(gateway, text)
+    try:
+        eventually(lambda: len(follower.texts()) >= len(texts))
+        assert follower.texts() == texts
+    finally:
+        follower.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stream_goes_on_at_another_instance(processes: Processes, number: signal.Signals) -> None:
+    gateway, timelines = processes.start_all(2)
+    restarted = itertools.cycle(timelines)
+
+    def restart_all() -> None:
+        for _ in timelines:
+            port = next(restarted)
+            processes.end(port, number)
+            processes.start("-m", "timelines_service.app", port=port)
+
+    _assert_whole(gateway, restart_all)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stream_goes_on_after_a_restart_of_the_gateway(
+    processes: Processes, number: signal.Signals
+) -> None:
+    gateway, _ = processes.start_all(1)
+
+    def restart() -> None:
+        processes.end(gateway, number)
+        processes.start("gateway.py", port=gateway)
+
+    _assert_whole(gateway, restart)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stream_goes_on_after_a_restart_of_postgresql(
+    processes: Processes, own_postgres: OwnServer, number: signal.Signals
+) -> None:
+    gateway, _ = processes.start_all(1)
+
+    def restart() -> None:
+        own_postgres.end_by(number)
+        own_postgres.start()
+
+    _assert_whole(gateway, restart)
