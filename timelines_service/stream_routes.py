@@ -41,8 +41,9 @@ LastEventId = Annotated[
 ]
 EXAMPLE = events.event("1795650000-751-758-755-12", "delete", b'{"id":"%b"}' % EXAMPLE_ID.encode()).decode()
 DESCRIPTION = """
-Server-sent events: `post`, `edit` and `delete`. The data of a `delete` is the `id` of the post, that of the
-others the post, as `GET /posts/id/{post_id}` has it without a token. A comment comes every three seconds.
+Server-sent events: `post`, `edit`, `delete` and, in `home`, `notification`. The data of a `delete` is the
+`id` of the post; that of a `post` or an `edit` is the post, as `GET /posts/id/{post_id}` has it without a
+token; that of a `notification` is as `GET /notifications` has it. A comment comes every three seconds.
 A stream may end at any time; resume it with `Last-Event-ID`. After more than fifteen minutes, an event
 `reset` says that events are missing: read the timeline anew.
 """
@@ -50,6 +51,7 @@ A stream may end at any time; resume it with `Last-Event-ID`. After more than fi
 
 @routes.get(
     "/stream",
+    status_code=200,  # FastAPI looks for it in the response's own arguments otherwise
     response_class=EventStream,
     responses={
         200: {"description": DESCRIPTION, "content": {EventStream.media_type: {"example": EXAMPLE}}},

@@ -26,7 +26,7 @@ TICKS_A_COMMENT = 3
 REFRESH_SECONDS = 2.0
 
 MAX_STREAMS = 3000
-MAX_STREAMS_OF_A_USER = 1000
+MAX_STREAMS_OF_A_USER = 1500
 # A client that is this far behind does not read. The events themselves are shared by all streams.
 MAX_WAITING = 5000
 # How many of them are on their way at once.

@@ -28,6 +28,7 @@ from tests.instances import instance, snapshot_of
         ("/users/follow/likes", "users"),
         ("/posts/async", "timelines"),
         ("/posts/home/alice", "timelines"),
+        ("/stream", "timelines"),
         ("/likes/popular", "likes"),
         ("/likes", "likes"),
         ("/likes/1/users", "likes"),
