@@ -101,6 +101,7 @@ def work(
     tells of them.
     """
     memory.return_unused()
+    warn = RepeatedWarning(logger)
     remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
     with closing(TubeGauges(queue)) if reminds else nullcontext():
         while not stop.is_set():
@@ -112,7 +113,7 @@ def work(
                 _turn(queue, handle, outages, stop, batch, ready)
             except QueueUnavailable as exc:
                 conditions.met(queue, exc)
-                logger.warning("reconnecting: %s", exc)
+                warn(f"reconnecting: {exc}")
                 stop.wait(random.uniform(*RECONNECT_SECONDS))
 
 
