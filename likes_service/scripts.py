@@ -80,17 +80,24 @@ return 1
 
 # The next likes of a deleted post. It stays known as deleted, so that no mail that waits goes out.
 DELETE_POST = f"""
-{_REMOVE}
 local likers, popular, mailed, outbox, deleted = unpack(KEYS)
 local post, limit, liked, undone = unpack(ARGV)
 redis.call('SET', deleted, 1, 'EX', {DELETED_SECONDS})
-local users = redis.call('ZRANGE', likers, 0, limit - 1)
-for _, user in ipairs(users) do
-  redis.call('ZREM', outbox, post .. ' ' .. user)
-  redis.call('HDEL', mailed, 'liked ' .. user)
-  remove(likers, liked .. user, popular, undone .. post .. ':' .. user, post, user)
+redis.call('ZREM', popular, post)
+local found = redis.call('ZRANGE', likers, 0, limit - 1, 'WITHSCORES')
+if #found == 0 then return 0 end
+local entries, mails = {{}}, {{}}
+for place = 1, #found, 2 do
+  local user, at = found[place], found[place + 1]
+  redis.call('SET', undone .. post .. ':' .. user, at, 'EX', {UNDONE_SECONDS})
+  redis.call('ZREM', liked .. user, post)
+  table.insert(entries, post .. ' ' .. user)
+  table.insert(mails, 'liked ' .. user)
 end
-return #users
+redis.call('ZREM', outbox, unpack(entries))
+redis.call('HDEL', mailed, unpack(mails))
+redis.call('ZREMRANGEBYRANK', likers, 0, limit - 1)
+return #entries
 """
 
 # The next likes of a deleted user, who likes nothing from now on: a token may be accepted a moment longer.
