@@ -413,3 +413,19 @@ def test_a_chore_that_fails_waits_for_its_next_turn(failure: type[Exception]) ->
     every()
 
     assert runs == [1]
+
+
+def test_a_beanstalkd_that_stays_away_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RECONNECT_SECONDS", (0, 0))
+    stop, turns = Event(), iter(range(5))
+
+    def count() -> None:
+        if next(turns, None) is None:
+            stop.set()
+
+    away = JobQueue.connect("127.0.0.1", server_processes.free_port(), TUBE)
+    work(away, lambda jobs: None, (), stop, periodic=count)
+
+    assert caplog.text.count("reconnecting") == 1
