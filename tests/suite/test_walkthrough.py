@@ -84,6 +84,38 @@ def test_a_like_of_nothing_is_taken_back_and_the_liker_told(suite: Suite) -> Non
     assert suite.gateway.get("/users/walk_phantom/likes").json() == []
 
 
+def test_the_inbox_has_what_others_did_until_they_undo_it(suite: Suite) -> None:
+    fan, author = suite.sign_up("walk_teller"), suite.sign_up("walk_told")
+    post_id = _post(suite, author)
+
+    def told() -> list[str]:
+        inbox = suite.gateway.get("/notifications", headers=author).raise_for_status().json()
+        return sorted(one["kind"] for one in inbox if one["actor"] == "walk_teller")
+
+    calls = ((f"/likes/{post_id}", "DELETE"), (f"/posts/id/{post_id}/repost", "DELETE"))
+    for path, _ in calls:
+        suite.gateway.post(path, headers=fan).raise_for_status()
+    suite.gateway.post("/users/follow/walk_told", headers=fan).raise_for_status()
+    eventually(lambda: told() == ["follow", "like", "repost"])
+
+    for path, undo in calls:
+        suite.gateway.request(undo, path, headers=fan).raise_for_status()
+    eventually(lambda: told() == ["follow"])
+
+
+def test_the_inbox_leaves_out_the_muted_at_once(suite: Suite) -> None:
+    fan, author = suite.sign_up("walk_muted"), suite.sign_up("walk_muter")
+    reply = {"text": "Me, too!", "in_reply_to": _post(suite, author)}
+    suite.gateway.post("/posts", json=reply, headers=fan).raise_for_status()
+    counts = []
+    for verb in ("mute", "unmute"):
+        counts.append(suite.gateway.get("/notifications/unread", headers=author).json()["count"])
+        suite.gateway.post(f"/users/{verb}/walk_muted", headers=author).raise_for_status()
+        counts.append(len(suite.gateway.get("/notifications", headers=author).json()))
+
+    assert counts == [1, 0, 0, 1]
+
+
 def test_a_liked_post_is_popular(suite: Suite) -> None:
     fan = suite.sign_up("walk_popular")
     post_id = _post(suite, fan)

@@ -21,6 +21,7 @@ from tests import tubes
 from tests.own_server import Own
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.tubes import is_empty
+from timelines_service import events
 from timelines_service.models import TUBE, Post
 from timelines_service.post_query import Page
 from timelines_service.settings import TimelinesSettings
@@ -127,6 +128,67 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
     eventually(lambda: is_empty(tube, TUBE))
 
     assert store.newest(Page(100)) == posts[::-1]
+
+
+@pytest.fixture
+def event_tube(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
+    """A client on the tube of events, which is empty at first."""
+    address, name = ("127.0.0.1", beanstalkd_port), events.TUBE
+    with greenstalk.Client(address, encoding=None, use=name, watch=name) as client:
+        tubes.clear(client)
+        yield client
+
+
+def _like(post: Post, kind: str, second: int) -> bytes:
+    at = f"2026-01-01T00:00:{second:02}Z"
+    return tubes.job({"kind": kind, "username": "bobby", "post_id": str(post.id), "at": at})
+
+
+def _told(store: TimelinesStore) -> list[tuple[str, str]]:
+    return [(one.kind, one.actor) for one in store.inbox.page("alice", Page(100), [], [])]
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (f"{QUEUE}.reserve", "after"),
+        ("timelines_service.events:Events.apply", "before"),
+        ("timelines_service.events:Events.apply", "after"),
+        (f"{QUEUE}.delete", "before"),
+    ],
+)
+def test_an_event_in_the_hands_of_a_worker_that_is_killed_is_told_once(
+    start: Callable[..., Process],
+    store: TimelinesStore,
+    event_tube: greenstalk.Client[bytes],
+    step: str,
+    moment: str,
+) -> None:
+    post = _post()
+    store.add(post)
+    event_tube.put(_like(post, "liked", 1))
+    assert start(step, moment).wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+    start()
+    eventually(lambda: is_empty(event_tube, events.TUBE))
+
+    assert _told(store) == [("like", "bobby")]
+
+
+@pytest.mark.starts
+def test_an_event_that_cannot_be_read_is_buried_and_the_next_is_applied(
+    start: Callable[..., Process], store: TimelinesStore, event_tube: greenstalk.Client[bytes]
+) -> None:
+    post = _post()
+    store.add(post)
+    event_tube.put(tubes.job({"kind": "poked", "username": "bobby"}))
+    event_tube.put(_like(post, "liked", 1))
+    start()
+
+    eventually(lambda: _told(store) == [("like", "bobby")])
+    eventually(lambda: event_tube.stats_tube(events.TUBE)["current-jobs-buried"] == 1)
+    event_tube.delete(event_tube.peek_buried())
 
 
 @pytest.mark.starts
