@@ -10,8 +10,12 @@ import greenstalk
 import httpx2
 
 from tests.faults.history import History, Pair
+from tests.faults.load import sign_in
 from tests.pages import pages
 from tests.polling import PATIENCE_SECONDS
+
+# The recipient, the kind, the actor, the post.
+Told = tuple[str, str, str, str | None]
 
 
 class Checker:
@@ -25,10 +29,12 @@ class Checker:
         with httpx2.Client(
             verify=False, base_url=url, timeout=PATIENCE_SECONDS, trust_env=False
         ) as self._client:
-            authors = self._compare_posts()
-            self._compare_follows(people)
+            posts = self._compare_posts()
+            authors = {post["id"]: post["username"] for post in posts}
+            follows = self._compare_follows(people)
             likes = self._compare_likes(people)
             self._compare_votes()
+            self._compare_notifications(people, _causes(posts, authors, follows, likes))
         told = self._compare_mails(mails)
         # The likes of which nobody was told: who dies with a mail in hand may lose that one.
         self.unnotified = {(post, name) for post, name in likes if authors.get(post, name) != name} - told
@@ -37,8 +43,8 @@ class Checker:
     def is_clean(self) -> bool:
         return not (self.lost or self.doubled or self.wrong)
 
-    def _compare_posts(self) -> dict[str, str]:
-        """The author of each."""
+    def _compare_posts(self) -> list[dict[str, Any]]:
+        """All of them."""
         posts = list(self._pages("/posts?limit=100"))
         found = [(post["id"], post["text"]) for post in posts]
         promised = {(post.id, text) for text, post in self._history.posts.items() if post.id}
@@ -46,9 +52,10 @@ class Checker:
         self.lost |= {f"the post {post}" for post in promised - set(found)}
         self.doubled |= {f"the post {text!r}" for text, count in counts.items() if count > 1}
         self.wrong |= {f"nobody wrote {text!r}" for text in counts if text not in self._history.posts}
-        return {post["id"]: post["username"] for post in posts}
+        return posts
 
-    def _compare_follows(self, people: list[str]) -> None:
+    def _compare_follows(self, people: list[str]) -> set[Pair]:
+        """Who follows whom."""
         found = {
             (name, other)
             for name in people
@@ -56,6 +63,7 @@ class Checker:
         }
         self.lost |= {f"the follow {pair}" for pair in self._history.follows.missing(found)}
         self.wrong |= {f"the follow {pair}" for pair in self._history.follows.strange(found)}
+        return found
 
     def _compare_likes(self, people: list[str]) -> set[Pair]:
         """The posts and who likes them."""
@@ -89,6 +97,17 @@ class Checker:
             if results["total_votes"] != sum(result["votes"] for result in results["results"]):
                 self.wrong.add(f"the sum of {poll}")
 
+    def _compare_notifications(self, people: list[str], causes: set[Told]) -> None:
+        """One for each like, follow and reply that is there, and no other."""
+        counts = Counter(
+            (name, one["kind"], one["actor"], one.get("post_id"))
+            for name in people
+            for one in self._pages("/notifications?limit=100", sign_in(self._client, name))
+        )
+        self.lost |= {f"the notification {told}" for told in causes - counts.keys()}
+        self.wrong |= {f"the notification {told}" for told in counts.keys() - causes}
+        self.doubled |= {f"the notification {told}" for told, count in counts.items() if count > 1}
+
     def _compare_mails(self, folder: Path) -> set[Pair]:
         """The likes of which somebody was told."""
         mails = list(mailbox.Maildir(folder))
@@ -100,9 +119,24 @@ class Checker:
     def _get(self, path: str) -> Any:
         return self._client.get(path).raise_for_status().json()
 
-    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
-        for page in pages(self._client, path):
+    def _pages(self, path: str, token: str | None = None) -> Iterator[dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        for page in pages(self._client, path, headers=headers):
             yield from page.raise_for_status().json()
+
+
+def _causes(
+    posts: list[dict[str, Any]], authors: dict[str, str], follows: set[Pair], likes: set[Pair]
+) -> set[Told]:
+    """What each should have been told."""
+    replies = {
+        (authors[post["in_reply_to"]], "reply", post["username"], post["id"])
+        for post in posts
+        if post["in_reply_to"] in authors
+    }
+    told: set[Told] = {(followee, "follow", follower, None) for follower, followee in follows}
+    told |= {(authors[post], "like", name, post) for post, name in likes if post in authors}
+    return {(name, kind, actor, post) for name, kind, actor, post in told | replies if actor != name}
 
 
 def are_jobs_done(port: int) -> bool:

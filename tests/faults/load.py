@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import aiohttp
@@ -38,7 +38,7 @@ class Person:
     async def live(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         habits: dict[Callable[[], Awaitable[None]], int] = {
-            self.write: 6, self.write_for_sure: 4, self.write_later: 6, self.follow_or_not: 5,
+            self.write: 6, self.write_for_sure: 4, self.write_later: 6, self.answer: 5, self.follow_or_not: 5,
             self.like_or_not: 8, self.like_nothing: 1, self.ask_all: 1, self.vote: 5,
             self.read: 8, self.read_home: 8, self.look_around: 4,
         }  # fmt: skip
@@ -56,6 +56,15 @@ class Person:
         if answer.is_success:
             self._note(post, answer)
             await self._expect_on_own_timeline(post.id)
+
+    async def answer(self) -> None:
+        if not (original := self._some_stored_post()):
+            return
+        text, post = self._new_post()
+        reply = {"text": text, "in_reply_to": original.id}
+        answer = await self._ask("post", "POST", "/posts", json=reply)
+        if answer.is_success:
+            self._note(post, answer)
 
     async def write_for_sure(self) -> None:
         text, post = self._new_post()
@@ -242,11 +251,17 @@ class Load:
 
 
 def _sign_up(url: str, people: Sequence[str]) -> dict[str, str]:
-    tokens: dict[str, Any] = {}
+    tokens: dict[str, str] = {}
     with httpx2.Client(verify=False, base_url=url, timeout=PATIENCE_SECONDS, trust_env=False) as client:
         for name in people:
             user = {"username": name, "password": PASSWORD, "email": f"{name}@example.com"}
             client.post("/register", json=user).raise_for_status()
-            signed_in = client.post("/login", json={"username": name, "password": PASSWORD})
-            tokens[name] = signed_in.raise_for_status().json()["access_token"]
+            tokens[name] = sign_in(client, name)
     return tokens
+
+
+def sign_in(client: httpx2.Client, name: str) -> str:
+    """A token of this user's."""
+    answer = client.post("/login", json={"username": name, "password": PASSWORD})
+    token: str = answer.raise_for_status().json()["access_token"]
+    return token
