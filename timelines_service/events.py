@@ -1,6 +1,8 @@
 """Events of other services, applied once however often they come. `docs/architecture.md` lists all."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 from sqlalchemy import Connection, text
@@ -8,13 +10,14 @@ from sqlalchemy import Connection, text
 from common.fields import Id, Username
 from common.jobs.tubes import event_tube
 from common.postgres.database import Database
-from timelines_service.notifications import Cause, tell, withdraw
+from timelines_service.notifications import Cause, take_turn, tell, withdraw
 
 TUBE = event_tube("timelines")
 MAX_RECIPIENTS = 100
 
 # The lock keeps the post there until its author is told: so the sweep of its deletion finds the notification.
-AUTHOR = text("SELECT username FROM posts WHERE id = :id FOR KEY SHARE")
+# Newest first, as all transactions lock posts.
+AUTHORS = text("SELECT id, username FROM posts WHERE id = ANY (:ids) ORDER BY id DESC FOR KEY SHARE")
 POST_OF_POLL = text("""
     SELECT id FROM posts WHERE poll_id = :poll_id AND repost_of IS NULL ORDER BY id LIMIT 1 FOR KEY SHARE
 """)
@@ -60,35 +63,41 @@ class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def apply(self, event: Event) -> None:
-        """Apply an event; one that was applied before changes nothing."""
+    def apply(self, *events: Event) -> None:
+        """Apply events, in one transaction; one that was applied before changes nothing."""
         with self._database.transaction() as connection:
-            match event:
-                case FollowChanged():
-                    _follow_changed(connection, event)
-                case LikeChanged():
-                    _like_changed(connection, event)
-                case PollEnded():
-                    _poll_ended(connection, event)
+            authors = _authors(connection, events)
+            changes = [change for event in events for change in _changes(connection, event, authors)]
+            # Both at once: two transactions take turns in one order.
+            take_turn(connection, {cause.recipient for _, cause in changes})
+            tell(connection, *(cause for is_told, cause in changes if is_told))
+            withdraw(connection, *(cause for is_told, cause in changes if not is_told))
 
 
-def _follow_changed(connection: Connection, event: FollowChanged) -> None:
-    cause = Cause("follow", event.followee, event.follower, event.at)
-    (tell if event.kind == "followed" else withdraw)(connection, cause)
+def _authors(connection: Connection, events: Sequence[Event]) -> dict[UUID, str]:
+    """The authors of the posts that are liked, or not any more."""
+    liked = {event.post_id for event in events if isinstance(event, LikeChanged)}
+    if not liked:
+        return {}
+    return {row.id: row.username for row in connection.execute(AUTHORS, {"ids": list(liked)})}
 
 
-def _like_changed(connection: Connection, event: LikeChanged) -> None:
-    # Likes of posts that are not there yet are undone unseen: without a post, it is deleted.
-    author = connection.execute(AUTHOR, {"id": event.post_id}).scalar_one_or_none()
-    if author:
-        cause = Cause("like", author, event.username, event.at, post_id=event.post_id)
-        (tell if event.kind == "liked" else withdraw)(connection, cause)
-
-
-def _poll_ended(connection: Connection, event: PollEnded) -> None:
-    post_id = connection.execute(POST_OF_POLL, {"poll_id": event.poll_id}).scalar_one_or_none()
-    causes = [
-        Cause("poll_ended", name, event.author, event.at, post_id, subject_id=event.poll_id)
-        for name in event.recipients
-    ]
-    tell(connection, *causes)
+def _changes(
+    connection: Connection, event: Event, authors: Mapping[UUID, str]
+) -> Iterator[tuple[bool, Cause]]:
+    """What an event changes: causes that are so since then, or are not any more."""
+    match event:
+        case FollowChanged():
+            yield event.kind == "followed", Cause("follow", event.followee, event.follower, event.at)
+        case LikeChanged():
+            # Likes of posts that are not there yet are undone unseen: without a post, it is deleted.
+            if author := authors.get(event.post_id):
+                cause = Cause("like", author, event.username, event.at, post_id=event.post_id)
+                yield event.kind == "liked", cause
+        case PollEnded():
+            post_id = connection.execute(POST_OF_POLL, {"poll_id": event.poll_id}).scalar_one_or_none()
+            for name in event.recipients:
+                yield (
+                    True,
+                    Cause("poll_ended", name, event.author, event.at, post_id, subject_id=event.poll_id),
+                )

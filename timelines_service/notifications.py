@@ -1,8 +1,8 @@
 """Notifications in PostgreSQL: what a user is told of what others did."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
@@ -28,22 +28,33 @@ NEWEST = text("""
         ORDER BY id DESC LIMIT 1
     ) AS newest FROM unnest(CAST(:recipients AS text[])) AS one (recipient)
 """)
-# Causes come at least once, and in any order: the newest change of a cause wins.
-TELL = text("""
-    INSERT INTO notifications (id, recipient, kind, actor, subject_id, post_id, changed_at)
-    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, COALESCE(:at, clock_timestamp()))
-    ON CONFLICT (recipient, kind, actor, subject_id) DO UPDATE SET
+# All of a transaction in one statement: its time is bounded. Causes come at least once, and in any order: the
+# newest change of a cause wins.
+CHANGE = """
+    INSERT INTO notifications (id, recipient, kind, actor, post_id, subject_id, changed_at, is_withdrawn)
+    SELECT id, recipient, kind, actor, post_id, subject_id, COALESCE(at, clock_timestamp()), {is_withdrawn}
+    FROM unnest(
+        CAST(:id AS uuid[]), CAST(:recipient AS text[]), CAST(:kind AS text[]), CAST(:actor AS text[]),
+        CAST(:post_id AS uuid[]), CAST(:subject_id AS uuid[]), CAST(:at AS timestamptz[])
+    ) AS changed (id, recipient, kind, actor, post_id, subject_id, at)
+    ON CONFLICT (recipient, kind, actor, subject_id) DO UPDATE SET {change}
+    WHERE notifications.changed_at < excluded.changed_at
+"""
+TELL = text(
+    CHANGE.format(
+        is_withdrawn="false",
+        change="""
         id = CASE WHEN notifications.is_withdrawn THEN excluded.id ELSE notifications.id END,
-        changed_at = excluded.changed_at, is_withdrawn = false
-    WHERE notifications.changed_at < excluded.changed_at
-""")
-WITHDRAW = text("""
-    INSERT INTO notifications (id, recipient, kind, actor, subject_id, post_id, changed_at, is_withdrawn)
-    VALUES (:id, :recipient, :kind, :actor, :subject_id, :post_id, COALESCE(:at, clock_timestamp()), true)
-    ON CONFLICT (recipient, kind, actor, subject_id) DO UPDATE SET
-        id = excluded.id, changed_at = excluded.changed_at, is_withdrawn = true
-    WHERE notifications.changed_at < excluded.changed_at
-""")
+        changed_at = excluded.changed_at, is_withdrawn = false""",
+    )
+)
+WITHDRAW = text(
+    CHANGE.format(
+        is_withdrawn="true",
+        change="id = excluded.id, changed_at = excluded.changed_at, is_withdrawn = true",
+    )
+)
+NOW = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,11 @@ class Cause:
     post_id: UUID | None = None
     subject_id: UUID | None = None
 
+    @property
+    def key(self) -> tuple[str, str, str, UUID]:
+        """What there is at most one notification for."""
+        return self.recipient, self.kind, self.actor, self.subject_id or self.post_id or NOTHING
+
 
 def tell(connection: Connection, *causes: Cause) -> None:
     """Tell the recipients, each of each cause once; of their own doing, only that a poll has ended.
@@ -75,7 +91,7 @@ def withdraw(connection: Connection, *causes: Cause) -> None:
     _change(connection, WITHDRAW, causes)
 
 
-def take_turn(connection: Connection, recipients: Sequence[str]) -> None:
+def take_turn(connection: Connection, recipients: Collection[str]) -> None:
     """Until this transaction ends, no other changes the notifications of these users."""
     connection.execute(TAKE_TURN, {"recipients": list(recipients)})
 
@@ -88,10 +104,16 @@ def _change(connection: Connection, statement: TextClause, causes: Sequence[Caus
     take_turn(connection, recipients)
     found = connection.execute(NEWEST, {"recipients": recipients})
     newest: dict[str, UUID | None] = {row.recipient: row.newest for row in found}
-    for cause in told:
+    rows = []
+    for cause in _newest_of_each(told):
         newest[cause.recipient] = next_id = _next_id(newest[cause.recipient])
-        subject_id = cause.subject_id or cause.post_id or NOTHING
-        connection.execute(statement, vars(cause) | {"id": next_id, "subject_id": subject_id})
+        rows.append(vars(cause) | {"id": next_id, "subject_id": cause.key[-1]})
+    connection.execute(statement, {column: [row[column] for row in rows] for column in rows[0]})
+
+
+def _newest_of_each(causes: Sequence[Cause]) -> Iterable[Cause]:
+    # One statement cannot change a row twice.
+    return {cause.key: cause for cause in sorted(causes, key=lambda one: one.at or NOW)}.values()
 
 
 def _next_id(newest: UUID | None) -> UUID:

@@ -23,6 +23,7 @@ NAME = "timelines_worker"
 NEEDS = {"beanstalkd": JobQueue.outages, "postgres": TimelinesStore.outages}
 
 BATCH = 100
+EVENT_BATCH = 50
 DELETE_KEYS_SECONDS = 10
 SWEEP_SECONDS = 1
 SWEEP_NOTIFICATIONS_SECONDS = 10
@@ -94,12 +95,11 @@ def apply_events(settings: TimelinesSettings, stop: Event) -> None:
     ):
 
         def handle(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                store.events.apply(events.EVENT.validate_python(job.open()))
+            store.events.apply(*(events.EVENT.validate_python(job.open()) for job in jobs))
 
         get_ready = partial(ready, store)
         prepare(get_ready, store.outages, stop)
-        work(queue, handle, store.outages, stop, ready=get_ready)
+        work(queue, handle, store.outages, stop, EVENT_BATCH, ready=get_ready)
 
 
 def main() -> None:
