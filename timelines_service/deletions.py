@@ -17,25 +17,47 @@ from common.jobs.tubes import event_tube
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
 from timelines_service import errors
+from timelines_service.post_query import DELETED_USERS
 from timelines_service.post_tags import remove_tags
 from timelines_service.reposts import Reposts
 
 BATCH = 1000
+POSTS_SWEPT_AT_ONCE = 100
 
-FIND = text("SELECT username, repost_of FROM posts WHERE id = :id")
-DELETE = text("DELETE FROM posts WHERE id = :id RETURNING id, username, tags, in_reply_to, poll_id")
-NOTE = text("INSERT INTO deleted_posts (post_id, deleted_at) VALUES (:id, :at)")
-COUNT_REPLY = text("UPDATE posts SET replies = replies - 1 WHERE id = :id")
+FIND = text(f"""
+    SELECT username, repost_of FROM posts WHERE id = :id AND username <> ALL ({DELETED_USERS})
+""")  # noqa: S608  what it is made of stands in post_query
+# Newest first, as replies lock the posts that they answer: two transactions cannot deadlock.
+LOCK = text("""
+    SELECT FROM posts WHERE id IN (
+        SELECT unnest(ARRAY[id, in_reply_to, repost_of]) FROM posts WHERE id = ANY (:ids)
+    ) ORDER BY id DESC FOR NO KEY UPDATE
+""")
+DELETE = text("""
+    DELETE FROM posts WHERE id = ANY (:ids) AND username = :username
+    RETURNING id, username, tags, in_reply_to, repost_of, poll_id
+""")
+NOTE = text("""
+    INSERT INTO deleted_posts (post_id, deleted_at)
+    SELECT post_id, :at FROM unnest(CAST(:ids AS uuid[])) AS post_id ON CONFLICT DO NOTHING
+""")
+COUNT = """
+    UPDATE posts SET {counter} = {counter} - gone.number
+    FROM (
+        SELECT id, count(*) AS number FROM unnest(CAST(:ids AS uuid[])) AS id GROUP BY id
+    ) AS gone WHERE posts.id = gone.id
+"""
+COUNT_REPLIES, COUNT_REPOSTS = (text(COUNT.format(counter=counter)) for counter in ("replies", "reposts"))
 
-# SKIP LOCKED: two workers sweep after two posts.
+# SKIP LOCKED: two workers sweep after different posts.
 NEXT = text("""
     SELECT post_id FROM deleted_posts WHERE NOT is_swept
-    ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ORDER BY deleted_at LIMIT :posts FOR UPDATE SKIP LOCKED
 """)
 SWEEP = [
     text(f"""
         DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM {table} WHERE {column} = :id LIMIT :limit
+            SELECT ctid FROM {table} WHERE {column} = ANY (:ids) LIMIT :limit
         ))
     """)  # noqa: S608  names of our own
     for table, column in (
@@ -46,8 +68,8 @@ SWEEP = [
         ("notifications", "post_id"),
     )
 ]
-SWEPT = text("UPDATE deleted_posts SET is_swept = true WHERE post_id = :id")
-UNPIN = text("DELETE FROM pins WHERE username = :username AND post_id = :id")
+SWEPT = text("UPDATE deleted_posts SET is_swept = true WHERE post_id = ANY (:ids)")
+UNPIN = text("DELETE FROM pins WHERE username = :username AND post_id = ANY (:ids)")
 
 
 LIKES_TUBE, POLLS_TUBE = event_tube("likes"), event_tube("polls")
@@ -92,28 +114,38 @@ class Deletions:
 
     def _delete(self, post_id: UUID, username: str) -> bool:
         with self._database.transaction() as connection:
-            deleted = connection.execute(DELETE, {"id": post_id}).one_or_none()
-            if deleted is None:
-                return False
-            at = datetime.now(UTC)
-            connection.execute(NOTE, {"id": post_id, "at": at})
-            tell_of_deleted(self._outbox, connection, [deleted], at)
-            remove_tags(connection, deleted)
-            connection.execute(UNPIN, {"id": post_id, "username": username})
-            if deleted.in_reply_to:
-                connection.execute(COUNT_REPLY, {"id": deleted.in_reply_to})
-        return True
+            return bool(self.delete_posts(connection, username, [post_id]))
+
+    def delete_posts(self, connection: Connection, username: str, ids: Sequence[UUID]) -> int:
+        """Delete these posts and reposts of a user, and what lists or counts them; how many there were.
+
+        `sweep` deletes what else depends on them.
+        """
+        values = {"ids": list(ids), "username": username}
+        connection.execute(LOCK, values)
+        deleted = connection.execute(DELETE, values).all()
+        originals = [post for post in deleted if post.repost_of is None]
+        at, gone = datetime.now(UTC), [post.id for post in originals]
+        connection.execute(NOTE, {"ids": gone, "at": at})
+        tell_of_deleted(self._outbox, connection, originals, at)
+        connection.execute(UNPIN, {"ids": gone, "username": username})
+        for post in deleted:
+            remove_tags(connection, post)
+        for count, column in ((COUNT_REPLIES, "in_reply_to"), (COUNT_REPOSTS, "repost_of")):
+            if counted := [one for post in deleted if (one := getattr(post, column))]:
+                connection.execute(count, {"ids": counted})
+        return len(deleted)
 
     def sweep(self) -> bool:
-        """Delete a batch of what one deleted post left; False when there is nothing left to sweep."""
+        """Delete a batch of what some deleted posts left; False when there is nothing left to sweep."""
         with self._database.transaction() as connection:
-            post_id = connection.execute(NEXT).scalar_one_or_none()
-            if post_id is None:
+            ids = connection.execute(NEXT, {"posts": POSTS_SWEPT_AT_ONCE}).scalars().all()
+            if not ids:
                 return False
-            values = {"id": post_id, "limit": BATCH}
+            values = {"ids": list(ids), "limit": BATCH}
             swept = [connection.execute(statement, values).rowcount for statement in SWEEP]
             if max(swept) < BATCH:
-                connection.execute(SWEPT, {"id": post_id})
+                connection.execute(SWEPT, values)
         return True
 
 

@@ -12,12 +12,14 @@ from timelines_service import errors
 from timelines_service.full_text import document
 from timelines_service.mentions import change_mentions
 from timelines_service.models import PostVersion
+from timelines_service.post_query import DELETED_USERS
 from timelines_service.post_tags import add_tags, remove_tags
 from timelines_service.tags import hashtags, mentions
 
-LOCK = text(
-    "SELECT id, username, repost_of, text, tags, mentions FROM posts WHERE id = :id FOR NO KEY UPDATE"
-)
+LOCK = text(f"""
+    SELECT id, username, repost_of, text, tags, mentions FROM posts
+    WHERE id = :id AND username <> ALL ({DELETED_USERS}) FOR NO KEY UPDATE
+""")  # noqa: S608  what it is made of stands in post_query
 KEEP = text("""
     INSERT INTO post_versions (post_id, version, text, created_at)
     SELECT id, COALESCE((SELECT max(version) FROM post_versions WHERE post_id = :id), 0) + 1,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from common.fields import Id, Username
 from common.jobs.tubes import event_tube
 from common.postgres.database import Database
+from timelines_service.account_deletions import AccountDeletions
 from timelines_service.notifications import Cause, take_turn, tell, withdraw
 
 TUBE = event_tube("timelines")
@@ -41,6 +42,14 @@ class LikeChanged(BaseModel):
     at: AwareDatetime
 
 
+class AccountDeleted(BaseModel):
+    """An account is gone since then."""
+
+    kind: Literal["account_deleted"]
+    username: Username
+    at: AwareDatetime
+
+
 class PollEnded(BaseModel):
     """An author's poll ended then; these are some of those who are to be told."""
 
@@ -51,7 +60,7 @@ class PollEnded(BaseModel):
     at: AwareDatetime
 
 
-Event = FollowChanged | LikeChanged | PollEnded
+Event = FollowChanged | LikeChanged | PollEnded | AccountDeleted
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
@@ -60,12 +69,16 @@ class Events:
 
     outages = Database.outages
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, account_deletions: AccountDeletions) -> None:
         self._database = database
+        self._account_deletions = account_deletions
 
     def apply(self, *events: Event) -> None:
         """Apply events, in one transaction; one that was applied before changes nothing."""
         with self._database.transaction() as connection:
+            for event in events:
+                if isinstance(event, AccountDeleted):
+                    self._account_deletions.begin(connection, event.username, event.at)
             authors = _authors(connection, events)
             changes = [change for event in events for change in _changes(connection, event, authors)]
             # Both at once: two transactions take turns in one order.

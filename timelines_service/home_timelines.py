@@ -1,6 +1,6 @@
 """The two statements of a home timeline."""
 
-from timelines_service.post_query import PostList
+from timelines_service.post_query import DELETED_USERS, PostList
 
 # For this few followees the window is not worth it. A larger window would cost readers too much whose
 # followees have not written for long.
@@ -11,9 +11,10 @@ WINDOW = 500
 # the reader follows. Only reposts are tested, so that other rows cost nothing more: posts_by_user has both
 # columns. The subselects stand for EXISTS, which the planner may take as a reason to hash the whole table.
 # `IS TRUE` keeps the planner from joining the earlier reposts, which are few, with all sources each time.
-VISIBLE = """(page.repost_of IS NULL OR (
+VISIBLE = f"""(page.repost_of IS NULL OR (
     page.original_author NOT IN (SELECT username FROM sources)
     AND page.original_author <> ALL (CAST(:hidden AS text[]))
+    AND page.original_author <> ALL ({DELETED_USERS})
     AND (SELECT original.id FROM posts AS original WHERE original.id = page.repost_of) IS NOT NULL
     AND (
         SELECT earlier.id FROM posts AS earlier
@@ -21,10 +22,11 @@ VISIBLE = """(page.repost_of IS NULL OR (
             AND (earlier.username IN (SELECT username FROM sources)) IS TRUE
         LIMIT 1
     ) IS NULL
-))"""
-SOURCES = """sources AS MATERIALIZED (
+))"""  # noqa: S608  likewise
+SOURCES = f"""sources AS MATERIALIZED (
     SELECT followee COLLATE "C" AS username FROM unnest(CAST(:followees AS text[])) AS followee
-)"""
+    WHERE followee <> ALL ({DELETED_USERS})
+)"""  # noqa: S608  what it is made of stands in post_query
 
 # A home timeline, the newest posts of many users, has no index. The obvious `username = ANY(followees)
 # ORDER BY id DESC LIMIT n` lets the planner walk the primary key backwards until it has met enough of
@@ -78,13 +80,15 @@ def from_recent(window: int) -> PostList:
             WHERE id {past} :cursor ORDER BY id {order} LIMIT {window}
         ), page AS MATERIALIZED (
             SELECT page.id, page.username, page.repost_of FROM recent AS page
-            WHERE page.username = ANY (CAST(:followees AS text[])) AND {visible}
+            WHERE page.username = ANY (CAST(:followees AS text[]))
+                AND page.username <> ALL ({deleted_users}) AND {visible}
             ORDER BY page.id {order} LIMIT :limit
         )
         SELECT {columns} FROM page {content} ORDER BY page.id {order}
         """,
         sources=SOURCES,
         visible=VISIBLE,
+        deleted_users=DELETED_USERS,
         window=str(window),
     )
 

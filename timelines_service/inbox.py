@@ -12,7 +12,7 @@ from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Notification, NotificationKind
 from timelines_service.notifications import NOTHING, take_turn
-from timelines_service.post_query import LAST_ID, Page
+from timelines_service.post_query import DELETED_USERS, LAST_ID, Page
 
 KEPT_FOR = timedelta(days=90)
 # Events come again within hours.
@@ -22,7 +22,8 @@ MAX_COUNT = 1000
 
 # ruff: noqa: S608  what the statements are made of stands here
 # Not those of users who are hidden, nor of a post that is deleted but not swept yet. An index has all of it.
-VISIBLE = """NOT is_withdrawn AND actor <> ALL (CAST(:hidden AS text[])) AND (
+VISIBLE = f"""NOT is_withdrawn AND actor <> ALL (CAST(:hidden AS text[])) AND actor <> ALL ({DELETED_USERS})
+    AND (
         post_id IS NULL OR (SELECT posts.id FROM posts WHERE posts.id = notifications.post_id) IS NOT NULL
     )"""
 READ_UP_TO = f"""COALESCE(

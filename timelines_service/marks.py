@@ -8,16 +8,18 @@ from common.fields import new_id
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Post
-from timelines_service.post_query import Page, PostList, PostQuery, shown
+from timelines_service.post_query import DELETED_USERS, Page, PostList, PostQuery, shown
 from timelines_service.reposts import lock_original
 
 MAX_PINS = 5
 
 # Of a repost, the original. Its lock keeps a deletion from leaving a mark behind.
-LOCK = text("""
+LOCK = text(f"""
     SELECT id, username FROM posts
-    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id) FOR KEY SHARE
-""")
+    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id)
+        AND username <> ALL ({DELETED_USERS})
+    FOR KEY SHARE
+""")  # noqa: S608  what it is made of stands in post_query
 BOOKMARK = text("""
     INSERT INTO bookmarks (post_id, username, id) VALUES (:post_id, :username, :id) ON CONFLICT DO NOTHING
 """)

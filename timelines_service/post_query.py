@@ -13,9 +13,13 @@ from timelines_service.models import Post
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
 
+# Users whose posts are being swept away: no statement shows them meanwhile.
+DELETED_USERS = "ARRAY(SELECT username FROM deleted_users WHERE cleared_at IS NULL)"
+
 # `page` is the row in the list. `content` is what it shows: itself, or the original of a repost. The join
 # leaves out a repost whose original is gone.
-CONTENT = "JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)"
+CONTENT = f"""JOIN posts AS content ON content.id = COALESCE(page.repost_of, page.id)
+    AND NOT ARRAY[page.username, content.username] && {DELETED_USERS}"""
 COLUMNS = """
     content.id, content.username, content.text, content.created_at, content.in_reply_to, content.replies,
     content.reposts, content.edited_at, content.tags, content.mentions, content.warning, content.poll_id,

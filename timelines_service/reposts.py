@@ -11,13 +11,15 @@ from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
 from timelines_service.notifications import Cause, tell, withdraw
-from timelines_service.post_query import Page, PostList
+from timelines_service.post_query import DELETED_USERS, Page, PostList
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
-LOCK = text("""
+LOCK = text(f"""
     SELECT id, username, text FROM posts
-    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id) FOR NO KEY UPDATE
-""")
+    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id)
+        AND username <> ALL ({DELETED_USERS})
+    FOR NO KEY UPDATE
+""")  # noqa: S608  what it is made of stands in post_query
 ADD = text("""
     INSERT INTO posts (id, username, text, created_at, repost_of, original_author, is_parsed)
     VALUES (:id, :username, :text, :created_at, :repost_of, :original_author, true)
@@ -37,11 +39,14 @@ EARLIER = text("""
     WHERE repost.id = ANY (CAST(:ids AS uuid[]))
 """)
 MAX_EARLIER = 1000
-REPOSTERS = PostList("""
+REPOSTERS = PostList(
+    """
     SELECT username, created_at, id FROM posts
-    WHERE repost_of = :repost_of AND id {past} :cursor
+    WHERE repost_of = :repost_of AND id {past} :cursor AND username <> ALL ({deleted_users})
     ORDER BY id {order} LIMIT :limit
-""")
+    """,
+    deleted_users=DELETED_USERS,
+)
 
 
 class Reposts:
@@ -65,7 +70,9 @@ class Reposts:
             if added := connection.execute(ADD, repost).scalar_one_or_none():
                 connection.execute(COUNT, {"id": original.id, "change": 1})
                 tell(connection, _cause(original, username))
-            found: UUID = added or connection.execute(FIND, values).scalar_one()
+            found: UUID | None = added or connection.execute(FIND, values).scalar_one_or_none()
+            if found is None:
+                raise errors.post_not_found()  # the user was deleted just now
             return found, added is not None
 
     def remove(self, post_id: UUID, username: str) -> tuple[UUID, bool]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
 from timelines_service import errors, idempotency
+from timelines_service.account_deletions import AccountDeletions
 from timelines_service.deletions import Deletions
 from timelines_service.edits import Edits
 from timelines_service.events import Events
@@ -23,7 +24,7 @@ from timelines_service.marks import Bookmarks, Pins
 from timelines_service.mentions import Mentions, causes
 from timelines_service.models import AcceptedPost, Post, PostCounts
 from timelines_service.notifications import Cause, tell
-from timelines_service.post_query import Page, PostList, PostQuery, array_of
+from timelines_service.post_query import CONTENT, DELETED_USERS, Page, PostList, PostQuery, array_of
 from timelines_service.post_search import PostSearch
 from timelines_service.post_tags import PostTags, add_tags
 from timelines_service.reposts import Reposts
@@ -47,23 +48,25 @@ NEWEST_BY_USER = PostList("""
         AND (:replies OR page.in_reply_to IS NULL) AND (:reposts OR page.repost_of IS NULL)
     ORDER BY page.id {order} LIMIT :limit
 """)
-COUNTS = text("""
+COUNTS = text(f"""
     SELECT username, counted.posts, newest.created_at
     FROM unnest(CAST(:usernames AS text[])) WITH ORDINALITY AS asked (username, place)
     CROSS JOIN LATERAL (
         SELECT count(*) AS posts FROM posts
         WHERE posts.username = asked.username COLLATE "C" AND repost_of IS NULL
+            AND asked.username <> ALL ({DELETED_USERS})
     ) AS counted
     LEFT JOIN LATERAL (
         SELECT created_at FROM posts
         WHERE posts.username = asked.username COLLATE "C" AND repost_of IS NULL
+            AND asked.username <> ALL ({DELETED_USERS})
         ORDER BY id DESC LIMIT 1
     ) AS newest ON true
     ORDER BY place
-""")
-ORIGINAL = text("""
-    SELECT COALESCE(repost_of, id), COALESCE(original_author, username) FROM posts WHERE id = :id
-""")
+""")  # noqa: S608  what it is made of stands in post_query
+ORIGINAL = text(f"""
+    SELECT content.id, content.username FROM posts AS page {CONTENT} WHERE page.id = :id
+""")  # noqa: S608  likewise
 ADD = text("""
     INSERT INTO posts (
         id, username, text, created_at, in_reply_to, warning, is_unlisted, tags, is_parsed, poll_id, words,
@@ -97,11 +100,12 @@ class TimelinesStore:
         self.reposts = Reposts(database)
         self.outbox = Outbox(database, outbox)
         self.deletions = Deletions(database, self.reposts, self.outbox)
+        self.account_deletions = AccountDeletions(database, self.outbox, self.deletions)
         self.bookmarks = Bookmarks(database)
         self.pins = Pins(database)
         self.threads = Threads(database)
         self.tags = PostTags(database)
-        self.events = Events(database)
+        self.events = Events(database, self.account_deletions)
         self.inbox = Inbox(database)
         self.search = PostSearch(database)
         self.stream_log = StreamLog(database)
@@ -137,8 +141,8 @@ class TimelinesStore:
     def _add(self, post: AcceptedPost, row: dict[str, Any], key: str | None) -> UUID:
         with self._database.transaction() as connection:
             first_id = idempotency.reserve(connection, post, key) if key else post.id
-            if first_id == post.id:
-                connection.execute(ADD, row)
+            # No row is added when the user was deleted just now.
+            if first_id == post.id and connection.execute(ADD, row).rowcount:
                 _enter(connection, [post], causes(post, row["mentions"]))
         return first_id
 

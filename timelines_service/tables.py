@@ -150,6 +150,24 @@ Index(
     postgresql_where=deleted_posts.c.is_swept.is_(False),
 )
 
+# Users who were deleted: nothing of theirs is shown or stored. The worker sweeps away what they have left.
+deleted_users = Table(
+    "deleted_users",
+    metadata,
+    Column("username", NAME, primary_key=True),
+    Column("deleted_at", DateTime(timezone=True), nullable=False),
+    # When nothing was left for the first time, and when nothing could come any more.
+    Column("swept_at", DateTime(timezone=True)),
+    Column("cleared_at", DateTime(timezone=True)),
+    info={"rights": ["SELECT", "INSERT", "UPDATE"]},
+)
+# Every statement that shows posts reads it: mostly it is empty.
+Index(
+    "deleted_users_uncleared",
+    deleted_users.c.username,
+    postgresql_where=deleted_users.c.cleared_at.is_(None),
+)
+
 # The id says when the mark was made: lists of marks page by it.
 bookmarks = Table(
     "bookmarks",
@@ -269,3 +287,5 @@ stream_events = Table(
 for table, texts in ((posts, triggers.ON_POSTS), (notifications, triggers.ON_NOTIFICATIONS)):
     for ddl in texts:
         event.listen(table, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+for name, statements in triggers.REFUSE.items():
+    event.listen(metadata.tables[name], "after_create", DDL(statements))  # type: ignore[no-untyped-call]  # SQLAlchemy's own

@@ -47,3 +47,28 @@ FOR EACH ROW WHEN (NOT NEW.is_withdrawn) EXECUTE FUNCTION notifications_logged()
 
 ON_POSTS = (LOG_POSTS,)
 ON_NOTIFICATIONS = (LOG_NOTIFICATIONS,)
+
+
+def _refuse(table: str, *columns: str) -> str:
+    """Leave out new rows of deleted users, however late they come. That is no error."""
+    names = ", ".join(f"NEW.{column}" for column in columns)
+    return f"""
+CREATE OR REPLACE FUNCTION {table}_refused() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM deleted_users WHERE username IN ({names})) THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE OR REPLACE TRIGGER {table}_refused BEFORE INSERT ON {table}
+FOR EACH ROW EXECUTE FUNCTION {table}_refused();
+"""
+
+
+REFUSE = {
+    "posts": _refuse("posts", "username"),
+    "bookmarks": _refuse("bookmarks", "username"),
+    "pins": _refuse("pins", "username"),
+    "notifications": _refuse("notifications", "recipient", "actor"),
+}

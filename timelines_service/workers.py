@@ -64,6 +64,9 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
         resolver = MentionResolver(store, UsersClient(users))
         delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
         sweep_posts = Periodic(SWEEP_SECONDS, partial(repeat, store.deletions.sweep), store.outages)
+        sweep_accounts = Periodic(
+            SWEEP_SECONDS, partial(repeat, store.account_deletions.sweep), store.outages
+        )
         sweep_notifications = Periodic(
             SWEEP_NOTIFICATIONS_SECONDS, partial(repeat, store.inbox.sweep), store.outages
         )
@@ -75,6 +78,7 @@ def store_posts(settings: TimelinesSettings, stop: Event) -> None:
 
         def periodic() -> None:
             delete_keys()
+            sweep_accounts()
             sweep_posts()
             sweep_notifications()
             find_tags()
