@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import greenstalk
 import pytest
-import server_processes
 
-from tests import tubes
 from tests.polling import eventually
 from tests.suite.conftest import PASSWORD, SECRETS, Suite
 
@@ -100,9 +97,7 @@ def test_an_export_that_cannot_be_made_says_why(
     assert "Traceback" not in done.stderr
 
 
-def test_an_account_that_is_deleted_is_gone_from_every_service(
-    suite: Suite, own_beanstalkd: server_processes.Server
-) -> None:
+def test_an_account_that_is_deleted_is_gone_from_every_service(suite: Suite) -> None:
     ids = live(suite, "gone_alice", "gone_bobby")
     accepted = suite.gateway.post(
         "/users/gone_alice/deletion", json={"password": PASSWORD}, headers=ids["mine"]
@@ -112,10 +107,6 @@ def test_an_account_that_is_deleted_is_gone_from_every_service(
     for path in (f"/posts/id/{ids['own']}", "/posts/gone_alice", "/users/gone_alice"):
         eventually(lambda path=path: suite.gateway.get(path).status_code == 404)
     assert suite.gateway.get("/users/gone_bobby/followers").json() == []
-    with greenstalk.Client(("127.0.0.1", own_beanstalkd.port), encoding=None, use="events.users") as client:
-        for service in ("likes", "polls"):
-            event = {"kind": "account_cleared", "username": "gone_alice", "service": service}
-            client.put(tubes.job(event))
 
     def deletion() -> dict[str, Any]:
         found: dict[str, Any] = suite.gateway.get(accepted.headers["Location"], headers=ids["mine"]).json()
