@@ -1,4 +1,4 @@
-"""The timelines worker: stores the posts that were accepted for later."""
+"""The timelines worker: stores queued posts, applies events, and cleans up."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -24,14 +24,10 @@ NEEDS = {"beanstalkd": JobQueue.outages, "postgres": TimelinesStore.outages}
 
 BATCH = 100
 EVENT_BATCH = 50
-DELETE_KEYS_SECONDS = 10
-SWEEP_SECONDS = 1
-SWEEP_NOTIFICATIONS_SECONDS = 10
-FIND_TAGS_SECONDS = 1
-INDEX_SECONDS = 1
-DELETE_EVENTS_SECONDS = 10
-RESOLVE_SECONDS = 1
-# Jobs wait meanwhile.
+OFTEN_SECONDS = 1
+SELDOM_SECONDS = 10
+PAUSE_SECONDS = 0.2
+# Other chores wait meanwhile.
 STEPS_AT_ONCE = 20
 
 
@@ -40,8 +36,13 @@ def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
     store.add_missing([AcceptedPost.model_validate(job.open()) for job in jobs])
 
 
-def repeat(step: Callable[[], bool]) -> None:
-    """Take some steps, each of a batch, until one says that nothing is left."""
+def apply(store: TimelinesStore, jobs: Sequence[Job]) -> None:
+    """Apply these events; one that came before changes nothing."""
+    store.events.apply(*(events.EVENT.validate_python(job.open()) for job in jobs))
+
+
+def repeat(step: Callable[[], bool | None]) -> None:
+    """Take some steps, each of a batch, as long as they say that more is left."""
     for _ in range(STEPS_AT_ONCE):
         if not step():
             return
@@ -53,65 +54,54 @@ def ready(store: TimelinesStore) -> None:
     store.ping()
 
 
-def store_posts(settings: TimelinesSettings, stop: Event) -> None:
+def store_posts(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
     """Store what was accepted for later until `stop` is set."""
+    with closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue:
+        work(queue, partial(save, store), store.outages, stop, BATCH, ready=partial(ready, store))
+
+
+def apply_events(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
+    """Apply the events of other services until `stop` is set."""
+    with closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, events.TUBE)) as queue:
+        work(queue, partial(apply, store), store.outages, stop, EVENT_BATCH, ready=partial(ready, store))
+
+
+def clean_up(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
+    """Find what posts lack and delete what is left of others, a batch at a time, until `stop` is set."""
     with (
-        closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue,
-        closing(TimelinesStore.connect(settings.database)) as store,
         Directory(settings.registry_url) as directory,
         closing(ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")) as users,
     ):
-        resolver = MentionResolver(store, UsersClient(users))
-        delete_keys = Periodic(DELETE_KEYS_SECONDS, store.delete_expired_keys, store.outages)
-        sweep_posts = Periodic(SWEEP_SECONDS, partial(repeat, store.deletions.sweep), store.outages)
-        sweep_accounts = Periodic(
-            SWEEP_SECONDS, partial(repeat, store.account_deletions.sweep), store.outages
-        )
-        sweep_notifications = Periodic(
-            SWEEP_NOTIFICATIONS_SECONDS, partial(repeat, store.inbox.sweep), store.outages
-        )
-        find_tags = Periodic(FIND_TAGS_SECONDS, store.tags.parse_missing, store.outages)
-        index = Periodic(INDEX_SECONDS, partial(repeat, store.search.index_missing), store.outages)
-        delete_events = Periodic(DELETE_EVENTS_SECONDS, store.stream_log.delete_old, store.outages)
         outages = (Unavailable, *store.outages)
-        resolve = Periodic(RESOLVE_SECONDS, partial(repeat, resolver.resolve), outages)
-
-        def periodic() -> None:
-            delete_keys()
-            sweep_accounts()
-            sweep_posts()
-            sweep_notifications()
-            find_tags()
-            index()
-            delete_events()
-            resolve()
-
-        get_ready = partial(ready, store)
-        prepare(get_ready, store.outages, stop)
-        work(queue, partial(save, store), store.outages, stop, BATCH, periodic, get_ready)
-
-
-def apply_events(settings: TimelinesSettings, stop: Event) -> None:
-    """Apply the events of other services until `stop` is set."""
-    with (
-        closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, events.TUBE)) as queue,
-        closing(TimelinesStore.connect(settings.database)) as store,
-    ):
-
-        def handle(jobs: Sequence[Job]) -> None:
-            store.events.apply(*(events.EVENT.validate_python(job.open()) for job in jobs))
-
-        get_ready = partial(ready, store)
-        prepare(get_ready, store.outages, stop)
-        work(queue, handle, store.outages, stop, EVENT_BATCH, ready=get_ready)
+        chores = [
+            Periodic(seconds, partial(repeat, step), outages)
+            for seconds, step in (
+                (OFTEN_SECONDS, store.account_deletions.sweep),
+                (OFTEN_SECONDS, store.deletions.sweep),
+                (OFTEN_SECONDS, store.tags.parse_missing),
+                (OFTEN_SECONDS, store.search.index_missing),
+                (OFTEN_SECONDS, MentionResolver(store, UsersClient(users)).resolve),
+                (SELDOM_SECONDS, store.inbox.sweep),
+                (SELDOM_SECONDS, store.stream_log.delete_old),
+                (SELDOM_SECONDS, store.delete_expired_keys),
+            )
+        ]
+        while not stop.wait(PAUSE_SECONDS):
+            for chore in chores:
+                chore()
 
 
 def main() -> None:
     settings = TimelinesWorkerSettings.read()
     settings.configure_logging(NAME)
     stop = stop_on_signal()
-    with present(NAME, settings, NEEDS, stop):
-        run_together((partial(store_posts, settings), partial(apply_events, settings)), stop)
+    with (
+        present(NAME, settings, NEEDS, stop),
+        closing(TimelinesStore.connect(settings.database)) as store,
+    ):
+        prepare(partial(ready, store), store.outages, stop)
+        loops = (store_posts, apply_events, clean_up)
+        run_together([partial(loop, settings, store) for loop in loops], stop)
 
 
 if __name__ == "__main__":
