@@ -61,6 +61,6 @@ def test_what_is_waited_for_says_whether_it_is_healthy(name: str) -> None:
     assert all(SERVICES[needed]["healthcheck"] for needed in waited_for)
 
 
-@pytest.mark.parametrize("name", STORES - {"mail"})
+@pytest.mark.parametrize("name", sorted(STORES - {"mail"}))
 def test_what_a_store_holds_outlives_its_container(name: str) -> None:
     assert any(volume.startswith(f"{name}:") for volume in SERVICES[name]["volumes"])
