@@ -28,6 +28,7 @@ DEREGISTER_TIMEOUT_SECONDS = 0.5
 SHUTDOWN_TIMEOUT = httpx.Timeout(DEREGISTER_TIMEOUT_SECONDS)
 # A service that cannot reach itself where it would be found is mistaken about its address.
 SELF_CHECK_SECONDS = 5
+REGISTRY_START_SECONDS = 20
 
 # In every response to GET /livez, so that a process knows its own from another's on the same port.
 PROCESS_ID = str(uuid4())
@@ -93,6 +94,7 @@ class Registration:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._registry_expected = time.monotonic() + REGISTRY_START_SECONDS
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -193,11 +195,16 @@ class Registration:
         try:
             response = await self._registry.request(method, path, json=body, timeout=limit)
         except httpx.HTTPError as exc:
-            self._warn_once(f"the registry at {self._name} cannot be reached: {exc!r}")
+            if self._is_registry_expected():
+                self._warn_once(f"the registry at {self._name} cannot be reached: {exc!r}")
             return None
         if response.is_error and response.status_code != 404:
             self._warn_once(f"the registry at {self._name} refused {method} {path}: {response.status_code}")
         return response
+
+    def _is_registry_expected(self) -> bool:
+        """A process may well start before its registry: that is no warning yet."""
+        return self._instance_id is not None or time.monotonic() > self._registry_expected
 
     def _warn_once(self, warning: str) -> None:
         """Once, not every second for as long as it lasts; at debug level while stopping."""

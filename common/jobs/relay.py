@@ -51,6 +51,7 @@ class Relay:
         self._tubes: set[str] = set()
         self._stop = Event()
         self._warn = RepeatedWarning(logger)
+        self._has_worked = False
 
     def __enter__(self) -> Self:
         self._stop.clear()
@@ -69,10 +70,14 @@ class Relay:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                if not self._outbox.relay(self._deliver):
+                is_empty = not self._outbox.relay(self._deliver)
+                self._has_worked = True
+                if is_empty:
                     self._stop.wait(random.uniform(*POLL_SECONDS))
             except self._outages as exc:
-                self._warn(f"events wait in the outbox: {exc}")
+                # A process may well start before its database: that is no warning.
+                if self._has_worked:
+                    self._warn(f"events wait in the outbox: {exc}")
                 self._stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
             except Exception:  # whatever it is, the events are kept and the thread goes on
                 logger.exception("events wait in the outbox")
