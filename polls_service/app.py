@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
-from common.jobs.consumer import Consumer
+from common.jobs.background import Background
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -36,7 +36,7 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
         settings,
         [routes],
         [Dependency("dynamodb", store, store.prepare)],
-        [directory, watcher, Consumer(apply)],
+        [directory, watcher, Background(apply)],
         revocations=watcher.revocations,
     )
     app.state.settings = settings

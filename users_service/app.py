@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from common.jobs.consumer import Consumer
+from common.jobs.background import Background
 from common.jobs.relay import Relay
 from common.revocations import Revocations
 from common.server.app import create_service
@@ -34,7 +34,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         [
             watchers,
             Relay(store.outbox, *beanstalkd),
-            Consumer(partial(deletion_worker.run, store, *beanstalkd)),
+            Background(partial(deletion_worker.run, store, *beanstalkd)),
         ],
         on_shutdown=watchers.stop,
         revocations=revocations,

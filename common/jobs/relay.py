@@ -4,12 +4,12 @@ import logging
 import random
 from collections.abc import Callable
 from functools import cache
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Protocol, Self
+from threading import Event
+from typing import Any, Protocol
 
 from pydantic import RootModel
 
+from common.jobs.background import Background
 from common.jobs.queue import JobQueue, QueueUnavailable
 from common.telemetry import context
 from common.telemetry.logging import RepeatedWarning
@@ -41,47 +41,36 @@ class Outbox(Protocol):
     def relay(self, deliver: Callable[[Any], None]) -> int: ...
 
 
-class Relay:
-    """A thread that delivers what is in the outbox; as long as that or Beanstalkd is away, it waits."""
+class Relay(Background):
+    """Delivers what is in the outbox; as long as that or Beanstalkd is away, it waits."""
 
     def __init__(self, outbox: Outbox, host: str, port: int) -> None:
+        super().__init__(self.run)
         self._outbox = outbox
         self._outages: tuple[type[Exception], ...] = (QueueUnavailable, *outbox.outages)
         self._queue = cache(lambda tube: JobQueue.connect(host, port, tube))
         self._tubes: set[str] = set()
-        self._stop = Event()
         self._warn = RepeatedWarning(logger)
         self._has_worked = False
 
-    def __enter__(self) -> Self:
-        self._stop.clear()
-        self._thread = Thread(target=self._run, name="relay", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        for tube in self._tubes:
-            self._queue(tube).close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
+    def run(self, stop: Event) -> None:
+        """Deliver events until `stop` is set."""
+        while not stop.is_set():
             try:
                 is_empty = not self._outbox.relay(self._deliver)
                 self._has_worked = True
                 if is_empty:
-                    self._stop.wait(random.uniform(*POLL_SECONDS))
+                    stop.wait(random.uniform(*POLL_SECONDS))
             except self._outages as exc:
                 # A process may well start before its database: that is no warning.
                 if self._has_worked:
                     self._warn(f"events wait in the outbox: {exc}")
-                self._stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
+                stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
             except Exception:  # whatever it is, the events are kept and the thread goes on
                 logger.exception("events wait in the outbox")
-                self._stop.wait(max(OUTAGE_PAUSE_SECONDS))
+                stop.wait(max(OUTAGE_PAUSE_SECONDS))
+        for tube in self._tubes:
+            self._queue(tube).close()
 
     def _deliver(self, event: RecordedEvent) -> None:
         self._tubes.add(event.tube)

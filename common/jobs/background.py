@@ -1,4 +1,4 @@
-"""A worker's loop in a thread of a service that has no worker."""
+"""A loop in a thread of its own, beside a service's requests."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -6,16 +6,16 @@ from types import TracebackType
 from typing import Self
 
 
-class Consumer:
-    """Runs `work`, which ends when its event is set, for as long as the service runs."""
+class Background:
+    """Runs a loop, which ends when its event is set, for as long as the service runs."""
 
-    def __init__(self, work: Callable[[Event], None]) -> None:
-        self._work = work
+    def __init__(self, loop: Callable[[Event], None]) -> None:
+        self._loop = loop
         self._stop = Event()
 
     def __enter__(self) -> Self:
         self._stop.clear()
-        self._thread = Thread(target=self._work, args=(self._stop,), name="events", daemon=True)
+        self._thread = Thread(target=self._loop, args=(self._stop,), name="background", daemon=True)
         self._thread.start()
         return self
 
