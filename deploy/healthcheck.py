@@ -1,7 +1,7 @@
 """Whether the process of this container is healthy: python healthcheck.py [/health]
 
 It asks each port that a process of the container listens on, so one check is right for every command.
-A worker without a port is healthy while it runs. Linux only: it reads proc(5).
+Linux only: it reads proc(5).
 """
 
 import re
@@ -14,16 +14,12 @@ from pathlib import Path
 
 LISTENING = "0A"  # of the kernel's tcp_states.h
 TIMEOUT_SECONDS = 2.5
-WORKER = b"workers"
 
 
 def is_healthy(processes: Iterable[Path], path: str) -> bool:
-    """Whether every port that these processes listen on answers 200 at `path`; a service has one."""
-    processes = list(processes)
+    """Whether every port that these processes listen on answers 200 at `path`; each process has one."""
     addresses = {address for process in processes for address in listening_addresses(process)}
-    if not addresses:
-        return any(WORKER in _command(process) for process in processes)
-    return all(_answers(host, port, path) for host, port in addresses)
+    return bool(addresses) and all(_answers(host, port, path) for host, port in addresses)
 
 
 def listening_addresses(process: Path) -> Iterator[tuple[str, int]]:
@@ -57,12 +53,6 @@ def _lines(file: Path) -> list[str]:
     with suppress(OSError):
         return file.read_text().splitlines()
     return []
-
-
-def _command(process: Path) -> bytes:
-    with suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
 
 
 def _answers(host: str, port: int, path: str) -> bool:

@@ -31,8 +31,18 @@ def test_every_image_has_a_version(name: str) -> None:
 def test_secrets_are_named_and_not_written() -> None:
     secrets = re.findall(r"(?:PASSWORD|SECRET|TOKEN): (.*)", TEXT)
 
-    assert len(secrets) == 4
-    assert all(re.fullmatch(r"\$\{\w+:\?.*\}", secret) for secret in secrets)
+    assert len(secrets) == 5
+    assert all(re.fullmatch(r"\$\{\w+:[?-].*\}", secret) for secret in secrets)
+    assert [secret for secret in secrets if ":-" in secret] == ["${STATUS_TOKEN:-}"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_process_says_whether_it_is_healthy_and_what_it_measures(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["healthcheck"]["test"] == ["CMD", "python", "healthcheck.py", "/health"]
+    assert service["environment"]["HOST"] == "0.0.0.0"
+    assert "STATUS_TOKEN" in service["environment"]
 
 
 def test_only_the_gateway_has_a_port_on_the_machine_and_only_there() -> None:

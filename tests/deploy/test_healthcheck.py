@@ -52,15 +52,10 @@ def hung_server() -> Iterator[Path]:
     yield from _started("-c", HANG)
 
 
-@pytest.fixture
-def service_that_does_not_listen() -> Iterator[Path]:
-    yield from _started("-c", WAIT)
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "workers.py").write_text(WAIT)
-    yield from _started(str(tmp_path / "workers.py"))
+@pytest.fixture(params=["app.py", "workers.py"])
+def process_that_does_not_listen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    (script := tmp_path / request.param).write_text(WAIT)
+    yield from _started(str(script))
 
 
 def test_a_server_that_answers_is_healthy(server: Path) -> None:
@@ -75,12 +70,8 @@ def test_a_server_that_hangs_is_unhealthy(hung_server: Path) -> None:
     assert not IS_HEALTHY([hung_server], "/livez")
 
 
-def test_a_service_that_does_not_listen_yet_is_unhealthy(service_that_does_not_listen: Path) -> None:
-    assert not IS_HEALTHY([service_that_does_not_listen], "/livez")
-
-
-def test_a_worker_without_a_port_is_healthy(worker: Path) -> None:
-    assert IS_HEALTHY([worker], "/livez")
+def test_a_process_that_does_not_listen_yet_is_unhealthy(process_that_does_not_listen: Path) -> None:
+    assert not IS_HEALTHY([process_that_does_not_listen], "/livez")
 
 
 def test_a_container_without_processes_is_unhealthy() -> None:

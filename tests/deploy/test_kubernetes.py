@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.processes import COMMANDS, ROOT
-from tests.settings_classes import SETTINGS, VARIABLES
+from tests.settings_classes import SETTINGS, VARIABLES, WORKERS
 
 FOLDER = ROOT / "deploy/kubernetes"
 OVERLAYS = ("local", "production")
@@ -47,8 +47,12 @@ def _objects(overlay: str, kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def _deployed(overlay: str, name: str) -> dict[str, Any]:
+    return _objects(overlay, "Deployment")[name.replace("_", "-")]
+
+
 def _pod(overlay: str, name: str) -> dict[str, Any]:
-    return _objects(overlay, "Deployment")[name.replace("_", "-")]["template"]["spec"]
+    return _deployed(overlay, name)["template"]["spec"]
 
 
 def _pods(overlay: str) -> list[dict[str, Any]]:
@@ -95,9 +99,9 @@ def test_every_variable_is_a_setting(overlay: str) -> None:
     assert {variable["name"] for each in containers for variable in each["env"]} <= VARIABLES
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@processes
 @overlays
-def test_a_service_listens_on_the_port_of_its_settings_and_is_probed_there(overlay: str, name: str) -> None:
+def test_a_process_listens_on_the_port_of_its_settings_and_is_probed_there(overlay: str, name: str) -> None:
     (container,) = _pod(overlay, name)["containers"]
     probes = {
         probe: (container[probe]["httpGet"]["path"], container[probe]["httpGet"]["port"])
@@ -105,7 +109,7 @@ def test_a_service_listens_on_the_port_of_its_settings_and_is_probed_there(overl
     }
 
     assert container["ports"] == [
-        {"name": "http", "containerPort": SETTINGS[name].model_fields["port"].default}
+        {"name": "http", "containerPort": (SETTINGS | WORKERS)[name].model_fields["port"].default}
     ]
     assert probes == {
         "startupProbe": ("/livez", "http"),
@@ -173,9 +177,26 @@ def test_what_listens_is_reached_by_those_that_a_policy_names(overlay: str) -> N
         name for name, each in deployed.items() if "ports" in each["template"]["spec"]["containers"][0]
     }
 
+    uncalled = {name.replace("_", "-") for name in WORKERS}
+
     assert policies["default"]["podSelector"] == {}
     assert policies["default"]["policyTypes"] == ["Ingress", "Egress"]
-    assert listening == {name.removeprefix("to-") for name in policies if name.startswith("to-")}
+    assert listening - uncalled == {name.removeprefix("to-") for name in policies if name.startswith("to-")}
+
+
+@processes
+@overlays
+def test_prometheus_may_read_what_a_process_measures(overlay: str, name: str) -> None:
+    policy = _objects(overlay, "NetworkPolicy")["prometheus"]
+    pods = _deployed(overlay, name)["template"]
+    (container,) = pods["spec"]["containers"]
+
+    assert policy["podSelector"] == {
+        "matchExpressions": [{"key": "app.kubernetes.io/component", "operator": "Exists"}]
+    }
+    assert "app.kubernetes.io/component" in pods["metadata"]["labels"]
+    assert policy["ingress"][0]["ports"] == [{"port": container["ports"][0]["name"]}]
+    assert {"secretRef": {"name": "tokens"}} in container["envFrom"], "it has no STATUS_TOKEN"
 
 
 @overlays
