@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from common.discovery.models import HEARTBEAT_SECONDS
 from tests.deploy.processes import COMMANDS, ROOT
 from tests.settings_classes import SETTINGS, VARIABLES, WORKERS
 
@@ -47,17 +48,20 @@ def _objects(overlay: str, kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _deployed(overlay: str, name: str) -> dict[str, Any]:
-    return _objects(overlay, "Deployment")[name.replace("_", "-")]
+def _deployed(overlay: str) -> dict[str, dict[str, Any]]:
+    return _objects(overlay, "Deployment") | _objects(overlay, "StatefulSet")
+
+
+def _template(overlay: str, name: str) -> dict[str, Any]:
+    return _deployed(overlay)[name.replace("_", "-")]["template"]
 
 
 def _pod(overlay: str, name: str) -> dict[str, Any]:
-    return _deployed(overlay, name)["template"]["spec"]
+    return _template(overlay, name)["spec"]
 
 
 def _pods(overlay: str) -> list[dict[str, Any]]:
-    kinds = ("Deployment", "StatefulSet")
-    return [each["template"]["spec"] for kind in kinds for each in _objects(overlay, kind).values()]
+    return [each["template"]["spec"] for each in _deployed(overlay).values()]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -84,7 +88,7 @@ def test_a_misspelled_field_is_not_what_the_schemas_allow() -> None:
 
 @processes
 @overlays
-def test_every_process_of_the_procfile_is_a_deployment(overlay: str, name: str) -> None:
+def test_every_process_of_the_procfile_is_deployed(overlay: str, name: str) -> None:
     (container,) = _pod(overlay, name)["containers"]
 
     assert container["command"] == COMMANDS[name]
@@ -154,6 +158,24 @@ def test_no_pod_has_a_token_or_the_addresses_of_services(overlay: str) -> None:
         assert pod["serviceAccountName"] in _objects(overlay, "ServiceAccount")
 
 
+@pytest.mark.parametrize(("overlay", "count"), [("local", 1), ("production", 2)])
+def test_every_registry_has_a_name_of_its_own_in_the_settings(overlay: str, count: int) -> None:
+    [settings] = [each["data"] for name, each in _objects(overlay, "ConfigMap").items() if "settings" in name]
+    registries = _objects(overlay, "StatefulSet")["registry"]
+    service = _objects(overlay, "Service")[registries["serviceName"]]
+    names = ["registry"] if count == 1 else [f"registry-{number}.registry" for number in range(count)]
+
+    assert registries["replicas"] == count
+    assert service["clusterIP"] == "None", "two behind one address share the heartbeats"
+    assert settings["REGISTRY_URL"] == ",".join(f"http://{name}:8006" for name in names)
+
+
+@overlays
+def test_a_registry_is_whole_before_a_rollout_ends_the_next(overlay: str) -> None:
+    assert _objects(overlay, "StatefulSet")["registry"]["minReadySeconds"] > HEARTBEAT_SECONDS
+    assert _objects(overlay, "PodDisruptionBudget")["registry"]["maxUnavailable"] == 1
+
+
 @overlays
 def test_what_scales_by_itself_says_nowhere_how_many_there_are(overlay: str) -> None:
     for name in _objects(overlay, "HorizontalPodAutoscaler"):
@@ -172,9 +194,10 @@ def test_every_pod_asks_for_what_it_needs_and_has_a_bound(overlay: str) -> None:
 @overlays
 def test_what_listens_is_reached_by_those_that_a_policy_names(overlay: str) -> None:
     policies = _objects(overlay, "NetworkPolicy")
-    deployed = _objects(overlay, "Deployment") | _objects(overlay, "StatefulSet")
     listening = {
-        name for name, each in deployed.items() if "ports" in each["template"]["spec"]["containers"][0]
+        name
+        for name, each in _deployed(overlay).items()
+        if "ports" in each["template"]["spec"]["containers"][0]
     }
 
     uncalled = {name.replace("_", "-") for name in WORKERS}
@@ -188,7 +211,7 @@ def test_what_listens_is_reached_by_those_that_a_policy_names(overlay: str) -> N
 @overlays
 def test_prometheus_may_read_what_a_process_measures(overlay: str, name: str) -> None:
     policy = _objects(overlay, "NetworkPolicy")["prometheus"]
-    pods = _deployed(overlay, name)["template"]
+    pods = _template(overlay, name)
     (container,) = pods["spec"]["containers"]
 
     assert policy["podSelector"] == {
