@@ -38,14 +38,26 @@ def _analyze(units: Path, *arguments: str) -> None:
     assert str(units) not in done.stderr, done.stderr
 
 
-@processes
-def test_every_process_of_the_procfile_is_a_unit(name: str) -> None:
+def _unit(name: str) -> configparser.ConfigParser:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str
     unit.read(FOLDER / f"microblog-{name}.service")
+    return unit
+
+
+@processes
+def test_every_process_of_the_procfile_is_a_unit(name: str) -> None:
+    unit = _unit(name)
 
     assert unit["Service"]["ExecStart"] == " ".join([INTERPRETER, *COMMANDS[name][1:]])
     assert unit["Unit"]["PartOf"] == "microblog.target"
+
+
+def test_a_copy_of_the_gateways_unit_may_listen_on_the_same_port() -> None:
+    service = _unit("gateway")["Service"]
+
+    assert service["User"] == "microblog-gateway", "a dynamic user is another one for each unit"
+    assert service["Environment"] == "REUSE_PORT=true"
 
 
 def test_the_target_starts_every_unit() -> None:
