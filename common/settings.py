@@ -89,6 +89,10 @@ def _url_check(schemes: Sequence[str]) -> Callable[[str], str]:
     return check
 
 
+def _is_weak(secret: str) -> bool:
+    return secret == DEFAULT_JWT_SECRET or len(secret.encode()) < MIN_SECRET_BYTES
+
+
 def _no_public_key(secret: str) -> str:
     try:
         jwk.construct(secret, "HS256")
@@ -107,6 +111,9 @@ HttpUrls = Annotated[str, urls("http", "https")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PORT: TypeAdapter[int] = TypeAdapter(Port)
 Host = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]
+Secret = Annotated[str, Field(min_length=1), AfterValidator(_no_public_key)]
+# What travels in a header.
+HeaderToken = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]
 
 
 class Settings(BaseSettings):
@@ -121,9 +128,9 @@ class Settings(BaseSettings):
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
     # One of each registry.
     registry_url: Annotated[HttpUrls | None, EMPTY_IS_A_VALUE] = "http://localhost:8006"
-    jwt_secret: Annotated[str, Field(min_length=1), AfterValidator(_no_public_key), EMPTY_IS_A_VALUE] = (
-        DEFAULT_JWT_SECRET
-    )
+    jwt_secret: Annotated[Secret, EMPTY_IS_A_VALUE] = DEFAULT_JWT_SECRET
+    # Signs nothing: tokens that it has signed stay valid.
+    jwt_secret_previous: Secret | None = None
     jwt_alg: Literal["HS256", "HS384", "HS512"] = "HS256"
     jwt_expires_minutes: Annotated[int, Field(gt=0, le=60 * 24 * 366)] = 60
 
@@ -153,9 +160,12 @@ class Settings(BaseSettings):
     @property
     def insecure_settings(self) -> list[str]:
         """Settings that are safe only while other machines cannot reach this one."""
-        if self.jwt_secret == DEFAULT_JWT_SECRET or len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
-            return [f"JWT_SECRET must be one of your own, of {MIN_SECRET_BYTES} bytes at least"]
-        return []
+        secrets = {"JWT_SECRET": self.jwt_secret, "JWT_SECRET_PREVIOUS": self.jwt_secret_previous}
+        return [
+            f"{name} must be one of your own, of {MIN_SECRET_BYTES} bytes at least"
+            for name, secret in secrets.items()
+            if secret is not None and _is_weak(secret)
+        ]
 
     def configure_logging(self, service: str = "") -> None:
         """Log as these settings want, first of all what they lack and what seems misspelled.
@@ -203,11 +213,10 @@ class ServiceSettings(Settings):
     port: int
     host: Annotated[Host, EMPTY_IS_A_VALUE] = "127.0.0.1"
     advertised_host: Host | None = None
-    # It travels in a header.
-    registry_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
+    registry_token: HeaderToken = ""
     log_access: bool = True
-    # It travels in a header, too. Without one, only this machine may read what is measured.
-    status_token: Annotated[str, StringConstraints(pattern=r"^[!-~]*$")] = ""
+    # Without one, only this machine may read what is measured.
+    status_token: HeaderToken = ""
 
     def configure_logging(self, service: str = "") -> None:
         super().configure_logging(service)

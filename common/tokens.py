@@ -4,7 +4,7 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
 from jose import JOSEError, jwt
@@ -50,14 +50,24 @@ class Claims(BaseModel):
 
 
 class Tokens:
-    """Issues and verifies tokens with one secret and one algorithm."""
+    """Issues tokens with one secret, and verifies those of this secret and of the previous one.
+
+    All have one algorithm. Raises ValueError for an empty secret.
+    """
 
     def __init__(
-        self, secret: str, algorithm: str, expires: timedelta, revocations: Revocations | None = None
+        self,
+        secret: str,
+        algorithm: str,
+        expires: timedelta,
+        revocations: Revocations | None = None,
+        previous_secret: str | None = None,
     ) -> None:
         if not secret:
             raise ValueError("an empty secret signs nothing")
         self._secret = secret
+        # Tried in this order. jose accepts several keys, though its types know of one.
+        self._accepted: Any = (secret, previous_secret) if previous_secret else (secret,)
         self._algorithm = algorithm
         self.expires = expires
         self._revocations = revocations or Revocations()
@@ -68,7 +78,7 @@ class Tokens:
     @classmethod
     def from_settings(cls, settings: Settings, revocations: Revocations | None = None) -> Self:
         expires = timedelta(minutes=settings.jwt_expires_minutes)
-        return cls(settings.jwt_secret, settings.jwt_alg, expires, revocations)
+        return cls(settings.jwt_secret, settings.jwt_alg, expires, revocations, settings.jwt_secret_previous)
 
     def issue(self, username: str, generation: int = 0) -> str:
         return self._sign(username, self.expires, generation)
@@ -119,7 +129,7 @@ class Tokens:
         if len(token) > MAX_TOKEN_LENGTH or not all(map(_is_canonical, token.split("."))):
             raise ValueError("not a compact JWS (RFC 7515)")
         Header.model_validate(jwt.get_unverified_header(token))
-        claims = Claims.model_validate(jwt.decode(token, self._secret, [self._algorithm]))
+        claims = Claims.model_validate(jwt.decode(token, self._accepted, [self._algorithm]))
         if claims.iat > time.time() + CLOCK_SKEW_SECONDS:
             raise ValueError("issued in the future")
         return claims

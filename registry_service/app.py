@@ -24,7 +24,7 @@ def create_app(settings: RegistrySettings | None = None) -> FastAPI:
         on_shutdown=watchers.stop,
     )
     app.state.settings = settings
-    app.state.registry_token = settings.registry_token
+    app.state.registry_tokens = settings.registry_tokens
     app.state.store = store
     app.state.watchers = watchers
     return app

@@ -22,15 +22,16 @@ class RegistryToken(SecurityBase):
     scheme_name = "registry_token"
 
     async def __call__(self, request: Request) -> None:
-        expected: str = request.app.state.registry_token
-        if not expected:
+        accepted: list[str] = request.app.state.registry_tokens
+        if not accepted:
             _require_this_machine(request)
             return
         token = bearer_token(request)
         if token is None:
             raise errors.token_required()
         # Headers are bytes, which the framework has read as Latin-1.
-        if not hmac.compare_digest(token.encode("latin-1"), expected.encode()):
+        given = token.encode("latin-1")
+        if not any(hmac.compare_digest(given, expected.encode()) for expected in accepted):
             raise errors.invalid_token()
 
 

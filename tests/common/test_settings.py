@@ -99,6 +99,8 @@ def test_what_cannot_work_is_refused(refused: dict) -> None:
     [
         ({"jwt_secret": DEFAULT_JWT_SECRET}, "JWT_SECRET"),
         ({"jwt_secret": "x" * 31}, "JWT_SECRET"),
+        ({"jwt_secret_previous": DEFAULT_JWT_SECRET}, "JWT_SECRET_PREVIOUS"),
+        ({"jwt_secret_previous": "x" * 31}, "JWT_SECRET_PREVIOUS"),
         ({"registry_token": ""}, "REGISTRY_TOKEN"),
         ({"db_host": "db.internal"}, "DB_PASSWORD"),
     ],
@@ -180,7 +182,14 @@ def test_the_access_log_can_be_turned_off(
 
 JUNK = "s3cret\tjunk"
 # Variables of which every text is a possible value.
-ANY_TEXT = {"JWT_SECRET", "DB_USER", "DB_PASSWORD", "USERS_DB_NAME", "TIMELINES_DB_NAME"}
+ANY_TEXT = {
+    "JWT_SECRET",
+    "JWT_SECRET_PREVIOUS",
+    "DB_USER",
+    "DB_PASSWORD",
+    "USERS_DB_NAME",
+    "TIMELINES_DB_NAME",
+}
 ANY_TEXT |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
 SETTINGS = [UsersSettings, TimelinesSettings, LikesSettings, PollsSettings]
 VARIABLES = sorted({(name.upper(), kind) for kind in SETTINGS for name in kind.model_fields}, key=str)
@@ -254,10 +263,19 @@ def test_junk_where_a_list_is_wanted_is_not_repeated_either(
     assert "s3cret" not in said
 
 
-@pytest.mark.parametrize("secret", ["", "-----BEGIN PUBLIC KEY-----", "ssh-rsa AAAA"])
+PUBLIC_KEYS = ["-----BEGIN PUBLIC KEY-----", "ssh-rsa AAAA"]
+
+
+@pytest.mark.parametrize("secret", ["", *PUBLIC_KEYS])
 def test_what_signs_nothing_well_is_no_secret(secret: str) -> None:
     with pytest.raises(ValidationError):
         _settings(jwt_secret=secret)
+
+
+@pytest.mark.parametrize("secret", PUBLIC_KEYS)
+def test_a_public_key_is_no_previous_secret(secret: str) -> None:
+    with pytest.raises(ValidationError):
+        _settings(jwt_secret_previous=secret)
 
 
 @pytest.mark.parametrize("address", ["http://[::1]:8006", "https://registry.internal/path", ""])

@@ -11,8 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from common.api.auth import bearer_token
 from common.errors import Unauthorized
 from common.fields import Username
+from common.revocations import Revocation, RevocationChanges, Revocations
+from common.settings import Settings
 from common.tokens import Tokens, is_service
 from tests.tokens import BAD
+
+OLD, NEW, OTHER = "the old secret", "the new secret", "another secret"
 
 
 def test_a_token_says_who_it_was_issued_to(tokens: Tokens) -> None:
@@ -94,3 +98,60 @@ def test_another_scheme_is_refused(value: bytes) -> None:
 def test_an_empty_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="empty secret"):
         Tokens("", "HS256", timedelta(minutes=5))
+
+
+def _tokens(secret: str, previous: str | None = None, revocations: Revocations | None = None) -> Tokens:
+    settings = Settings(_env_file=None, jwt_secret=secret, jwt_secret_previous=previous)
+    return Tokens.from_settings(settings, revocations)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "verifier"),
+    [
+        (_tokens(OLD), _tokens(OLD, NEW)),
+        (_tokens(OLD, NEW), _tokens(OLD)),
+        (_tokens(OLD, NEW), _tokens(NEW, OLD)),
+        (_tokens(NEW, OLD), _tokens(OLD, NEW)),
+        (_tokens(NEW, OLD), _tokens(NEW)),
+    ],
+    ids=["before, first step", "first step, before", "first, second", "second, first", "second, third"],
+)
+def test_processes_one_step_apart_in_a_rotation_accept_each_others_tokens(
+    issuer: Tokens, verifier: Tokens
+) -> None:
+    assert verifier.subject(issuer.issue("alice")) == "alice"
+    assert verifier.subject(issuer.issue_for_service("likes")) == "service:likes"
+
+
+def test_the_previous_secret_signs_nothing() -> None:
+    with pytest.raises(Unauthorized):
+        _tokens(OLD).subject(_tokens(NEW, previous=OLD).issue("alice"))
+
+
+def test_a_token_of_a_third_secret_is_refused_during_a_rotation() -> None:
+    with pytest.raises(Unauthorized):
+        _tokens(NEW, previous=OLD).subject(_tokens(OTHER).issue("alice"))
+
+
+def test_without_a_previous_secret_its_tokens_are_refused() -> None:
+    with pytest.raises(Unauthorized):
+        _tokens(NEW).subject(_tokens(OLD).issue("alice"))
+
+
+def test_a_revoked_token_of_the_previous_secret_stays_revoked() -> None:
+    revocations = Revocations()
+    token = _tokens(OLD).issue("alice", generation=1)
+    tokens = _tokens(NEW, OLD, revocations)
+    assert tokens.subject(token) == "alice"
+    revoked = Revocation(position=1, username="alice", jti=None, generation=2, expires_at=2**33)
+    revocations.update(RevocationChanges(position=1, revocations=[revoked]))
+
+    with pytest.raises(Unauthorized):
+        tokens.subject(token)
+    assert tokens.subject(tokens.issue("alice", generation=2)) == "alice"
+
+
+def test_a_secret_that_is_json_is_a_secret_like_any_other() -> None:
+    tokens = _tokens('{"keys": []}')
+
+    assert tokens.subject(tokens.issue("alice")) == "alice"

@@ -301,6 +301,28 @@ def test_with_the_registrys_token_one_may_write(guarded: TestClient) -> None:
     assert guarded.post("/register", json=USERS, headers=headers).status_code == 201
 
 
+def _statuses_of_tokens(settings: RegistrySettings) -> dict[str, int]:
+    with TestClient(create_app(settings)) as client:
+        return {
+            token: client.post(
+                "/register", json=USERS, headers={"Authorization": f"Bearer {token}"}
+            ).status_code
+            for token in ("new", "old", "other")
+        }
+
+
+def test_while_its_token_is_replaced_the_registry_accepts_both() -> None:
+    settings = RegistrySettings(_env_file=None, registry_token="new", registry_token_previous="old")
+
+    assert _statuses_of_tokens(settings) == {"new": 201, "old": 201, "other": 401}
+
+
+def test_once_its_token_is_replaced_the_registry_rejects_the_old_one() -> None:
+    settings = RegistrySettings(_env_file=None, registry_token="new")
+
+    assert _statuses_of_tokens(settings) == {"new": 201, "old": 401, "other": 401}
+
+
 def test_a_user_s_token_is_not_the_registrys(
     guarded: TestClient, as_user: Callable[[str], dict[str, str]]
 ) -> None:
