@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
 
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Problem, Unavailable
-from common.fields import Username
 from common.settings import Settings
 from common.tokens import Tokens
-from users_service import errors
+from users_service import arguments, errors
 
-USERNAME: TypeAdapter[str] = TypeAdapter(Username)
 # For each call: a service may restart meanwhile, and the registry's snapshot comes a moment after the start.
 PATIENCE_SECONDS = 5
 RETRY_SECONDS = 0.2
@@ -146,20 +143,13 @@ def export(username: str, settings: Settings, path: Path | None) -> None:
         write(profile, account.lists(), out)
 
 
-def _username(text: str) -> str:
-    try:
-        return USERNAME.validate_python(text)
-    except ValidationError as exc:
-        raise argparse.ArgumentTypeError("this cannot be a username") from exc
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m users_service.export", description=__doc__)
-    parser.add_argument("username", type=_username)
+    parser.add_argument("username", type=arguments.username)
     parser.add_argument("--out", type=Path, metavar="FILE", help="standard output, if it is left out")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     try:
-        export(arguments.username, Settings.read(), arguments.out)
+        export(options.username, Settings.read(), options.out)
     except Problem as exc:
         sys.exit(exc.detail)
     except OSError as exc:

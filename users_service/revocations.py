@@ -65,6 +65,12 @@ class RevocationStore:
             _revoke_all(connection, username, lifetime)
         return True
 
+    def revoke_all(self, username: str, lifetime: timedelta) -> bool:
+        """Revoke all tokens of a user; False when there is no such user."""
+        with self._database.transaction() as connection:
+            take_turn(connection)
+            return _revoke_all(connection, username, lifetime)
+
     def since(self, position: int) -> Sequence[Revocation]:
         """Those after a position that have not expired: the first ones, as many as fit in a page."""
         rows = self._database.rows(SINCE, {"position": position, "limit": PAGE})
@@ -87,10 +93,12 @@ def revoke_generations(connection: Connection, username: str, generation: int, l
     _revoke(connection, username, None, generation, lifetime)
 
 
-def _revoke_all(connection: Connection, username: str, lifetime: timedelta) -> None:
+def _revoke_all(connection: Connection, username: str, lifetime: timedelta) -> bool:
     generation = connection.execute(NEXT_GENERATION, {"name": username}).scalar()
-    if generation is not None:
-        revoke_generations(connection, username, generation, lifetime)
+    if generation is None:
+        return False
+    revoke_generations(connection, username, generation, lifetime)
+    return True
 
 
 def _revoke(
