@@ -20,6 +20,13 @@ OVERLAYS = ("local", "production")
 OLDEST = "1.27"
 VERSIONS = (OLDEST, kubernetes_validate.latest_version())
 FILES = [path for path in sorted((FOLDER / "base").glob("*.yaml")) if path.stem != "kustomization"]
+# Which processes call a service: the gateway, and those that make a ServiceClient or RevocationWatcher.
+CALLERS = {
+    "users": {"gateway", "timelines", "timelines-worker", "likes", "polls", "likes-notification-worker"},
+    "timelines": {"gateway", "likes-validation-worker"},
+    "likes": {"gateway"},
+    "polls": {"gateway", "timelines"},
+}
 SECRET_WORDS = ("PASSWORD", "SECRET", "TOKEN", "KEY")
 
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
@@ -205,6 +212,15 @@ def test_what_listens_is_reached_by_those_that_a_policy_names(overlay: str) -> N
     assert policies["default"]["podSelector"] == {}
     assert policies["default"]["policyTypes"] == ["Ingress", "Egress"]
     assert listening - uncalled == {name.removeprefix("to-") for name in policies if name.startswith("to-")}
+
+
+@pytest.mark.parametrize("name", CALLERS)
+@overlays
+def test_a_service_is_reached_by_its_callers(overlay: str, name: str) -> None:
+    [rule] = _objects(overlay, "NetworkPolicy")[f"to-{name}"]["ingress"]
+    [[names]] = [peer["podSelector"]["matchExpressions"] for peer in rule["from"]]
+
+    assert set(names["values"]) == CALLERS[name]
 
 
 @processes
