@@ -1,8 +1,9 @@
-"""Look at buried jobs, kick them back into their tubes, or delete them.
+"""Look at buried jobs, kick them back into their tubes, or delete them; see how full each tube is.
 
 A buried job is one that a worker has given up. `list` prints a line for each: its tube, its number, its
 age in seconds, how often it was tried since beanstalkd started, and how it begins. Why it was buried is
-in the log of the worker: look for "job NUMBER buried".
+in the log of the worker: look for "job NUMBER buried". On standard error, `list` has a line for each tube
+with jobs: how many are ready, delayed, reserved and buried, and how old the next one is.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from typing import Self
 import greenstalk
 from pydantic import ValidationError
 
-from common.jobs.queue import FAILURES, TIMEOUT_SECONDS, Envelope
+from common.jobs.queue import FAILURES, TIMEOUT_SECONDS, Envelope, Tube, measure
 from common.settings import BeanstalkdSettings
 
 # A tube without workers. A job put here is deleted at once: only its number matters.
 PROBE_TUBE = "jobs.probe"
 SHOWN_CHARACTERS = 100
+AGED_STATES = ("ready", "delayed", "buried")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class BuriedJob:
 
 
 class BuriedJobs:
-    """The buried jobs of a beanstalkd. Listing them reserves none, so a crash here changes nothing."""
+    """The buried jobs of a beanstalkd. Looking reserves none, so a crash here changes nothing."""
 
     def __init__(self, client: greenstalk.Client[bytes]) -> None:
         self._client = client
@@ -81,6 +83,20 @@ class BuriedJobs:
         except greenstalk.NotFoundError:
             return None
         return BuriedJob(stats["tube"], number, stats["age"], stats["reserves"], text)
+
+    def tubes(self, tube: str | None = None) -> Iterator[tuple[str, Tube]]:
+        """This tube, or all, by name: those that have jobs."""
+        for name in sorted(self._client.tubes()):
+            if tube in (None, name) and any((found := self._measure(name)).jobs.values()):
+                yield name, found
+
+    def _measure(self, tube: str) -> Tube:
+        # A tube that a client uses cannot be gone.
+        self._client.use(tube)
+        try:
+            return measure(self._client, tube, AGED_STATES)
+        finally:
+            self._client.use(PROBE_TUBE)
 
     def kick(self, job: BuriedJob) -> None:
         self._client.kick_job(job.id)
@@ -116,7 +132,18 @@ def _select(jobs: BuriedJobs, options: argparse.Namespace) -> list[BuriedJob]:
     return [job for _, job in given if job]
 
 
+def tube_line(name: str, tube: Tube) -> str:
+    """As `tube posts: ready 2 (5s), delayed 0, reserved 1, buried 0`."""
+    ages = {state: f" ({age}s)" for state, age in tube.age_seconds.items() if tube.jobs[state]}
+    counts = (f"{state} {count}{ages.get(state, '')}" for state, count in tube.jobs.items())
+    return f"tube {name}: {', '.join(counts)}"
+
+
 def _run(jobs: BuriedJobs, options: argparse.Namespace) -> None:
+    if options.command == "list":
+        for name, tube in jobs.tubes(options.tube):
+            # Standard output has a line for each buried job, and nothing else: scripts read it.
+            print(tube_line(name, tube), file=sys.stderr)
     settle: dict[str, Callable[[BuriedJob], object]] = {"kick": jobs.kick, "delete": jobs.delete}
     chosen = _select(jobs, options)
     for job in chosen:
@@ -136,7 +163,7 @@ def _options() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{list,kick,delete}")
     for name, does in (
-        ("list", "show buried jobs"),
+        ("list", "show buried jobs, and how full the tubes are"),
         ("kick", "have buried jobs tried again"),
         ("delete", "delete buried jobs for good"),
     ):

@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -88,7 +88,7 @@ class History(NamedTuple):
 
 
 class Tube(NamedTuple):
-    """How many jobs of a tube are in which state, and the age of the next ready and the first buried one."""
+    """How many jobs of a tube are in which state, and the age of the next one of some states."""
 
     jobs: dict[str, int]
     age_seconds: dict[str, int]
@@ -178,9 +178,7 @@ class JobQueue:
     def measure(self) -> Tube:
         """How full the tube is."""
         with self._connection("stats") as client:
-            stats: dict[str, Any] = {**client.stats_tube(self.tube)}
-            ages = {"ready": _age(client, client.peek_ready), "buried": _age(client, client.peek_buried)}
-        return Tube({state: int(stats[f"current-jobs-{state}"]) for state in JOB_STATES}, ages)
+            return measure(client, self.tube, ("ready", "buried"))
 
     def delete(self, job: Job) -> None:
         with self._ignoring_lost_lease(job, "delete") as client:
@@ -264,6 +262,17 @@ class JobQueue:
 def _remaining(deadline: float) -> float:
     """The seconds until then, but more than 0: for a socket, that means not to wait at all."""
     return max(deadline - time.monotonic(), 0.01)
+
+
+def measure(client: greenstalk.Client[bytes], tube: str, aged_states: Iterable[str]) -> Tube:
+    """How full the tube is that the client uses; `aged_states` are those of which it says an age.
+
+    Beanstalkd shows no reserved job. Raises greenstalk.NotFoundError for a tube that is gone.
+    """
+    stats: dict[str, Any] = {**client.stats_tube(tube)}
+    peeks = {"ready": client.peek_ready, "delayed": client.peek_delayed, "buried": client.peek_buried}
+    ages = {state: _age(client, peeks[state]) for state in aged_states}
+    return Tube({state: int(stats[f"current-jobs-{state}"]) for state in JOB_STATES}, ages)
 
 
 def _age(client: greenstalk.Client[bytes], peek: Callable[[], greenstalk.Job[bytes]]) -> int:

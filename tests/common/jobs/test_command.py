@@ -1,5 +1,6 @@
 """The command for buried jobs, on a real beanstalkd of its own."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -112,6 +113,43 @@ def test_a_job_that_nobody_can_read_is_one_line_too(run: Run, bury: Bury, junk: 
     assert "unreadable" in listed
     assert listed.count("\n") == 1
     assert listed.strip().isprintable()
+
+
+def tube_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [re.sub(r"\d+s\)", "…s)", line) for line in done.stderr.splitlines() if line.startswith("tube ")]
+
+
+def test_listing_tells_of_each_tube_with_jobs_how_many_are_in_which_state(
+    run: Run, bury: Bury, client
+) -> None:
+    bury(tube="posts")
+    client.put(READABLE)
+    client.put(READABLE, delay=3600)
+    client.use("events.likes")
+    client.watch("events.likes")
+    client.reserve_job(client.put(READABLE))
+    client.put(READABLE)
+
+    assert tube_lines(run("list")) == [
+        "tube events.likes: ready 1 (…s), delayed 0, reserved 1, buried 0",
+        "tube posts: ready 1 (…s), delayed 1 (…s), reserved 0, buried 1 (…s)",
+    ]
+    assert len(tube_lines(run("list", "--tube", "posts"))) == 1
+
+
+def test_what_scripts_read_has_no_lines_of_tubes(run: Run, bury: Bury, client) -> None:
+    number = bury()
+    client.put(READABLE)
+
+    assert [line.split()[1] for line in run("list").stdout.splitlines()] == [str(number)]
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--tube", "one"]])
+def test_tubes_are_told_of_even_if_no_job_is_buried(run: Run, client, command: list[str]) -> None:
+    client.use("one")
+    client.put(READABLE)
+
+    assert tube_lines(run(*command)) == ["tube one: ready 1 (…s), delayed 0, reserved 0, buried 0"]
 
 
 def test_listing_moves_nothing(run: Run, bury: Bury, client) -> None:
