@@ -155,7 +155,8 @@ def main() -> None:
     except Problem as exc:
         sys.exit(exc.detail)
     except UsersStore.outages as exc:
-        sys.exit(f"PostgreSQL is unavailable: {exc}")
+        reason, _, _ = str(exc).partition("\n")  # libpq explains itself over several lines
+        sys.exit(f"PostgreSQL is unavailable: {reason}")
 
 
 if __name__ == "__main__":
