@@ -14,8 +14,8 @@ from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
 from common.errors import Problem
 from common.gateway import errors, openapi_merge
+from common.gateway.fetch import fetch
 from common.gateway.transport import AiohttpTransport
-from common.telemetry import context
 
 logger = logging.getLogger(__name__)
 
@@ -126,19 +126,7 @@ class ApiDocument:
         return {str(status): response for status, response in documented.items()}
 
     async def _fetch(self, instance: Instance) -> Document:
-        extensions = {"target": "/openapi.json", "raw_headers": context.outgoing_headers().items()}
-        request = httpx.Request("GET", f"http://{instance.netloc}", extensions=extensions)
-        response = await self._transport.handle_async_request(request)
-        response.request = request
-        try:
-            text = b""
-            async for chunk in response.aiter_raw():
-                text += chunk
-                if len(text) > MAX_DOCUMENT_BYTES:
-                    raise ValueError("too large")
-        finally:
-            await response.aclose()
-        response.raise_for_status()
+        text = await fetch(self._transport, instance.netloc, "/openapi.json", MAX_DOCUMENT_BYTES)
         document: Document = json.loads(text)
         return document
 
