@@ -37,8 +37,8 @@ class Unauthorized(Problem):
 
     status = HTTPStatus.UNAUTHORIZED
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail, {"WWW-Authenticate": "Bearer"})
+    def __init__(self, code: str, detail: str, challenge: str = "Bearer") -> None:
+        super().__init__(code, detail, {"WWW-Authenticate": challenge})
 
 
 class Forbidden(Problem):

@@ -1,9 +1,12 @@
 """Operators: clients on this machine, or with the operators' token. They may read what is measured."""
 
+import binascii
 import hmac
+from base64 import b64decode
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from common.errors import Forbidden
 from common.settings import is_loopback
 
 # What a proxy adds: a client behind one is not on this machine, wherever the proxy is.
@@ -17,6 +20,10 @@ FORWARDING_HEADERS = {
 }
 
 
+def operators_only() -> Forbidden:
+    return Forbidden("operators_only", "This is for operators: with their token, or on this machine.")
+
+
 def is_operator(peer: str | None, headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
     """Whether a request comes from an operator; names of headers are in lower case.
 
@@ -27,10 +34,25 @@ def is_operator(peer: str | None, headers: Iterable[tuple[bytes, bytes]], token:
 
 
 def _has_token(headers: list[tuple[bytes, bytes]], token: str) -> bool:
-    expected = f"Bearer {token}".encode()
+    expected = token.encode()
     return bool(token) and any(
-        name == b"authorization" and hmac.compare_digest(value, expected) for name, value in headers
+        name == b"authorization" and hmac.compare_digest(_given_token(value), expected)
+        for name, value in headers
     )
+
+
+def _given_token(authorization: bytes) -> bytes:
+    """The token of `Bearer`, or the password of `Basic`, for which a browser asks; empty without either."""
+    scheme, _, credentials = authorization.partition(b" ")
+    match scheme:
+        case b"Bearer":
+            return credentials
+        case b"Basic":
+            try:
+                return b64decode(credentials, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
+    return b""
 
 
 def _is_on_this_machine(peer: str, headers: list[tuple[bytes, bytes]]) -> bool:

@@ -3,16 +3,12 @@
 from fastapi import Request, Response
 
 from common.api.routing import router
-from common.errors import Forbidden, NotFound
-from common.operators import is_operator
+from common.errors import NotFound
+from common.operators import is_operator, operators_only
 from common.telemetry import metrics
 from common.telemetry.instruments import Switch
 
 metrics_router = router("metrics")
-
-
-def operators_only() -> Forbidden:
-    return Forbidden("operators_only", "This is for operators: with their token, or on this machine.")
 
 
 @metrics_router.get("/metrics", include_in_schema=False)

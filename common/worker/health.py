@@ -7,7 +7,6 @@ from common.discovery.registration import PROCESS_ID, PROCESS_ID_HEADER
 from common.errors import (
     PROBLEM_JSON,
     RETRY_SECONDS,
-    Forbidden,
     MethodNotAllowed,
     NotFound,
     Problem,
@@ -15,7 +14,7 @@ from common.errors import (
     outage_reason,
 )
 from common.jobs.conditions import Conditions, Kinds
-from common.operators import is_operator
+from common.operators import is_operator, operators_only
 from common.telemetry import context, metrics
 from common.telemetry.instruments import Switch
 from common.version import VERSION
@@ -67,7 +66,7 @@ class WorkerHealth:
 
     def _metrics(self, request: Request) -> Response:
         if not is_operator(request.peer, request.headers, self._status_token):
-            raise Forbidden("operators_only", "This is for operators: with their token, or on this machine.")
+            raise operators_only()
         if not Switch.is_on:
             raise NotFound("metrics_off", "METRICS is off.")
         return Response(HTTPStatus.OK, metrics.exposition(), {"Content-Type": metrics.CONTENT_TYPE})

@@ -2,6 +2,7 @@
 
 import random
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -196,6 +197,24 @@ def test_the_token_opens_it_to_other_machines() -> None:
     ]
 
     assert codes == [200, 403, 403, 403]
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [(":sesame", 200), ("alice:sesame", 200), ("sesame:", 403), ("alice:sesam", 403), ("alice:", 403)],
+)
+def test_a_browser_may_give_the_token_as_a_password(given: str, code: int) -> None:
+    client = TestClient(make_app(status_token="sesame"), client=("192.0.2.1", 1))
+    headers = {"Authorization": f"Basic {b64encode(given.encode()).decode()}"}
+
+    assert client.get("/metrics", headers=headers).status_code == code
+
+
+@pytest.mark.parametrize("given", ["Basic", "Basic sesame", "Basic c2VzYW1l", "Basic \xe9", "Digest sesame"])
+def test_what_is_no_password_opens_nothing(given: str) -> None:
+    client = TestClient(make_app(status_token="sesame"), client=("192.0.2.1", 1))
+
+    assert client.get("/metrics", headers={"Authorization": given.encode("latin-1")}).status_code == 403
 
 
 def test_an_empty_token_opens_nothing() -> None:
