@@ -1,6 +1,6 @@
 """The gateway: one front door to all services, and one page on which all of them can be tried."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, field_validator
@@ -9,7 +9,7 @@ from throttled.rate_limiter import per_hour, per_min
 
 from common.api.routing import from_state, router
 from common.discovery.directory import Directory
-from common.discovery.models import Status
+from common.discovery.models import Status, addresses
 from common.discovery.revocations import RevocationWatcher
 from common.errors import RETRY_SECONDS
 from common.gateway.login_limits import LoginLimiter
@@ -19,6 +19,9 @@ from common.gateway.proxy import READ_SECONDS, ReverseProxy
 from common.gateway.rate_limits import Limiter, Policy, SharedRedis
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
+from common.gateway.status.routes import PATHS as STATUS_PATHS
+from common.gateway.status.routes import status_routes
+from common.gateway.status.scraper import Scraper
 from common.gateway.streams import Streams
 from common.gateway.transport import AiohttpTransport
 from common.server import protocol
@@ -87,7 +90,7 @@ ROUTES = {
     "/polls/{poll_id}/vote": Route("polls"),
     "/polls/{poll_id}/results": Route("polls"),
 }
-OWN_PATHS = {"docs", "openapi.json", "health", "livez", "metrics"}
+OWN_PATHS = {"docs", "openapi.json", "health", "livez", "metrics", *STATUS_PATHS}
 SERVICES = tuple(dict.fromkeys(route.service_name for route in ROUTES.values()))
 
 
@@ -95,6 +98,8 @@ State = Status | Literal["down"]
 
 
 class GatewaySettings(EdgeSettings):
+    QUIET_PATHS: ClassVar = (*EdgeSettings.QUIET_PATHS, "/status")
+
     port: int = 8080
 
     @field_validator("root_path")
@@ -191,14 +196,21 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "gateway")
     tokens = Tokens.from_settings(settings, watcher.revocations)
     limiter, login_limiter = _limiters(settings, tokens)
+    scraper = Scraper(
+        directory,
+        transport,
+        settings.status_token,
+        addresses(settings.registry_url),
+        ("gateway", "registry", *SERVICES),
+    )
     match = matcher(ROUTES, settings.default_policy)
     streams = Streams()
     app = create_service(
         "gateway",
         "One front door to all services. Sign in with the Authorize button, then try any of them.",
         settings,
-        [routes],
-        resources=[transport, directory, watcher, *([limiter] if limiter else [])],
+        [routes, status_routes],
+        resources=[transport, directory, watcher, scraper, *([limiter] if limiter else [])],
         middleware=[
             *edge_middleware(settings),
             Middleware(ReverseProxy, directory, transport, match, limiter, login_limiter, streams),
@@ -211,6 +223,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.directory = directory
+    app.state.scraper = scraper
     paths = {path: route.service_name for path, route in ROUTES.items()}
     refusals = [protocol.bad_request(), protocol.url_too_long(), protocol.headers_too_large()]
     app.state.api_document = ApiDocument(paths, f"{settings.root_path}/login", directory, transport, refusals)
