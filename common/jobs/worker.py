@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from queue import SimpleQueue
 from threading import Event, Thread
 
 from pydantic import ValidationError
@@ -39,16 +38,15 @@ Handle = Callable[[Sequence[Job]], None]
 def stop_on_signal() -> Event:
     """An event that SIGTERM and SIGINT set; both mean: finish the work in hand."""
     stop = Event()
-    received: SimpleQueue[int] = SimpleQueue()
+    signals = {signal.SIGTERM, signal.SIGINT}
+    # A handler runs in the main thread, but not while that waits for a lock. So these signals are blocked in
+    # all threads, and one thread waits for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
     def wait() -> None:
-        received.get()
+        signal.sigwait(signals)
         stop.set()
 
-    # A signal's handler runs in the middle of anything, even of another one: it must not take the lock that
-    # is in an event, which its own thread may be holding. A SimpleQueue may be put into from anywhere.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.put(number))
     Thread(target=wait, name="signals", daemon=True).start()
     return stop
 
