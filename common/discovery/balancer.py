@@ -82,7 +82,10 @@ class Attempt:
 
 
 class Balancer:
-    """The less busy of two instances at random, without the ejected ones. Threads may share it."""
+    """The less busy of two instances at random: of those not ejected, and of these, of those that are up.
+
+    Threads may share it.
+    """
 
     def __init__(self, directory: Directory, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
@@ -105,8 +108,10 @@ class Balancer:
         candidates = self._candidates(service_name, tried)
         if len(candidates) > 1:
             now = self.clock()
-            healthy = [one for one in candidates if self._of(one).ejected_until <= now]
-            candidates = random.sample(healthy or candidates, min(2, len(healthy or candidates)))
+            candidates = [one for one in candidates if self._of(one).ejected_until <= now] or candidates
+            # One that has just started is listed before its store is prepared.
+            candidates = [one for one in candidates if one.status is Status.UP] or candidates
+            candidates = random.sample(candidates, min(2, len(candidates)))
             candidates.sort(key=lambda one: self._of(one).in_flight)
         return Attempt(self, candidates[0], self._of(candidates[0])) if candidates else None
 

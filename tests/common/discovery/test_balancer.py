@@ -164,3 +164,13 @@ def test_what_is_known_of_instances_does_not_grow_for_ever(
 
 def test_one_that_drains_is_never_chosen(clock: Clock) -> None:
     assert _balancer(clock, instance(1, status=Status.DRAINING)).attempt("users") is None
+
+
+def test_an_instance_that_is_degraded_gets_requests_only_where_none_is_up() -> None:
+    directory = Directory(None)
+    up, degraded = instance(5100), instance(5110, status=Status.DEGRADED)
+    directory.update(Snapshot(epoch="", version=1, services={"users": (degraded, up)}), now=0)
+    balancer = Balancer(directory)
+    ports = [attempt.instance.port for attempt in balancer.attempts("users")]
+
+    assert ports == [5100, 5110]
