@@ -62,7 +62,7 @@ class ServiceClient:
         params: Mapping[str, str | Sequence[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         is_new: bool = False,
-        within_seconds: float = DEADLINE_SECONDS,
+        within_seconds: float | None = None,
     ) -> httpx.Response:
         """The response of an instance: a success, 304, or a 4xx. Unavailable when no instance gives one.
 
@@ -70,7 +70,7 @@ class ServiceClient:
         """
         target = httpx.URL(path, params=params) if params else httpx.URL(path)
         signed = context.outgoing_headers() | self._credentials() | dict(headers or {})
-        deadline = time.monotonic() + within_seconds
+        deadline = time.monotonic() + (within_seconds or DEADLINE_SECONDS)
         try:
             with self._bulkhead:
                 response = self._try_instances(target, signed, deadline, is_new)

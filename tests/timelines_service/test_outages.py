@@ -1,7 +1,7 @@
 """A timelines service, and its worker, on a PostgreSQL that responds but cannot serve."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
@@ -125,12 +125,13 @@ def test_what_is_lost_is_made_again_without_a_restart(post, postgres: int, damag
 def working(settings: TimelinesSettings, store: TimelinesStore) -> Iterator[None]:
     """A worker, until the test is over."""
     stop = Event()
-    thread = Thread(target=partial(workers.store_posts, settings, stop))
-    thread.start()
-    yield
-    stop.set()
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
+    with closing(TimelinesStore.connect(settings.database)) as own_store:
+        thread = Thread(target=partial(workers.store_posts, settings, own_store, stop))
+        thread.start()
+        yield
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
 
 
 def _stats(tube: greenstalk.Client[bytes]) -> dict[str, int]:

@@ -338,6 +338,7 @@ def test_a_post_says_all_of_itself(client: TestClient, as_user: Headers) -> None
         "reposts_count": 0,
         "edited_at": None,
         "tags": [],
+        "mentions": [],
         "warning": None,
         "visibility": "public",
         "poll_id": None,
