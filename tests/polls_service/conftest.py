@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import server_processes
 from botocore.awsrequest import AWSResponse
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -26,9 +27,11 @@ def url(dynamodb_port: int) -> str:
 
 # Once: making a client reads its description, which takes longer than most tests.
 @pytest.fixture(scope="session")
-def app(url: str, beanstalkd_port: int) -> Iterator[FastAPI]:
+def app(url: str) -> Iterator[FastAPI]:
+    # Without a Beanstalkd: ending a wait for events would take longer than most tests.
+    nowhere = server_processes.free_port()
     app = create_app(
-        PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url, beanstalkd_port=beanstalkd_port)
+        PollsSettings(_env_file=None, registry_url=None, dynamodb_url=url, beanstalkd_port=nowhere)
     )
     app.state.store.prepare()
     yield app

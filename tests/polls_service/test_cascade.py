@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
 from typing import Any
@@ -11,10 +12,10 @@ from uuid import UUID
 
 import greenstalk
 import pytest
-from fastapi.testclient import TestClient
 
 from common.errors import NotFound
 from common.fields import new_id
+from common.jobs.background import Background
 from common.jobs.queue import JobQueue
 from polls_service import cascade as module
 from polls_service import store as store_module
@@ -298,8 +299,15 @@ def raw_tubes(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
         yield client
 
 
+@pytest.fixture
+def applying(store: PollsStore, beanstalkd_port: int) -> Iterator[None]:
+    """The service's loop, until the test is over."""
+    with Background(partial(apply_events, store, "127.0.0.1", beanstalkd_port)):
+        yield
+
+
 def test_the_service_applies_events_and_tells_of_ends_and_buries_what_it_cannot_read(
-    store: PollsStore, client: TestClient, raw_tubes: greenstalk.Client[bytes], alice: str
+    store: PollsStore, applying: None, raw_tubes: greenstalk.Client[bytes], alice: str
 ) -> None:
     poll, ended = _poll(store, alice), _poll(store, alice, expires_in=300, ago=300)
     raw_tubes.put(job({"kind": "promoted"}))
