@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from common.jobs.tubes import event_tube
+from tests.commands import run_here
 from tests.polling import eventually
 from tests.users_service.conftest import PASSWORD
 from users_service.admin import main
@@ -33,23 +34,14 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Run the command in this process: a start of Python takes longer than all that it does."""
+    """Run the command in this process."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         defaults = {"DB_PORT": str(settings.db_port), "USERS_DB_NAME": settings.users_db_name}
         for name, value in (defaults | variables).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code: str | int | None = 0
-        try:
-            main()
-        except SystemExit as exc:
-            code = exc.code
-        said, complaint = capsys.readouterr()
-        if isinstance(code, str):  # as Python does
-            code, complaint = 1, f"{complaint}{code}\n"
-        return subprocess.CompletedProcess(arguments, code or 0, said, complaint)
+        return run_here(main, arguments, monkeypatch, capsys)
 
     return run
 

@@ -12,6 +12,7 @@ import server_processes
 
 from common.jobs.__main__ import BuriedJobs, main
 from common.jobs.queue import Envelope
+from tests.commands import run_here
 from tests.own_server import Own, OwnServer
 
 ROOT = Path(__file__).parents[3]
@@ -52,20 +53,11 @@ def bury(client: greenstalk.Client[bytes]) -> Bury:
 
 @pytest.fixture
 def run(beanstalkd: OwnServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process: a start of Python takes longer than all that it does."""
+    """Run the command in this process."""
 
     def run(*arguments: object, port: int = beanstalkd.port) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
         monkeypatch.setenv("BEANSTALKD_PORT", str(port))
-        code: str | int | None = 0
-        try:
-            main()
-        except SystemExit as exc:
-            code = exc.code
-        said, complaint = capsys.readouterr()
-        if isinstance(code, str):  # as Python does
-            code, complaint = 1, f"{complaint}{code}\n"
-        return subprocess.CompletedProcess(arguments, code or 0, said, complaint)
+        return run_here(main, tuple(map(str, arguments)), monkeypatch, capsys)
 
     return run
 
