@@ -3,10 +3,9 @@
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from common.discovery.directory import Directory
 from common.errors import Unavailable
 from common.jobs.conditions import Kinds
 from common.jobs.queue import TTR_SECONDS, Job, JobQueue, QueueUnavailable
-from common.jobs.worker import Periodic, run_together, stop_on_signal, work
+from common.jobs.worker import Periodic, each, run_together, stop_on_signal, work
 from common.tokens import Tokens
 from common.worker.presence import present
 from likes_service.cascade import Cascade
@@ -45,14 +44,17 @@ OUTAGES = (Unavailable, QueueUnavailable, MailServerUnavailable, *LikesStore.out
 
 
 class Connections:
-    """What the workers work with. Opening it touches no network but the registry, in the background."""
+    """What the workers work with. Opening it touches no network but the registry, if a service is called."""
 
     def __init__(self, settings: LikesSettings, stack: ExitStack) -> None:
         self._settings = settings
         self._stack = stack
         self._tokens = Tokens.from_settings(settings)
-        self._directory = stack.enter_context(Directory(settings.registry_url))
         self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url)))
+
+    @cached_property
+    def _directory(self) -> Directory:
+        return self._stack.enter_context(Directory(self._settings.registry_url))
 
     def queue(self, tube: str) -> JobQueue:
         queue = JobQueue.connect(self._settings.beanstalkd_host, self._settings.beanstalkd_port, tube)
@@ -77,13 +79,9 @@ def validate(settings: LikesSettings, stop: Event) -> None:
             connections.queue(TIMELINES_TUBE),
         )
 
-        def handle(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                validation.validate(ValidateLike.model_validate(job.open()))
-
-        work(
-            queue, handle, OUTAGES, stop, periodic=Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
-        )
+        handle = each(lambda payload: validation.validate(ValidateLike.model_validate(payload)))
+        sweep = Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
+        work(queue, handle, OUTAGES, stop, periodic=sweep)
 
 
 def apply_events(settings: LikesSettings, stop: Event) -> None:
@@ -92,10 +90,7 @@ def apply_events(settings: LikesSettings, stop: Event) -> None:
         connections = Connections(settings, stack)
         cascade = Cascade(connections.store, connections.queue(USERS_TUBE))
 
-        def handle(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                cascade.apply(EVENT.validate_python(job.open()))
-
+        handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
         work(connections.queue(EVENTS_TUBE), handle, OUTAGES, stop)
 
 
@@ -112,21 +107,16 @@ def notify(settings: LikesSettings, stop: Event) -> None:
             timedelta(seconds=settings.smtp_retry_seconds),
         )
 
-        def run(queue: JobQueue) -> None:
+        def run(queue: JobQueue, stop: Event) -> None:
             def handle(jobs: Sequence[Job]) -> None:
                 for job in jobs:
                     notification = NOTIFICATION.validate_python(job.open())
                     with _kept(queue, job, stop) as interrupt:
                         notifier.notify(notification, interrupt)
 
-            try:
-                work(queue, handle, OUTAGES, stop, reminds=queue is queues[0])
-            finally:
-                # A loop that fails ends the worker.
-                stop.set()
+            work(queue, handle, OUTAGES, stop, reminds=queue is queues[0])
 
-        with ThreadPoolExecutor(MAX_SESSIONS, "mails") as sessions:
-            list(sessions.map(run, queues))
+        run_together([partial(run, queue) for queue in queues], stop)
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """What events cause here: deletions elsewhere take polls and votes along, and the end of a poll is told."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import chain, islice
 from threading import Event as Flag
 
 from common.errors import Forbidden, NotFound, Unavailable
-from common.jobs.queue import Job, JobQueue, QueueUnavailable
-from common.jobs.worker import Periodic, work
+from common.jobs.queue import JobQueue, QueueUnavailable
+from common.jobs.worker import Periodic, each, work
 from polls_service.models import (
     EVENT,
     EVENTS_TUBE,
@@ -86,12 +85,8 @@ def apply_events(store: PollsStore, host: str, port: int, stop: Flag) -> None:
             made = JobQueue.connect(host, port, tube)
             return stack.enter_context(closing(made))
 
-        events, own = queue(EVENTS_TUBE), queue(EVENTS_TUBE)
-        cascade = Cascade(store, own, queue(USERS_TUBE), queue(TIMELINES_TUBE))
-        endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, own), OUTAGES)
-
-        def handle(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                cascade.apply(EVENT.validate_python(job.open()))
-
+        events = queue(EVENTS_TUBE)
+        cascade = Cascade(store, events, queue(USERS_TUBE), queue(TIMELINES_TUBE))
+        endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, events), OUTAGES)
+        handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
         work(events, handle, OUTAGES, stop, periodic=endings, ready=store.ping)

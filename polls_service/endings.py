@@ -25,13 +25,13 @@ class Endings:
         """Queue what is due: each poll at least once. Raises outages of both servers."""
         now = datetime.now(UTC)
         for entry in islice(self._table.keys_until(items.ENDINGS, items.instant(now)), AT_ONCE):
-            if self._is_claimed(entry, now):
+            if self._claim(entry, now):
                 context.start()
                 poll_id, at = items.ending(entry)
                 queue.put(PollOver(poll_id=poll_id, at=at))
                 self._table.delete_all([entry])
 
-    def _is_claimed(self, entry: Item, now: datetime) -> bool:
+    def _claim(self, entry: Item, now: datetime) -> bool:
         update = {"TableName": self._table.name, **items.claim_update(entry, now, now + CLAIM)}
         try:
             self._table.transact([{"Update": update}], token=str(uuid4()))

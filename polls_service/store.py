@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import islice
@@ -140,10 +139,11 @@ class PollsStore:
         for entry in self._table.keys(items.user_list(username), items.POLL):
             if time.monotonic() > end:
                 raise errors.deletion_unfinished()
-            with suppress(NotFound):
+            try:
                 self.delete(items.listed_poll(entry), username)
-            # An interrupted deletion may have left it.
-            self._table.delete_all([entry])
+            except NotFound:
+                # An interrupted deletion has left its entry.
+                self._table.delete_all([entry])
 
     def forget_votes_of(self, username: str) -> None:
         """Delete what says that these votes are the user's: they stay counted. Raises as delete_polls_of."""

@@ -1,12 +1,13 @@
 """What the users service does for deletions in the background: it sweeps, asks again, takes confirmations."""
 
-from collections.abc import Sequence
+import time
 from contextlib import closing, suppress
 from functools import partial
 from threading import Event
+from typing import Any
 
-from common.jobs.queue import Job, JobQueue
-from common.jobs.worker import Periodic, work
+from common.jobs.queue import JobQueue
+from common.jobs.worker import Periodic, each, work
 from users_service.deletion_saga import OWN
 from users_service.events import TUBE, AccountCleared
 from users_service.store import UsersStore
@@ -20,22 +21,22 @@ def run(store: UsersStore, host: str, port: int, stop: Event) -> None:
     """Go on with deletions until `stop` is set; confirmations come from the Beanstalkd at this address."""
     with closing(JobQueue.connect(host, port, TUBE)) as queue:
         tending = Periodic(EVERY_SECONDS, partial(tend, store), store.outages)
-        work(queue, partial(confirm, store), store.outages, stop, periodic=tending)
+        work(queue, each(partial(confirm, store)), store.outages, stop, periodic=tending)
 
 
 def tend(store: UsersStore) -> None:
-    """Sweep for a moment after deleted accounts, and ask those again that have not confirmed for long."""
+    """Sweep after deleted accounts, for a moment in all; ask those again that have not confirmed for long."""
+    until = time.monotonic() + SWEEP_SECONDS
     # That the database is unavailable is told where it is pinged.
     with suppress(*store.outages):
         for username in store.sweep.usernames():
-            if not store.sweep.run(username, SWEEP_SECONDS):
+            if not store.sweep.run(username, until - time.monotonic()):
                 break
             store.deletions.confirm(username, OWN)
         store.deletions.ask_again()
 
 
-def confirm(store: UsersStore, jobs: Sequence[Job]) -> None:
-    """Note what other services have confirmed."""
-    for job in jobs:
-        event = AccountCleared.model_validate(job.open())
-        store.deletions.confirm(event.username, event.service)
+def confirm(store: UsersStore, payload: dict[str, Any]) -> None:
+    """Note what another service has confirmed."""
+    event = AccountCleared.model_validate(payload)
+    store.deletions.confirm(event.username, event.service)

@@ -1,4 +1,4 @@
-"""Write everything of one account as one JSON file.
+"""Write everything of one account, but for polls and votes, as one JSON file.
 
 The command calls the services as the user: it signs tokens with JWT_SECRET. It writes what it has read at
 once, so an account may be of any size. A file is there when it is complete, or not at all.
@@ -6,7 +6,9 @@ once, so an account may be of any size. A file is there when it is complete, or 
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -117,10 +119,10 @@ def _json(value: object) -> str:
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A file that only its owner may read, and that appears when it is complete."""
-    part = path.with_name(f"{path.name}.part")
+    descriptor, name = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
+    part = Path(name)
     try:
-        part.touch(0o600)
-        with part.open("w", encoding="utf-8") as out:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             yield out
         part.replace(path)
     finally:

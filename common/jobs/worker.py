@@ -10,6 +10,7 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -33,6 +34,16 @@ OUTAGE_PAUSE_SECONDS = (0.1, 1.0)
 
 Outages = tuple[type[Exception], ...]
 Handle = Callable[[Sequence[Job]], None]
+
+
+def each(apply: Callable[[dict[str, Any]], None]) -> Handle:
+    """Handle jobs one by one, by their payloads."""
+
+    def handle(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            apply(job.open())
+
+    return handle
 
 
 def stop_on_signal() -> Event:
