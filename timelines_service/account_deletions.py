@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from common.jobs.tubes import event_tube
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
+from timelines_service.batches import delete_batch
 from timelines_service.deletions import Deletions
 
 USERS_TUBE = event_tube("users")
@@ -36,11 +37,7 @@ NEXT = text("""
 """)
 POSTS = text("SELECT id FROM posts WHERE username = :username ORDER BY id DESC LIMIT :limit")
 SWEEP = [
-    text(f"""
-        DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM {table} WHERE {column} = :username LIMIT :limit
-        ))
-    """)  # noqa: S608  names of our own
+    delete_batch(table, f"{column} = :username")
     for table, column in (
         ("bookmarks", "username"),
         ("pins", "username"),
@@ -92,7 +89,7 @@ class AccountDeletions:
     def _delete_batch(self, connection: Connection, username: str) -> bool:
         """Whether there was anything."""
         found = connection.execute(POSTS, {"username": username, "limit": POSTS_BATCH}).scalars().all()
-        deleted = self._deletions.delete_posts(connection, username, found)
+        deleted = found and self._deletions.delete_posts(connection, username, found)
         values = {"username": username, "limit": BATCH}
         rest = [connection.execute(statement, values).rowcount for statement in SWEEP]
         return bool(deleted or any(rest))

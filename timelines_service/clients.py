@@ -1,11 +1,10 @@
 """The timelines service's calls to other services."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
-from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
@@ -116,12 +115,9 @@ class UsersClient:
     def existing(self, usernames: Sequence[str]) -> list[str]:
         """Those of these users who exist. Raises Unavailable, soon: a new post waits for this."""
         found: list[str] = []
-        for start in range(0, len(usernames), MAX_BATCH):
-            asked = [("username", username) for username in usernames[start : start + MAX_BATCH]]
-            response = self._users.get(f"/users?{urlencode(asked)}", within_seconds=EXISTING_SECONDS)
-            if response.status_code != 200:
-                raise _unexpected(response)
-            found.extend(user.username for user in _read(USERS.validate_json, response, ""))
+        for batch in _batches(usernames):
+            response = self._users.get("/users", {"username": batch}, within_seconds=EXISTING_SECONDS)
+            found.extend(user.username for user in _parse(USERS.validate_json, response))
         return found
 
     def home_sources(self, username: str) -> HomeSources:
@@ -153,10 +149,9 @@ class UsersClient:
     def home_versions(self, usernames: Sequence[str]) -> dict[str, str]:
         """The versions that the home sources of these users have now. Raises Unavailable."""
         versions: dict[str, str] = {}
-        for first in range(0, len(usernames), MAX_BATCH):
-            batch = usernames[first : first + MAX_BATCH]
+        for batch in _batches(usernames):
             response = self._users.get("/home-sources/versions", {"username": batch})
-            versions |= _read(VERSIONS.validate_json, response)
+            versions |= _parse(VERSIONS.validate_json, response)
         return versions
 
     def _followees_alone(self, username: str) -> HomeSources:
@@ -183,8 +178,12 @@ class PollsClient:
         return _parse(_Poll.model_validate_json, response, "polls").created_by
 
 
-def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str | None = None) -> Body:
-    if username and response.status_code == 404:
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[first : first + MAX_BATCH] for first in range(0, len(names), MAX_BATCH))
+
+
+def _read(read: Callable[[bytes], Body], response: httpx.Response, username: str) -> Body:
+    if response.status_code == 404:
         raise errors.user_not_found(username)
     return _parse(read, response)
 

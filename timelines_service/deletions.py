@@ -17,6 +17,7 @@ from common.jobs.tubes import event_tube
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
 from timelines_service import errors
+from timelines_service.batches import delete_batch
 from timelines_service.post_query import DELETED_USERS
 from timelines_service.post_tags import remove_tags
 from timelines_service.reposts import Reposts
@@ -55,11 +56,7 @@ NEXT = text("""
     ORDER BY deleted_at LIMIT :posts FOR UPDATE SKIP LOCKED
 """)
 SWEEP = [
-    text(f"""
-        DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM {table} WHERE {column} = ANY (:ids) LIMIT :limit
-        ))
-    """)  # noqa: S608  names of our own
+    delete_batch(table, f"{column} = ANY (:ids)")
     for table, column in (
         ("posts", "id"),  # an old worker may have stored it again
         ("posts", "repost_of"),

@@ -63,8 +63,7 @@ class Edits:
                 # Another statement: it sees what the transaction had to wait for.
                 connection.execute(KEEP, {"id": post_id})
                 remove_tags(connection, found)
-                kept = [name for name in found.mentions if name in mentions(words)]
-                change = _columns(words, post_id, kept if mentioned is None else mentioned)
+                change = _columns(words, post_id, _kept(found, words) if mentioned is None else mentioned)
                 change["is_resolved"] = mentioned is not None
                 connection.execute(EDIT, change)
                 add_tags(connection, [post_id])
@@ -84,6 +83,12 @@ class Edits:
         rows = self._database.rows(VERSIONS, values)
         found = [PostVersion(version=version, text=words, created_at=at) for version, words, at in rows]
         return found[::-1] if after is not None else found
+
+
+def _kept(post: Any, words: str) -> list[str]:
+    """Those who are mentioned already, and by the new text, too."""
+    named = mentions(words)
+    return [name for name in post.mentions if name in named]
 
 
 def _columns(words: str, post_id: UUID, mentioned: Sequence[str]) -> dict[str, Any]:

@@ -63,13 +63,6 @@ def idempotency_key_reused() -> Unprocessable:
     return Unprocessable(code, detail, [error])
 
 
-def parameter_missing(name: str) -> Unprocessable:
-    """As validation refuses a required parameter that is not there."""
-    code, detail = "missing", "Field required"
-    error = FieldError(location="query", pointer=f"#/{name}", code=code, detail=detail)
-    return Unprocessable("malformed", f"#/{name}: {detail}", [error])
-
-
 def too_many_streams() -> TooManyRequests:
     detail = "You have as many streams as one user may have."
     return TooManyRequests("too_many_streams", detail, {"Retry-After": str(RETRY_SECONDS)})

@@ -1,7 +1,7 @@
 """Events of other services, applied once however often they come. `docs/architecture.md` lists all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
@@ -11,16 +11,17 @@ from common.fields import Id, Username
 from common.jobs.tubes import event_tube
 from common.postgres.database import Database
 from timelines_service.account_deletions import AccountDeletions
-from timelines_service.notifications import Cause, take_turn, tell, withdraw
+from timelines_service.notifications import Cause, change
 
 TUBE = event_tube("timelines")
 MAX_RECIPIENTS = 100
 
 # The lock keeps the post there until its author is told: so the sweep of its deletion finds the notification.
 # Newest first, as all transactions lock posts.
-AUTHORS = text("SELECT id, username FROM posts WHERE id = ANY (:ids) ORDER BY id DESC FOR KEY SHARE")
-POST_OF_POLL = text("""
-    SELECT id FROM posts WHERE poll_id = :poll_id AND repost_of IS NULL ORDER BY id LIMIT 1 FOR KEY SHARE
+POSTS = text("""
+    SELECT id, username, poll_id FROM posts
+    WHERE id = ANY (CAST(:ids AS uuid[])) OR poll_id = ANY (CAST(:poll_ids AS uuid[]))
+    ORDER BY id DESC FOR KEY SHARE
 """)
 
 
@@ -67,8 +68,6 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="ki
 class Events:
     """Applies events. Threads may share it."""
 
-    outages = Database.outages
-
     def __init__(self, database: Database, account_deletions: AccountDeletions) -> None:
         self._database = database
         self._account_deletions = account_deletions
@@ -79,38 +78,42 @@ class Events:
             for event in events:
                 if isinstance(event, AccountDeleted):
                     self._account_deletions.begin(connection, event.username, event.at)
-            authors = _authors(connection, events)
-            changes = [change for event in events for change in _changes(connection, event, authors)]
-            # Both at once: two transactions take turns in one order.
-            take_turn(connection, {cause.recipient for _, cause in changes})
-            tell(connection, *(cause for is_told, cause in changes if is_told))
-            withdraw(connection, *(cause for is_told, cause in changes if not is_told))
+            posts = _posts(connection, events)
+            changes = [one for event in events for one in _changes(event, posts)]
+            told = [cause for is_told, cause in changes if is_told]
+            change(connection, told, [cause for is_told, cause in changes if not is_told])
 
 
-def _authors(connection: Connection, events: Sequence[Event]) -> dict[UUID, str]:
-    """The authors of the posts that are liked, or not any more."""
-    liked = {event.post_id for event in events if isinstance(event, LikeChanged)}
-    if not liked:
-        return {}
-    return {row.id: row.username for row in connection.execute(AUTHORS, {"ids": list(liked)})}
+class _Posts(NamedTuple):
+    """The posts that events are about: their authors, and the posts of polls."""
+
+    authors: Mapping[UUID, str]
+    of_polls: Mapping[UUID, UUID]
 
 
-def _changes(
-    connection: Connection, event: Event, authors: Mapping[UUID, str]
-) -> Iterator[tuple[bool, Cause]]:
+def _posts(connection: Connection, events: Sequence[Event]) -> _Posts:
+    ids = {event.post_id for event in events if isinstance(event, LikeChanged)}
+    poll_ids = {event.poll_id for event in events if isinstance(event, PollEnded)}
+    if not ids | poll_ids:
+        return _Posts({}, {})
+    rows = connection.execute(POSTS, {"ids": list(ids), "poll_ids": list(poll_ids)}).all()
+    return _Posts(
+        {row.id: row.username for row in rows}, {row.poll_id: row.id for row in rows if row.poll_id}
+    )
+
+
+def _changes(event: Event, posts: _Posts) -> Iterator[tuple[bool, Cause]]:
     """What an event changes: causes that are so since then, or are not any more."""
     match event:
         case FollowChanged():
             yield event.kind == "followed", Cause("follow", event.followee, event.follower, event.at)
         case LikeChanged():
             # Likes of posts that are not there yet are undone unseen: without a post, it is deleted.
-            if author := authors.get(event.post_id):
+            if author := posts.authors.get(event.post_id):
                 cause = Cause("like", author, event.username, event.at, post_id=event.post_id)
                 yield event.kind == "liked", cause
         case PollEnded():
-            post_id = connection.execute(POST_OF_POLL, {"poll_id": event.poll_id}).scalar_one_or_none()
+            post_id = posts.of_polls.get(event.poll_id)
             for name in event.recipients:
-                yield (
-                    True,
-                    Cause("poll_ended", name, event.author, event.at, post_id, subject_id=event.poll_id),
-                )
+                cause = Cause("poll_ended", name, event.author, event.at, post_id, subject_id=event.poll_id)
+                yield True, cause

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from common.fields import first_id, new_id, time_of
 from common.postgres.database import Database
 from timelines_service import errors
+from timelines_service.batches import delete_batch
 from timelines_service.models import Notification, NotificationKind
 from timelines_service.notifications import NOTHING, take_turn
 from timelines_service.post_query import DELETED_USERS, LAST_ID, Page
@@ -64,16 +65,8 @@ DISMISS = text(f"""
     UPDATE notifications SET is_withdrawn = true, id = :tombstone
     WHERE id = :id AND recipient = :recipient AND {VISIBLE}
 """)
-OLD = text("""
-    DELETE FROM notifications WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM notifications WHERE id < :before ORDER BY id LIMIT :limit
-    ))
-""")
-OLD_TOMBSTONES = text("""
-    DELETE FROM notifications WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM notifications WHERE is_withdrawn AND id < :before ORDER BY id LIMIT :limit
-    ))
-""")
+OLD = delete_batch("notifications", "id < :before ORDER BY id")
+OLD_TOMBSTONES = delete_batch("notifications", "is_withdrawn AND id < :before ORDER BY id")
 
 
 def _pages(nearest: str) -> dict[bool, Any]:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from common.postgres.database import Database
-from timelines_service.notifications import Cause, take_turn, tell, withdraw
+from timelines_service.notifications import Cause, change, tell
 
 BATCH = 100
 # A mention that is found later, as in posts of an older version, is no news.
@@ -59,7 +59,4 @@ def causes(post: Any, mentioned: Iterable[str]) -> list[Cause]:
 def change_mentions(connection: Connection, post: Any, mentioned: Sequence[str]) -> None:
     """Tell those whom an edited post mentions now, and take it back from those whom it mentioned before."""
     new, gone = set(mentioned).difference(post.mentions), set(post.mentions).difference(mentioned)
-    if new or gone:
-        take_turn(connection, [*new, *gone])
-        tell(connection, *causes(post, new))
-        withdraw(connection, *causes(post, gone))
+    change(connection, causes(post, new), causes(post, gone))

@@ -1,6 +1,6 @@
 """Notifications in PostgreSQL: what a user is told of what others did."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -79,33 +79,47 @@ class Cause:
 
 
 def tell(connection: Connection, *causes: Cause) -> None:
-    """Tell the recipients, each of each cause once; of their own doing, only that a poll has ended.
-
-    A transaction locks posts first, and calls this, or `withdraw`, once.
-    """
-    _change(connection, TELL, causes)
+    """Tell the recipients, as `change` does."""
+    change(connection, causes)
 
 
 def withdraw(connection: Connection, *causes: Cause) -> None:
-    """Take back what the recipients were told, or will be: these causes are undone."""
-    _change(connection, WITHDRAW, causes)
+    """Take back what the recipients were told, or will be, as `change` does."""
+    change(connection, undone=causes)
 
 
-def take_turn(connection: Connection, recipients: Collection[str]) -> None:
+def change(connection: Connection, told: Iterable[Cause] = (), undone: Iterable[Cause] = ()) -> None:
+    """Tell the recipients of what is so, each of each cause once, and take back what is not any more.
+
+    Of their own doing they are told only that a poll has ended. A transaction
+    locks posts first, and calls this once.
+    """
+    changes = [(TELL, _for_others(told)), (WITHDRAW, _for_others(undone))]
+    recipients = list({cause.recipient for _, causes in changes for cause in causes})
+    if not recipients:
+        return
+    take_turn(connection, recipients)
+    found = connection.execute(NEWEST, {"recipients": recipients})
+    newest: dict[str, UUID | None] = {row.recipient: row.newest for row in found}
+    for statement, causes in changes:
+        if causes:
+            _write(connection, statement, causes, newest)
+
+
+def take_turn(connection: Connection, recipients: Sequence[str]) -> None:
     """Until this transaction ends, no other changes the notifications of these users."""
     connection.execute(TAKE_TURN, {"recipients": list(recipients)})
 
 
-def _change(connection: Connection, statement: TextClause, causes: Sequence[Cause]) -> None:
-    told = [cause for cause in causes if cause.actor != cause.recipient or cause.kind == "poll_ended"]
-    if not told:
-        return
-    recipients = list({cause.recipient for cause in told})
-    take_turn(connection, recipients)
-    found = connection.execute(NEWEST, {"recipients": recipients})
-    newest: dict[str, UUID | None] = {row.recipient: row.newest for row in found}
+def _for_others(causes: Iterable[Cause]) -> list[Cause]:
+    return [cause for cause in causes if cause.actor != cause.recipient or cause.kind == "poll_ended"]
+
+
+def _write(
+    connection: Connection, statement: TextClause, causes: Sequence[Cause], newest: dict[str, UUID | None]
+) -> None:
     rows = []
-    for cause in _newest_of_each(told):
+    for cause in _newest_of_each(causes):
         newest[cause.recipient] = next_id = _next_id(newest[cause.recipient])
         rows.append(vars(cause) | {"id": next_id, "subject_id": cause.key[-1]})
     connection.execute(statement, {column: [row[column] for row in rows] for column in rows[0]})

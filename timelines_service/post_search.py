@@ -16,7 +16,7 @@ from sqlalchemy import text
 from common.postgres.database import Database
 from timelines_service.full_text import SHORTEST_TIME, document, query, within
 from timelines_service.models import Post
-from timelines_service.post_query import Page, PostList, PostQuery, array_of
+from timelines_service.post_query import DELETED_USERS, Page, PostList, PostQuery, array_of
 
 # So many posts are looked at in about the time in which so many are found by the index, and sorted.
 WINDOW = 2000
@@ -34,21 +34,26 @@ IN_ORDER = PostList(
         SELECT id, username, words FROM posts WHERE id {past} :cursor ORDER BY id {order} LIMIT {window}
     ) AS page
     WHERE page.words @@ CAST(:query AS tsquery) AND page.username <> ALL (CAST(:hidden AS text[]))
+        AND page.username <> ALL ({deleted_users})
     ORDER BY page.id {order} LIMIT :limit
 """,
     window=str(WINDOW),
+    deleted_users=DELETED_USERS,
 )
 # The subselect hides the query from the planner, which would multiply the frequencies of its words, and read
 # the whole table for two common ones.
-BY_INDEX = text("""
+BY_INDEX = text(f"""
     SELECT count(*), (
         array_agg(id ORDER BY CASE WHEN :is_forward THEN id END, id DESC)
-        FILTER (WHERE id >= :low AND id < :high AND username <> ALL (CAST(:hidden AS text[])))
+        FILTER (
+            WHERE id >= :low AND id < :high
+                AND username <> ALL (CAST(:hidden AS text[])) AND username <> ALL ({DELETED_USERS})
+        )
     )[1 : :limit]
     FROM (
         SELECT id, username FROM posts WHERE words @@ (SELECT CAST(:query AS tsquery)) LIMIT :most
     ) AS page
-""")
+""")  # noqa: S608  what it is made of stands in post_query
 ENDS = text("""
     SELECT (SELECT id FROM posts ORDER BY id LIMIT 1), (SELECT id FROM posts ORDER BY id DESC LIMIT 1)
 """)
@@ -124,12 +129,13 @@ class PostSearch:
 
     def _ids_by_index(self, stretch: Stretch, limit: int, values: dict[str, Any]) -> list[UUID]:
         found: list[UUID] = []
-        sought, length, most = values["query"], stretch.length, MOST
+        sought, whole, most = values["query"], stretch.length, MOST
+        length = whole
         while len(found) < limit and stretch.length > 0:
             low, high = stretch.begin(length)
             span = {"low": low, "high": high, "is_forward": stretch.is_forward, "limit": limit}
-            query = sought if length == stretch.length else within(sought, low, high)
-            [(count, ids)] = self._database.rows(BY_INDEX, values | span | {"query": query, "most": most})
+            bounded = sought if length == whole else within(sought, low, high)
+            [(count, ids)] = self._database.rows(BY_INDEX, values | span | {"query": bounded, "most": most})
             if count < most:
                 found.extend(ids or ())
                 stretch = stretch.rest(length)

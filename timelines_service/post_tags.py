@@ -81,13 +81,14 @@ class PostTags:
         rows = self._database.rows(IN_USE, {"since": since, "limit": limit, "before": before})
         return [TagInUse(tag=tag, posts_count=posts) for tag, posts in rows]
 
-    def parse_missing(self) -> None:
-        """Find the tags of some posts whose tags were not looked for."""
+    def parse_missing(self) -> bool:
+        """Find the tags of some posts whose tags were not looked for; False when there are no more."""
         with self._database.transaction() as connection:
             found = connection.execute(UNPARSED, {"limit": BATCH}).all()
             for post in found:
                 connection.execute(PARSED, {"id": post.id, "tags": hashtags(post.text)})
             add_tags(connection, [post.id for post in found])
+        return len(found) == BATCH
 
 
 def add_tags(connection: Connection, ids: Sequence[UUID]) -> None:

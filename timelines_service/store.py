@@ -77,7 +77,9 @@ ADD = text("""
         :words, :mentions, :is_resolved
     )
 """)
-ADD_MISSING = postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id])
+ADD_MISSING = (
+    postgresql.insert(posts).on_conflict_do_nothing(index_elements=[posts.c.id]).returning(posts.c.id)
+)
 POSTS_OF_POLLS = text("SELECT poll_id, id FROM posts WHERE poll_id = ANY (CAST(:poll_ids AS uuid[]))")
 # A job may come again after its post was deleted.
 DELETE_REVIVED = text("""
@@ -156,7 +158,7 @@ class TimelinesStore:
         with self._database.transaction() as connection:
             accepted = _without_used_polls(connection, accepted)
             added = connection.execute(
-                ADD_MISSING.returning(posts.c.id),
+                ADD_MISSING,
                 [_row(post, None if mentions(post.text) else ()) for post in accepted],
             )
             ids = set(added.scalars())

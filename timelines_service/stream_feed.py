@@ -11,7 +11,8 @@ from common.api import events
 from timelines_service.models import DeletedPost, Notification, Post
 from timelines_service.store import TimelinesStore
 from timelines_service.stream_log import LogEvent, LogPage, Position
-from timelines_service.stream_timelines import NOBODY
+
+NOBODY: frozenset[str] = frozenset()
 
 
 class Entry(NamedTuple):
@@ -22,7 +23,7 @@ class Entry(NamedTuple):
     earlier_reposters: AbstractSet[str] = NOBODY
 
 
-class Page(NamedTuple):
+class EntryPage(NamedTuple):
     """Entries in the order of the log, and where the next page begins if there is one."""
 
     entries: list[Entry]
@@ -37,17 +38,17 @@ class StreamFeed:
         self.outages = store.outages
         self.now = store.stream_log.now
 
-    def since(self, read_to: Position) -> tuple[Page, Position]:
+    def since(self, read_to: Position) -> tuple[EntryPage, Position]:
         """The first page of what has come since the end that the log had, and the end that it has."""
         page, end = self._store.stream_log.since(read_to.within)
         return self._of(page), end
 
-    def after(self, position: Position) -> Page:
+    def after(self, position: Position) -> EntryPage:
         """The next page of what a position is within."""
         return self._of(self._store.stream_log.after(position))
 
-    def _of(self, page: LogPage) -> Page:
-        return Page(self._entries(page.events), page.rest)
+    def _of(self, page: LogPage) -> EntryPage:
+        return EntryPage(self._entries(page.events), page.rest)
 
     def _entries(self, found: Sequence[LogEvent]) -> list[Entry]:
         ids: dict[str, list[UUID]] = {}

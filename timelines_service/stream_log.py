@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from common.postgres.database import Database
+from timelines_service.batches import delete_batch
 
 # How far back a stream can be resumed. Rows are kept for longer: the transaction that wrote one may have
 # taken a while, and a stream that is resumed takes a moment to read.
@@ -39,17 +40,12 @@ NEWS = text(f"""
     SELECT CAST(pg_current_snapshot() AS text), CAST(extract(epoch FROM now()) AS bigint), event.*
     FROM (SELECT) AS one LEFT JOIN ({UNSEEN} ORDER BY xid, id LIMIT :limit) AS event ON true
     ORDER BY xid, id
-""")  # noqa: S608
+""")  # noqa: S608  likewise
 PART = text(f"""
     {UNSEEN} AND xid < :until AND xid <> ALL (CAST(:still_running AS bigint[]))
     ORDER BY xid, id LIMIT :limit
 """)
-DELETE_OLD = text("""
-    DELETE FROM stream_events WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM stream_events
-        WHERE created_at < now() - make_interval(secs => :seconds) LIMIT :limit
-    ))
-""")
+DELETE_OLD = delete_batch("stream_events", "created_at < now() - make_interval(secs => :seconds)")
 
 
 class Snapshot(NamedTuple):
@@ -89,19 +85,10 @@ class Position(NamedTuple):
     def parse(cls, written: str) -> Self | None:
         """The position of an event's id; None for what is none."""
         found = POSITION.fullmatch(written)
-        if found is None:
+        if found is None or max(map(int, re.split("[-,]", written))) > LAST_NUMBER:
             return None
         at, before, within, xid, number = found.groups()
-        position = cls(int(at), Snapshot.parse(before), Snapshot.parse(within), int(xid), int(number))
-        numbers = (
-            position.at,
-            *position.before.running,
-            *position.within.running,
-            position.xid,
-            position.number,
-        )
-        limits = (position.before.next_xid, position.within.next_xid)
-        return position if max(*numbers, *limits) <= LAST_NUMBER else None
+        return cls(int(at), Snapshot.parse(before), Snapshot.parse(within), int(xid), int(number))
 
     def __str__(self) -> str:
         return f"{self.at}-{self.before}-{self.within}-{self.xid}-{self.number}"
@@ -139,8 +126,6 @@ class LogPage(NamedTuple):
 
 class StreamLog:
     """Reads the log. Threads may share it."""
-
-    outages = Database.outages
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -7,13 +7,21 @@ from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from common.api import events
-from common.api.auth import TOKEN_OPTIONAL, OptionalSubject, bearer_token, token_required, users_only
+from common.api.auth import (
+    TOKEN_OPTIONAL,
+    OptionalSubject,
+    bearer_token,
+    require_subject,
+    require_user,
+    token_required,
+    users_only,
+)
 from common.api.events import EventStream
-from common.api.problems import problems
+from common.api.problems import malformed, problems
 from common.api.routing import from_state, router
-from common.errors import Unauthorized
+from common.errors import Unauthorized, Unprocessable
 from common.fields import EXAMPLE_ID, Username
-from common.tokens import Tokens, is_service
+from common.tokens import Tokens
 from timelines_service import errors
 from timelines_service.models import Tag
 from timelines_service.parameters import UNAVAILABLE, Service
@@ -49,6 +57,10 @@ A stream may end at any time; resume it with `Last-Event-ID`. After more than fi
 """
 
 
+def _missing(name: str) -> Unprocessable:
+    return malformed([{"loc": ("query", name), "type": "missing", "msg": "Field required"}])
+
+
 @routes.get(
     "/stream",
     status_code=200,  # FastAPI looks for it in the response's own arguments otherwise
@@ -59,7 +71,7 @@ A stream may end at any time; resume it with `Last-Event-ID`. After more than fi
             token_required(),
             users_only(),
             errors.user_not_found("alice"),
-            errors.parameter_missing("tag"),
+            _missing("tag"),
             errors.too_many_streams(),
             errors.no_room_for_streams(),
             errors.leaving(),
@@ -88,7 +100,7 @@ async def stream(
             # Raises NotFound if there is no such user.
             await run_in_threadpool(timelines.by_user, shown.username, Page(1), None)
         case "home":
-            reader = _user(subject)
+            reader = await require_user(await require_subject(subject))
             shown = HomeTimeline(reader, await run_in_threadpool(timelines.home_sources, reader))
     opened = Stream(shown, subject, _validity(request))
     await streams.open(opened, last_event_id)
@@ -97,16 +109,8 @@ async def stream(
 
 def _required(name: str, value: str | None) -> str:
     if value is None:
-        raise errors.parameter_missing(name)
+        raise _missing(name)
     return value
-
-
-def _user(subject: str | None) -> str:
-    if subject is None:
-        raise token_required()
-    if is_service(subject):
-        raise users_only()
-    return subject
 
 
 def _validity(request: Request) -> Callable[[], bool]:

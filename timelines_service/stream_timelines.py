@@ -7,13 +7,11 @@ from typing import Protocol
 from timelines_service.clients import HomeSources
 from timelines_service.stream_log import LogEvent
 
-NOBODY: frozenset[str] = frozenset()
-
 
 class Timeline(Protocol):
     """What a stream is of."""
 
-    def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
+    def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         """Whether the event belongs to it; `earlier` are the users who reposted the same post before."""
         ...
 
@@ -22,7 +20,7 @@ class Timeline(Protocol):
 class PublicTimeline:
     """Everybody's posts, without reposts and unlisted ones."""
 
-    def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
+    def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         return event.recipient is None and event.repost_of is None and not event.is_unlisted
 
 
@@ -32,7 +30,7 @@ class TagTimeline:
 
     tag: str
 
-    def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
+    def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         return self.tag in event.tags and not event.is_unlisted
 
 
@@ -42,7 +40,7 @@ class UserTimeline:
 
     username: str
 
-    def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
+    def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         return event.recipient is None and event.username == self.username
 
 
@@ -59,7 +57,7 @@ class HomeTimeline:
         self._hidden = frozenset(sources.hidden)
         self._shown = frozenset(sources.followees) - self._hidden | {self.username}
 
-    def shows(self, event: LogEvent, earlier: AbstractSet[str] = NOBODY) -> bool:
+    def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         """As a home timeline: a post is there once, as itself if its author is, else as the oldest repost."""
         if event.recipient is not None:
             return event.recipient == self.username and event.username not in self._hidden

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from typing import Self
 
 from anyio import to_thread
@@ -12,7 +13,7 @@ from common.api import events
 from common.errors import Problem
 from timelines_service import errors
 from timelines_service.clients import HomeSources, UsersClient
-from timelines_service.stream_feed import Entry, Page, StreamFeed
+from timelines_service.stream_feed import Entry, EntryPage, StreamFeed
 from timelines_service.stream_log import Position
 from timelines_service.stream_timelines import HomeTimeline, Timeline
 
@@ -171,7 +172,7 @@ class Streams:
             await self._read_rest()
             page, end = await to_thread.run_sync(self._feed.since, self._read_to)
             if self._read_to.is_lost(end):
-                page = Page([], None)
+                page = EntryPage([], None)
                 for stream in self._streams:
                     stream.put(_reset(end))
             # Noted first: the next turn goes on from here if the store fails before the rest is read.
@@ -186,7 +187,7 @@ class Streams:
             self._rest = page.rest
             await self._hand_on(page)
 
-    async def _hand_on(self, page: Page) -> None:
+    async def _hand_on(self, page: EntryPage) -> None:
         for entry in page.entries:
             for stream in self._streams:
                 if stream.shows(entry):
@@ -223,19 +224,17 @@ class Streams:
     async def _refresh_homes(self) -> None:
         """Let follows, blocks and mutes take effect."""
         homes = [one.timeline for one in self._streams if isinstance(one.timeline, HomeTimeline)]
-        versions = {home.username: home.sources.version for home in homes}
-        changed = await to_thread.run_sync(self._changed_sources, versions)
+        # Not one version a user: of two streams, one may have begun before a follow.
+        known = {(home.username, home.sources.version) for home in homes}
+        changed = await to_thread.run_sync(self._changed_sources, known)
         for home in homes:
             if sources := changed.get(home.username):
                 home.update(sources)
 
-    def _changed_sources(self, versions: dict[str, str]) -> dict[str, HomeSources]:
-        current = self._users.home_versions(list(versions))
-        return {
-            username: self._users.home_sources(username)
-            for username, version in current.items()
-            if version != versions[username]
-        }
+    def _changed_sources(self, known: AbstractSet[tuple[str, str]]) -> dict[str, HomeSources]:
+        current = self._users.home_versions(list({username for username, _ in known}))
+        changed = {username for username, version in known if current.get(username, version) != version}
+        return {username: self._users.home_sources(username) for username in changed}
 
 
 def _reset(end: Position) -> bytes:

@@ -284,8 +284,5 @@ stream_events = Table(
     info={"rights": ["SELECT", "INSERT", "DELETE"]},
 )
 
-for table, texts in ((posts, triggers.ON_POSTS), (notifications, triggers.ON_NOTIFICATIONS)):
-    for ddl in texts:
-        event.listen(table, "after_create", DDL(ddl))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
-for name, statements in triggers.REFUSE.items():
+for name, statements in (*triggers.LOG.items(), *triggers.REFUSE.items()):
     event.listen(metadata.tables[name], "after_create", DDL(statements))  # type: ignore[no-untyped-call]  # SQLAlchemy's own

@@ -45,8 +45,7 @@ CREATE OR REPLACE TRIGGER notifications_logged AFTER INSERT OR UPDATE OF is_with
 FOR EACH ROW WHEN (NOT NEW.is_withdrawn) EXECUTE FUNCTION notifications_logged();
 """
 
-ON_POSTS = (LOG_POSTS,)
-ON_NOTIFICATIONS = (LOG_NOTIFICATIONS,)
+LOG = {"posts": LOG_POSTS, "notifications": LOG_NOTIFICATIONS}
 
 
 def _refuse(table: str, *columns: str) -> str:

@@ -15,6 +15,7 @@ from common.fields import new_id
 from tests.pages import pages
 from tests.timelines_service.conftest import Users
 from timelines_service import post_search
+from timelines_service.events import AccountDeleted
 from timelines_service.full_text import document
 from timelines_service.models import AcceptedPost
 from timelines_service.post_query import Page, PostList
@@ -166,6 +167,18 @@ def test_pages_have_every_post_once_either_way(client: TestClient, write: Write,
 
     assert [post["text"] for page in older for post in page.json()] == everything
     assert [post["text"] for page in reversed(newer) for post in page.json()] == everything
+
+
+@pytest.mark.usefixtures("way")
+def test_posts_of_an_account_that_is_being_deleted_take_no_place_on_a_page(
+    client: TestClient, write: Write, store: TimelinesStore
+) -> None:
+    for username in ("alice", "bobby", "alice", "bobby"):
+        write("tea", username=username)
+    store.events.apply(AccountDeleted(kind="account_deleted", username="bobby", at=datetime.now(UTC)))
+    page = client.get("/search/posts?q=tea&limit=2")
+
+    assert [post["username"] for post in page.json()] == ["alice", "alice"]
 
 
 def test_a_reader_does_not_see_the_hidden(

@@ -16,12 +16,12 @@ from suite import start, stop
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 from tests.event_client import EventClient
-from tests.own_server import Own, OwnServer
+from tests.own_server import OwnServer
 from tests.polling import eventually
 
 pytestmark = [pytest.mark.kills, pytest.mark.starts]
 
-Start = Callable[..., int]
+numbers = itertools.count()
 
 
 class Processes:
@@ -47,14 +47,13 @@ class Processes:
         eventually(lambda: _answers(f"http://127.0.0.1:{port}/livez"))
         return port
 
-    def start_all(self, instances: int) -> tuple[int, list[int]]:
-        """A gateway, and so many instances of timelines behind it."""
+    def start_all(self, instances: int) -> None:
+        """Start a gateway, and so many instances of timelines behind it."""
         registry = self.start("-m", "registry_service.app")
         self._variables["REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
-        timelines = [self.start("-m", "timelines_service.app") for _ in range(instances)]
-        gateway = self.start("gateway.py")
-        eventually(lambda: _answers(f"http://127.0.0.1:{gateway}/posts"))
-        return gateway, timelines
+        self.timelines = [self.start("-m", "timelines_service.app") for _ in range(instances)]
+        self.gateway = self.start("gateway.py")
+        eventually(lambda: _answers(f"http://127.0.0.1:{self.gateway}/posts"))
 
     def end(self, port: int, number: signal.Signals) -> None:
         process = self._running.pop(port)
@@ -104,16 +103,19 @@ class Follower:
         self._stack.close()
 
 
-@pytest.fixture
-def own_postgres(own: Own) -> OwnServer:
-    server = own(server_processes.postgres)
+@pytest.fixture(scope="module")
+def own_postgres(data: Path) -> Iterator[OwnServer]:
+    server = OwnServer(server_processes.postgres, data / "streams" / "data")
     server.start()
-    return server
+    yield server
+    server.stop()
 
 
-@pytest.fixture
+# Once: to start them takes longer than all else here, and each test leaves them running.
+@pytest.fixture(scope="module")
 def processes(data: Path, own_postgres: OwnServer, beanstalkd_port: int) -> Iterator[Processes]:
     processes = Processes(data, own_postgres.port, beanstalkd_port)
+    processes.start_all(2)
     yield processes
     processes.stop()
 
@@ -137,7 +139,8 @@ def _write(port: int, text: str) -> None:
 def _assert_whole(gateway: int, disturb: Callable[[], object]) -> None:
     """What a client gets that resumes its stream is what was written, once and in order."""
     follower = Follower(gateway)
-    texts = [f"Post {number}" for number in range(12)]
+    first = next(numbers)
+    texts = [f"Post {first}-{number}" for number in range(12)]
     for number, text in enumerate(texts):
         if number == 6:
             disturb()
@@ -151,39 +154,31 @@ def _assert_whole(gateway: int, disturb: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stream_goes_on_at_another_instance(processes: Processes, number: signal.Signals) -> None:
-    gateway, timelines = processes.start_all(2)
-    restarted = itertools.cycle(timelines)
-
     def restart_all() -> None:
-        for _ in timelines:
-            port = next(restarted)
+        for port in processes.timelines:
             processes.end(port, number)
             processes.start("-m", "timelines_service.app", port=port)
 
-    _assert_whole(gateway, restart_all)
+    _assert_whole(processes.gateway, restart_all)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stream_goes_on_after_a_restart_of_the_gateway(
     processes: Processes, number: signal.Signals
 ) -> None:
-    gateway, _ = processes.start_all(1)
-
     def restart() -> None:
-        processes.end(gateway, number)
-        processes.start("gateway.py", port=gateway)
+        processes.end(processes.gateway, number)
+        processes.start("gateway.py", port=processes.gateway)
 
-    _assert_whole(gateway, restart)
+    _assert_whole(processes.gateway, restart)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stream_goes_on_after_a_restart_of_postgresql(
     processes: Processes, own_postgres: OwnServer, number: signal.Signals
 ) -> None:
-    gateway, _ = processes.start_all(1)
-
     def restart() -> None:
         own_postgres.end_by(number)
         own_postgres.start()
 
-    _assert_whole(gateway, restart)
+    _assert_whole(processes.gateway, restart)

@@ -240,6 +240,20 @@ def test_a_follow_takes_effect_while_streaming(home: Open, api: Api, users: User
     eventually(carol_is_shown)
 
 
+def test_a_follow_takes_effect_in_a_stream_that_is_older_than_it_and_has_a_younger_one_beside_it(
+    home: Open, api: Api, users: Users
+) -> None:
+    older = home()
+    users.followees["alice"] = ["bob", "carol"]
+    younger = home()
+
+    def carol_is_shown() -> bool:
+        api.write("carol", "By carol")
+        return all("By carol" in stream.texts() for stream in (older, younger))
+
+    eventually(carol_is_shown)
+
+
 def test_a_mute_takes_effect_while_streaming(home: Open, api: Api, users: Users) -> None:
     stream = home()
     users.hidden["alice"] = ["bob"]

@@ -36,8 +36,8 @@ def upgrade() -> None:
             server_default=sa.func.clock_timestamp(),
         ),
     )
-    for statement in (*triggers.ON_POSTS, *triggers.ON_NOTIFICATIONS):
-        op.execute(statement)
+    for statements in triggers.LOG.values():
+        op.execute(statements)
 
 
 def downgrade() -> None:
