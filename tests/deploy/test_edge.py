@@ -1,7 +1,6 @@
 """The configurations of nginx and HAProxy, on the real servers, in front of a gateway's stand-in."""
 
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -17,6 +16,7 @@ import server_processes
 
 from tests.deploy.processes import ROOT
 from tests.polling import eventually
+from tests.programs import program
 
 FOLDER = ROOT / "deploy/edge"
 SERVERS = {"nginx.conf": ["nginx", "-g", "daemon off;", "-c"], "haproxy.cfg": ["haproxy", "-db", "-f"]}
@@ -70,9 +70,13 @@ def gateway_port() -> Iterator[int]:
 
 @pytest.fixture(params=SERVERS)
 def name(request: pytest.FixtureRequest) -> str:
-    if not shutil.which(CHECKS[request.param][0], path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"):
-        pytest.skip(f"{CHECKS[request.param][0]} is not installed")
+    program(CHECKS[request.param][0])
     return request.param
+
+
+def _command(command: list[str], configuration: Path) -> list[str]:
+    name, *options = command
+    return [program(name), *options, str(configuration)]
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def trust(certificate: Path) -> ssl.SSLContext:
 @pytest.fixture
 def edge(name: str, port: int, configuration: Path) -> Iterator[int]:
     """The port on which the server takes TLS."""
-    with subprocess.Popen([*SERVERS[name], str(configuration)], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(_command(SERVERS[name], configuration), stderr=subprocess.DEVNULL) as process:
         eventually(lambda: not server_processes.is_free(port))
         yield port
         process.terminate()
@@ -116,7 +120,7 @@ def _get(port: int, path: str, trust: ssl.SSLContext, **headers: str) -> tuple[i
 
 
 def test_the_server_accepts_its_configuration(name: str, configuration: Path) -> None:
-    checked = subprocess.run([*CHECKS[name], str(configuration)], capture_output=True, text=True)
+    checked = subprocess.run(_command(CHECKS[name], configuration), capture_output=True, text=True)
 
     assert checked.returncode == 0, checked.stderr
     assert "[warn]" not in checked.stderr.lower()

@@ -225,7 +225,7 @@ def test_a_service_is_reached_by_its_callers(overlay: str, name: str) -> None:
 
 @processes
 @overlays
-def test_prometheus_may_read_what_a_process_measures(overlay: str, name: str) -> None:
+def test_prometheus_and_the_gateway_may_read_what_a_process_measures(overlay: str, name: str) -> None:
     policy = _objects(overlay, "NetworkPolicy")["prometheus"]
     pods = _template(overlay, name)
     (container,) = pods["spec"]["containers"]
@@ -234,6 +234,10 @@ def test_prometheus_may_read_what_a_process_measures(overlay: str, name: str) ->
         "matchExpressions": [{"key": "app.kubernetes.io/component", "operator": "Exists"}]
     }
     assert "app.kubernetes.io/component" in pods["metadata"]["labels"]
+    assert policy["ingress"][0]["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}},
+    ]
     assert policy["ingress"][0]["ports"] == [{"port": container["ports"][0]["name"]}]
     assert {"secretRef": {"name": "tokens"}} in container["envFrom"], "it has no STATUS_TOKEN"
 
