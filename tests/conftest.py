@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import server_processes
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from common.discovery import balancer
 from common.settings import DEFAULT_JWT_SECRET
@@ -39,6 +41,17 @@ SETTINGS = (
 numbers = count()
 
 
+class OneSuite(LoadFileScheduling):
+    """Each file goes to one process of pytest-xdist, but those of tests/suite all to the same.
+
+    So the nine processes start once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/suite" if file.startswith("tests/suite/") else file
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=int, default=15, help="how long to fuzz, twice: bin/fuzz")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what the fuzzing begins with")
@@ -49,6 +62,11 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(SETTINGS) or name.endswith(("_DB_NAME", "_DATABASE_URL", "_PROXY", "_proxy")):
             del os.environ[name]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

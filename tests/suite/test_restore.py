@@ -21,6 +21,7 @@ from common.settings import PostgresSettings
 from likes_service.store import LikesStore
 from tests.own_server import Own
 from tests.polling import eventually
+from tests.programs import program
 from timelines_service.models import AcceptedPost
 from timelines_service.store import TimelinesStore
 from timelines_service.tables import metadata as timelines_tables
@@ -32,14 +33,6 @@ PASSWORD = "correct horse"
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
 Restore = Callable[[str, str], None]
-
-
-def program(name: str) -> str:
-    """A client program of a server, where that is installed system-wide; else the test is skipped."""
-    try:
-        return server_processes._binary(name)
-    except server_processes.NotStarted:
-        pytest.skip(f"{name} is not installed")
 
 
 def url_of(port: int, name: str) -> URL:
