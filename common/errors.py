@@ -1,6 +1,7 @@
 """Errors of the domain, each with a status: raised anywhere, rendered in one place (api/problems.py)."""
 
 from http import HTTPStatus
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -185,3 +186,18 @@ class ProblemDetails(BaseModel):
     code: str = Field(description="One machine-readable word.")
     request_id: str
     errors: list[FieldError] | None = Field(None, description="With 422 only.")
+
+
+def problem_details(problem: Problem, request_id: str) -> dict[str, Any]:
+    """The body of a response that is this problem (RFC 9457)."""
+    details: dict[str, Any] = {
+        "type": "about:blank",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+    if problem.errors is not None:
+        details["errors"] = [error.model_dump() for error in problem.errors]
+    return details

@@ -6,8 +6,9 @@ from base64 import b64decode
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from common.errors import Forbidden
+from common.errors import Forbidden, NotFound
 from common.settings import is_loopback
+from common.telemetry.instruments import Switch
 
 # What a proxy adds: a client behind one is not on this machine, wherever the proxy is.
 FORWARDING_HEADERS = {
@@ -22,6 +23,14 @@ FORWARDING_HEADERS = {
 
 def operators_only() -> Forbidden:
     return Forbidden("operators_only", "This is for operators: with their token, or on this machine.")
+
+
+def require_metrics(peer: str | None, headers: Iterable[tuple[bytes, bytes]], token: str) -> None:
+    """Raises Forbidden for others than operators, and NotFound while METRICS is off."""
+    if not is_operator(peer, headers, token):
+        raise operators_only()
+    if not Switch.is_on:
+        raise NotFound("metrics_off", "METRICS is off.")
 
 
 def is_operator(peer: str | None, headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:

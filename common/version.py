@@ -8,21 +8,15 @@ RELEASE = "1.1.0-dev"
 
 
 def describe(root: Path) -> str:
-    """`1.1.0-dev+8d0182e`; only the release where nothing says which commit it is."""
-    commit = find_commit(root)
-    return f"{RELEASE}+{commit}" if commit else RELEASE
-
-
-def find_commit(root: Path) -> str:
-    """The commit that runs, in seven digits; empty where nothing says it.
+    """`1.1.0-dev+8d0182e`; only the release where nothing says which commit it is.
 
     An image has no .git: its build can write the commit into a file COMMIT, beside README.md.
     """
     try:
         commit = _read(root / "COMMIT") or _checked_out(root / ".git")
     except (OSError, ValueError):
-        return ""
-    return commit[:7] if re.fullmatch("[0-9a-f]{7,64}", commit) else ""
+        commit = ""
+    return f"{RELEASE}+{commit[:7]}" if re.fullmatch("[0-9a-f]{7,64}", commit) else RELEASE
 
 
 def _checked_out(git: Path) -> str:
@@ -46,6 +40,5 @@ def _read(file: Path) -> str:
     return file.read_text().strip() if file.is_file() else ""
 
 
-ROOT = Path(__file__).parent.parent
-COMMIT = find_commit(ROOT)
-VERSION = describe(ROOT)
+VERSION = describe(Path(__file__).parent.parent)
+COMMIT = VERSION.partition("+")[2]

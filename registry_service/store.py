@@ -126,11 +126,11 @@ class RegistryStore:
         metrics.registrations.add("deregistered")
 
     def _read_instances(self) -> Readings:
-        self.expire()
+        # Of copies, since a scrape reads in another thread.
         return [
             ((name, lease.instance.status.value), 1)
-            for name, service in self._services.items()
-            for lease in service.leases.values()
+            for name, service in list(self._services.items())
+            for lease in list(service.leases.values())
         ]
 
     def version(self) -> int:

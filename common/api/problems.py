@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from common.api.headers import ERROR_HEADERS
-from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unprocessable
+from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unprocessable, problem_details
 from common.telemetry import context
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -38,7 +38,7 @@ def problems(*possible: Problem) -> Responses:
                 "headers": ERROR_HEADERS.get(problem.status, {}),
             },
         )
-        example = {"value": _details(problem, EXAMPLE_REQUEST_ID)}
+        example = {"value": problem_details(problem, EXAMPLE_REQUEST_ID)}
         response["content"][PROBLEM_JSON]["examples"].setdefault(problem.code, example)
     return responses
 
@@ -62,21 +62,8 @@ def _examples(response: dict[str, Any]) -> dict[str, Any]:
 
 def render(problem: Problem) -> JSONResponse:
     """The one place where an error becomes a response."""
-    return ProblemResponse(_details(problem, context.request_id.get()), problem.status, problem.headers)
-
-
-def _details(problem: Problem, request_id: str) -> dict[str, Any]:
-    details: dict[str, Any] = {
-        "type": "about:blank",
-        "title": problem.status.phrase,
-        "status": problem.status.value,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    }
-    if problem.errors is not None:
-        details["errors"] = [error.model_dump() for error in problem.errors]
-    return details
+    details = problem_details(problem, context.request_id.get())
+    return ProblemResponse(details, problem.status, problem.headers)
 
 
 def internal_error() -> JSONResponse:

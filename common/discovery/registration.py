@@ -40,7 +40,7 @@ class Registrations:
 
     def __init__(
         self,
-        registry_url: str,
+        registry_url: str | None,
         token: str,
         service_name: str,
         address: tuple[str, int],

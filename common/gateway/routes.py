@@ -34,7 +34,7 @@ READS = {"GET", "HEAD", "OPTIONS"}
 
 
 def matcher(routes: Mapping[str, Route], default_policy: Policy | None = None) -> Match:
-    """A function from a raw path to its route: all templates as one pattern; the first that fits wins."""
+    """From a raw path and a method to the route: all templates as one pattern; the first that fits wins."""
     numbered = [
         replace(route, path=path, policy=route.policy or default_policy) for path, route in routes.items()
     ]

@@ -1,4 +1,4 @@
-"""How full a tube is, read when a worker is scraped."""
+"""How full a tube is, read when the process that works on it is scraped."""
 
 import time
 from contextlib import suppress

@@ -3,7 +3,6 @@
 import logging
 import random
 from collections.abc import Callable
-from functools import cache
 from threading import Event
 from typing import Any, Protocol
 
@@ -48,8 +47,8 @@ class Relay(Background):
         super().__init__(self.run)
         self._outbox = outbox
         self._outages: tuple[type[Exception], ...] = (QueueUnavailable, *outbox.outages)
-        self._queue = cache(lambda tube: JobQueue.connect(host, port, tube))
-        self._tubes: set[str] = set()
+        self._address = (host, port)
+        self._queues: dict[str, JobQueue] = {}
         self._warn = RepeatedWarning(logger)
         self._has_worked = False
 
@@ -69,10 +68,11 @@ class Relay(Background):
             except Exception:  # whatever it is, the events are kept and the thread goes on
                 logger.exception("events wait in the outbox")
                 stop.wait(max(OUTAGE_PAUSE_SECONDS))
-        for tube in self._tubes:
-            self._queue(tube).close()
+        for queue in self._queues.values():
+            queue.close()
 
     def _deliver(self, event: RecordedEvent) -> None:
-        self._tubes.add(event.tube)
+        if event.tube not in self._queues:
+            self._queues[event.tube] = JobQueue.connect(*self._address, event.tube)
         context.start(event.request_id, event.traceparent)
-        self._queue(event.tube).put(RootModel(event.payload))
+        self._queues[event.tube].put(RootModel(event.payload))

@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 
     async def _accept_rest(self, queue: socket.socket) -> None:
         queue.setblocking(False)
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # the queue is empty, or no more can be taken
             while True:
                 connection, _ = queue.accept()
                 await self._loop.connect_accepted_socket(self._protocol, connection)

@@ -64,7 +64,9 @@ calls = Histogram(
     bounds=REQUEST_SECONDS,
 )
 retries = Counter(
-    "microblog_retries_total", "Calls that were sent to another instance after one failed.", "peer_service"
+    "microblog_retries_total",
+    "Calls that were sent again after one failed, mostly to another instance.",
+    "peer_service",
 )
 ejections = Counter(
     "microblog_ejections_total", "Instances that were ejected after failures.", "peer_service"
@@ -81,7 +83,7 @@ rate_limit_refusals = Counter(
     "microblog_rate_limit_refusals_total", "Requests that were refused with 429, by the limit.", "policy"
 )
 registry_is_current = Observed(
-    "microblog_directory_current", "1 while the registry's snapshot is current, 0 while an old one stays."
+    "microblog_directory_current", "1 while a registry's snapshot is current, 0 while only old ones stay."
 )
 
 store_operations = Histogram(

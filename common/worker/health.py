@@ -10,13 +10,12 @@ from common.errors import (
     MethodNotAllowed,
     NotFound,
     Problem,
-    ProblemDetails,
     outage_reason,
+    problem_details,
 )
 from common.jobs.conditions import Conditions, Kinds
-from common.operators import is_operator, operators_only
+from common.operators import require_metrics
 from common.telemetry import context, metrics
-from common.telemetry.instruments import Switch
 from common.version import VERSION
 from common.worker.listener import Request, Response
 
@@ -31,6 +30,7 @@ class WorkerHealth:
         self._status_token = status_token
 
     def respond(self, request: Request) -> Response:
+        context.start_from(request.headers)
         try:
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed("method_not_allowed", "Only GET and HEAD.", {"Allow": "GET, HEAD"})
@@ -65,10 +65,7 @@ class WorkerHealth:
         return _json(health | {"reasons": reasons}, HTTPStatus.SERVICE_UNAVAILABLE, retry)
 
     def _metrics(self, request: Request) -> Response:
-        if not is_operator(request.peer, request.headers, self._status_token):
-            raise operators_only()
-        if not Switch.is_on:
-            raise NotFound("metrics_off", "METRICS is off.")
+        require_metrics(request.peer, request.headers, self._status_token)
         return Response(HTTPStatus.OK, metrics.exposition(), {"Content-Type": metrics.CONTENT_TYPE})
 
 
@@ -83,13 +80,5 @@ def _json(
 
 
 def _render(problem: Problem) -> Response:
-    details = ProblemDetails(
-        title=problem.status.phrase,
-        status=problem.status.value,
-        detail=problem.detail,
-        code=problem.code,
-        request_id=context.request_id.get(),
-        errors=None,
-    )
-    body = details.model_dump_json(exclude_none=True).encode()
+    body = json.dumps(problem_details(problem, context.request_id.get()), separators=(",", ":")).encode()
     return Response(problem.status, body, {"Content-Type": PROBLEM_JSON, **problem.headers})

@@ -40,36 +40,26 @@ def present(name: str, settings: ServiceSettings, needs: Kinds, stop: Event) -> 
     try:
         yield
     finally:
+        stop.set()
         done.set()
         life.join(END_SECONDS)
 
 
 async def _live(name: str, settings: ServiceSettings, health: WorkerHealth, stop: Event, done: Event) -> None:
+    async def is_healthy() -> bool:
+        return health.is_healthy
+
     try:
         server = await Listener(health.respond).listen(settings.host, settings.port)
     except OSError as exc:
         logger.warning("not registered, nothing listens: %s; give each worker a PORT of its own", exc)
         return
-    asyncio.get_running_loop().call_later(SETTLE_SECONDS, memory.return_unused)
-    async with server:
-        if settings.registry_url:
-            await _be_registered(name, settings, health, stop, done)
-        await _until(done)
-
-
-async def _be_registered(
-    name: str, settings: ServiceSettings, health: WorkerHealth, stop: Event, done: Event
-) -> None:
-    async def is_healthy() -> bool:
-        return health.is_healthy
-
     address = (settings.address, settings.port)
-    assert settings.registry_url
-    async with Registrations(
-        settings.registry_url, settings.registry_token, name, address, is_healthy
-    ) as registration:
+    registrations = Registrations(settings.registry_url, settings.registry_token, name, address, is_healthy)
+    asyncio.get_running_loop().call_later(SETTLE_SECONDS, memory.return_unused)
+    async with server, registrations:
         await _until(stop)
-        await registration.drain()
+        await registrations.drain()
         await _until(done)
 
 

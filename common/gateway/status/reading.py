@@ -48,7 +48,7 @@ class Tube:
 class Reading:
     """A process as it was at a scrape; `started_at` is in seconds since 1970."""
 
-    started_at: float = math.nan
+    started_at: float | None = None
     version: str = ""
     requests: Work = field(default_factory=Work)
     jobs: Work = field(default_factory=Work)

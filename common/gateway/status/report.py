@@ -1,6 +1,5 @@
 """What the status page says, made of what the scrapes have found."""
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -100,7 +99,7 @@ def _process(history: History) -> ProcessReport:
         return process
     return process.model_copy(
         update={
-            "age_seconds": None if math.isnan(last.started_at) else max(time.time() - last.started_at, 0),
+            "age_seconds": None if last.started_at is None else max(time.time() - last.started_at, 0),
             "per_second": history.rate(),
             "errors_per_second": history.error_rate(),
             "p50_seconds": history.quantile(0.5),

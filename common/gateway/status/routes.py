@@ -1,6 +1,7 @@
 """GET /status, and the stylesheet and the script of its page. Only memory is read: a look is always quick."""
 
 import re
+from functools import cache
 from importlib import resources
 from typing import Annotated
 
@@ -33,11 +34,8 @@ status_routes = router("status")
 
 def sign_in() -> Unauthorized:
     """A browser asks for the token then: any user, and the token as the password."""
-    return Unauthorized(
-        "operators_only",
-        "This is for operators: with their token, or on this machine.",
-        'Basic realm="status", charset="UTF-8"',
-    )
+    refusal = operators_only()
+    return Unauthorized(refusal.code, refusal.detail, 'Basic realm="status", charset="UTF-8"')
 
 
 @status_routes.get("/status", include_in_schema=False)
@@ -66,9 +64,13 @@ async def script() -> Response:
 
 
 def _asset(name: str, media_type: str) -> Response:
-    content = (resources.files(__package__ or "") / name).read_bytes()
     headers = {"Cache-Control": "max-age=60", "X-Content-Type-Options": "nosniff"}
-    return Response(content, headers=headers, media_type=media_type)
+    return Response(_content(name), headers=headers, media_type=media_type)
+
+
+@cache
+def _content(name: str) -> bytes:
+    return (resources.files(__package__ or "") / name).read_bytes()
 
 
 def _require_operator(request: Request) -> None:
