@@ -49,6 +49,12 @@ USABLE = text("""
         current_setting('server_encoding')
 """)
 
+# Views and foreign tables, too: an operator may have put one in a table's place.
+VISIBLE = text("""
+    SELECT relname FROM pg_class
+    WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND pg_table_is_visible(oid)
+""")
+
 
 class SchemaNotReady(Exception):
     """The schema is missing: the server was unavailable, or did not let the service create it."""
@@ -93,9 +99,9 @@ def create_schema_if_missing(connection: Connection) -> None:
 
 def create_missing_tables(connection: Connection, tables: MetaData) -> list[str]:
     """Create those that a migration had made and that are gone since; returns their names."""
-    inspector = inspect(connection)
-    missing = [table for table in tables.sorted_tables if not inspector.has_table(table.name)]
-    tables.create_all(connection, missing)
+    there = _names_of_tables(connection)
+    missing = [table for table in tables.sorted_tables if table.name not in there]
+    tables.create_all(connection, missing, checkfirst=False)
     return [table.name for table in missing]
 
 
@@ -112,7 +118,7 @@ def wait_in_turn(connection: Connection) -> None:
 
 def is_up_to_date(connection: Connection, migrations: Path, version_table: str) -> bool:
     """Whether the schema is that of the last migration."""
-    if not inspect(connection).has_table(version_table):
+    if version_table not in _names_of_tables(connection):
         return False
     found = connection.execute(select(column("version_num")).select_from(table(version_table))).scalar()
     return found == _newest(migrations)
@@ -120,12 +126,17 @@ def is_up_to_date(connection: Connection, migrations: Path, version_table: str) 
 
 def restore_version(connection: Connection, tables: MetaData, migrations: Path, version_table: str) -> None:
     """Note the last migration again where the note is lost: what is left of the tables is as it made them."""
-    inspector = inspect(connection)
-    left = [one for one in tables.sorted_tables if inspector.has_table(one.name)]
-    if left and not inspector.has_table(version_table) and all(_is_current(inspector, one) for one in left):
+    there = _names_of_tables(connection)
+    left = [one for one in tables.sorted_tables if one.name in there]
+    if left and version_table not in there and all(_is_current(inspect(connection), one) for one in left):
         connection.execute(text(f"CREATE TABLE {version_table} (version_num varchar(32) PRIMARY KEY)"))
         values = {"newest": _newest(migrations)}
         connection.execute(text(f"INSERT INTO {version_table} VALUES (:newest)"), values)  # noqa: S608  our own name
+
+
+def _names_of_tables(connection: Connection) -> set[str]:
+    """Those that need no schema's name: to ask for each costs a round trip each."""
+    return set(connection.scalars(VISIBLE))
 
 
 def _is_current(inspector: Inspector, wanted: Table) -> bool:

@@ -1,11 +1,13 @@
 """A polls service, and the troubles that no stand-in makes by itself."""
 
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import server_processes
 from botocore.awsrequest import AWSResponse
+from botocore.loaders import JSONFileLoader
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -25,7 +27,15 @@ def url(dynamodb_port: int) -> str:
     return f"http://127.0.0.1:{dynamodb_port}"
 
 
-# Once: making a client reads its description, which takes longer than most tests.
+@pytest.fixture(scope="session", autouse=True)
+def descriptions() -> Iterator[None]:
+    """botocore reads its files once for all clients: that takes longer than most tests."""
+    read = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        yield
+
+
 @pytest.fixture(scope="session")
 def app(url: str) -> Iterator[FastAPI]:
     # Without a Beanstalkd: ending a wait for events would take longer than most tests.

@@ -143,6 +143,8 @@ def _assert_whole(gateway: int, disturb: Callable[[], object]) -> None:
     texts = [f"Post {first}-{number}" for number in range(12)]
     for number, text in enumerate(texts):
         if number == 6:
+            # A client that has seen no event knows no place to resume at.
+            eventually(follower.texts)
             disturb()
         _write(gateway, text)
     try:
