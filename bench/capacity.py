@@ -149,7 +149,7 @@ def limits() -> list[tuple[str, float, str]]:
         (
             "the one core of Beanstalkd",
             UTILISATION / one.cores("beanstalkd"),
-            "several, each with its workers",
+            "several in `BEANSTALKD_HOST`",
         ),
         *(
             (

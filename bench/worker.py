@@ -45,7 +45,7 @@ def drain(settings: TimelinesSettings, jobs: int, batch: int) -> float:
     store, stop = TimelinesStore.connect(settings.database), Event()
     prepare(store.prepare, store.outages, stop)
     began = time.monotonic()
-    worker = Thread(target=work, args=[queue, partial(save, store), store.outages, stop, batch])
+    worker = Thread(target=work, args=[[queue], partial(save, store), store.outages, stop, batch])
     worker.start()
     wait_until(partial(_is_empty, settings), "the worker")
     seconds = time.monotonic() - began

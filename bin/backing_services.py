@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 def expected(variables: Environment) -> list[Expected]:
     """Every backing server that these variables ask for, but AWS's DynamoDB and a Redis behind sentinels."""
-    needed = [_beanstalkd(variables)]
+    needed = _beanstalkds(variables)
     if "+sentinel://" not in variables.get("REDIS_URL", ""):
         needed.append(_redis(variables))
     if not all(variables.get(name) for name in DATABASE_URLS):
@@ -119,15 +119,25 @@ def _redis(variables: Environment) -> Expected:
     return Expected("redis", host, port, "REDIS_URL", ask, server_processes.redis)
 
 
-def _beanstalkd(variables: Environment) -> Expected:
-    host = variables.get("BEANSTALKD_HOST") or server_processes.HOST
+def _beanstalkds(variables: Environment) -> list[Expected]:
     port = _port(variables, "BEANSTALKD_PORT", 11300)
+    hosts = (variables.get("BEANSTALKD_HOST") or server_processes.HOST).split(",")
+    return [_beanstalkd(host.strip(), port) for host in hosts]
+
+
+def _beanstalkd(written: str, default_port: int) -> Expected:
+    is_plain_ipv6 = written.count(":") > 1 and "[" not in written
+    host, port = _place(
+        "BEANSTALKD_HOST", f"//[{written}]" if is_plain_ipv6 else f"//{written}", default_port
+    )
 
     def ask() -> None:
         with greenstalk.Client((host, port)) as client:
             client.stats()
 
-    return Expected("beanstalkd", host, port, "BEANSTALKD_PORT", ask, server_processes.beanstalkd)
+    # Each has a folder of its own.
+    name = "beanstalkd" if port == default_port else f"beanstalkd-{port}"
+    return Expected(name, host, port, "BEANSTALKD_PORT", ask, server_processes.beanstalkd)
 
 
 def _dynamodb(url: str) -> Expected:

@@ -1,6 +1,7 @@
 """Settings that services share: read once from the environment, typed, and passed on."""
 
 import logging
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,9 @@ from common.telemetry.logging import configure_logging
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+Server = tuple[str, int]
+SERVER = re.compile(r"(\[[!-Z^-~]+\]|[!-9;-Z^-~]+)(?::(\d+))?")
 
 DEFAULT_JWT_SECRET = "dev-secret-change-me"  # noqa: S105  documented, and refused beyond loopback
 DEFAULT_DB_PASSWORD = "postgres"  # noqa: S105  the specification's
@@ -87,6 +91,28 @@ def _url_check(schemes: Sequence[str]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def servers(written: str, default_port: int) -> list[Server]:
+    """Host and port of each in `host,host:port`. Raises ValueError for what is none."""
+    return list(dict.fromkeys(_server(one.strip(), default_port) for one in written.split(",")))
+
+
+def _server(written: str, default_port: int) -> Server:
+    if "[" not in written and written.count(":") > 1:  # an IPv6 address, which has brackets before a port
+        return written, default_port
+    found = SERVER.fullmatch(written)
+    if not found:
+        raise ValueError("not a host, perhaps with a port")
+    return found[1].strip("[]"), PORT.validate_python(found[2] or default_port)
+
+
+def _servers_only(written: str) -> str:
+    try:
+        servers(written, default_port=1)
+    except ValueError as exc:
+        raise PydanticCustomError("malformed_servers", "must be like host or host:port,host:port") from exc
+    return written
 
 
 def _is_weak(secret: str) -> bool:
@@ -270,8 +296,14 @@ class PostgresSettings(Settings):
 
 
 class BeanstalkdSettings(Settings):
-    beanstalkd_host: Host = "127.0.0.1"
+    # One, or several with commas between them.
+    beanstalkd_host: Annotated[str, AfterValidator(_servers_only)] = "127.0.0.1"
+    # Of each that is given without one.
     beanstalkd_port: Port = 11300
+
+    @property
+    def beanstalkds(self) -> list[Server]:
+        return servers(self.beanstalkd_host, self.beanstalkd_port)
 
 
 def netloc(host: str, port: int) -> str:

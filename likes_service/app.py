@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
-from common.jobs.queue import JobQueue
+from common.jobs.producer import Producer
 from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.server.run import serve
@@ -22,7 +22,7 @@ from likes_service.store import LikesStore
 def create_app(settings: LikesSettings | None = None) -> FastAPI:
     settings = settings or LikesSettings.read()
     store = LikesStore.connect(settings.redis_url, THREADS)
-    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, VALIDATE_TUBE)
+    queue = Producer(settings.beanstalkds, VALIDATE_TUBE)
     dependencies = [Dependency("redis", store), Dependency("beanstalkd", queue, is_required=False)]
     likes = Likes(store, queue)
     directory = Directory(settings.registry_url)

@@ -1,6 +1,6 @@
 """What deletions in other services take with them: likes of a post, likes of a user."""
 
-from common.jobs.queue import JobQueue
+from common.jobs.producer import Producer
 from likes_service.models import AccountCleared, AccountDeleted, Event, PostDeleted
 from likes_service.store import LikesStore
 
@@ -8,7 +8,7 @@ from likes_service.store import LikesStore
 class Cascade:
     """Applies events of deletions, however often they come."""
 
-    def __init__(self, store: LikesStore, users: JobQueue) -> None:
+    def __init__(self, store: LikesStore, users: Producer) -> None:
         self._store = store
         self._users = users
 

@@ -19,7 +19,8 @@ from typing import Literal
 from uuid import UUID
 
 from common.bulkhead import BulkheadFull, ThreadBulkhead
-from common.jobs.queue import JobQueue, QueueUnavailable
+from common.jobs.producer import Producer
+from common.jobs.queue import QueueUnavailable
 from common.telemetry import context, metrics
 from likes_service.clients import TimelinesClient, UsersClient
 from likes_service.interrupt import Interrupt
@@ -72,7 +73,7 @@ class Likes:
     """Takes likes. Threads may share it."""
 
     def __init__(
-        self, store: LikesStore, queue: JobQueue, clock: Callable[[], float] = time.monotonic
+        self, store: LikesStore, queue: Producer, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._queue = queue
@@ -138,9 +139,9 @@ class LikeValidator:
         self,
         store: LikesStore,
         timelines: TimelinesClient,
-        validations: JobQueue,
-        notifications: JobQueue,
-        events: JobQueue,
+        validations: Producer,
+        notifications: Producer,
+        events: Producer,
     ) -> None:
         self._store = store
         self._timelines = timelines
@@ -201,7 +202,7 @@ class Notifier:
         store: LikesStore,
         users: UsersClient,
         mail_server: MailServer,
-        queue: JobQueue,
+        queue: Producer,
         first_deferral: timedelta,
     ) -> None:
         self._store = store

@@ -13,8 +13,9 @@ from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Unavailable
 from common.jobs.conditions import Kinds
+from common.jobs.producer import Producer
 from common.jobs.queue import TTR_SECONDS, Job, JobQueue, QueueUnavailable
-from common.jobs.worker import Periodic, each, run_together, stop_on_signal, work
+from common.jobs.worker import Periodic, each, queues_on, run_together, stop_on_signal, work
 from common.tokens import Tokens
 from common.worker.presence import present
 from likes_service.cascade import Cascade
@@ -36,7 +37,7 @@ from likes_service.settings import LikesSettings, NotificationWorkerSettings, Va
 from likes_service.store import LikesStore
 
 SWEEP_INTERVAL_SECONDS = 5
-# A recipient that the mail server takes minutes to check holds up one of these.
+# Of each Beanstalkd. A recipient that the mail server takes minutes to check holds up one of these.
 MAX_SESSIONS = 4
 TOUCH_SECONDS = TTR_SECONDS / 4
 POLL_SECONDS = 0.1
@@ -50,15 +51,15 @@ class Connections:
         self._settings = settings
         self._stack = stack
         self._tokens = Tokens.from_settings(settings)
-        self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url)))
+        threads = MAX_SESSIONS * len(settings.beanstalkds)
+        self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url, threads)))
 
     @cached_property
     def _directory(self) -> Directory:
         return self._stack.enter_context(Directory(self._settings.registry_url))
 
-    def queue(self, tube: str) -> JobQueue:
-        queue = JobQueue.connect(self._settings.beanstalkd_host, self._settings.beanstalkd_port, tube)
-        return self._stack.enter_context(closing(queue))
+    def producer(self, tube: str) -> Producer:
+        return self._stack.enter_context(closing(Producer(self._settings.beanstalkds, tube)))
 
     def service(self, name: str) -> ServiceClient:
         client = ServiceClient(name, self._directory, self._tokens, "likes")
@@ -69,58 +70,59 @@ def validate(settings: LikesSettings, stop: Event) -> None:
     """Validate likes until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
-        queue = connections.queue(VALIDATE_TUBE)
         timelines = TimelinesClient(connections.service("timelines"))
         validation = LikeValidator(
             connections.store,
             timelines,
-            queue,
-            connections.queue(NOTIFY_TUBE),
-            connections.queue(TIMELINES_TUBE),
+            connections.producer(VALIDATE_TUBE),
+            connections.producer(NOTIFY_TUBE),
+            connections.producer(TIMELINES_TUBE),
         )
 
         handle = each(lambda payload: validation.validate(ValidateLike.model_validate(payload)))
         sweep = Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
-        work(queue, handle, OUTAGES, stop, periodic=sweep)
+        with queues_on(settings.beanstalkds, VALIDATE_TUBE) as queues:
+            work(queues, handle, OUTAGES, stop, periodic=sweep)
 
 
 def apply_events(settings: LikesSettings, stop: Event) -> None:
     """Apply the events of other services until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
-        cascade = Cascade(connections.store, connections.queue(USERS_TUBE))
+        cascade = Cascade(connections.store, connections.producer(USERS_TUBE))
 
         handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
-        work(connections.queue(EVENTS_TUBE), handle, OUTAGES, stop)
+        with queues_on(settings.beanstalkds, EVENTS_TUBE) as queues:
+            work(queues, handle, OUTAGES, stop)
 
 
 def notify(settings: LikesSettings, stop: Event) -> None:
     """Mail the notifications about likes until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
-        queues = [connections.queue(NOTIFY_TUBE) for _ in range(MAX_SESSIONS)]
         notifier = Notifier(
             connections.store,
             UsersClient(connections.service("users")),
             mail_server(settings),
-            connections.queue(NOTIFY_TUBE),
+            connections.producer(NOTIFY_TUBE),
             timedelta(seconds=settings.smtp_retry_seconds),
         )
 
-        def run(queue: JobQueue, stop: Event) -> None:
-            def handle(jobs: Sequence[Job]) -> None:
-                for job in jobs:
-                    notification = NOTIFICATION.validate_python(job.open())
-                    with _kept(queue, job, stop) as interrupt:
-                        notifier.notify(notification, interrupt)
+        def handle(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                notification = NOTIFICATION.validate_python(job.open())
+                with _kept(job, stop) as interrupt:
+                    notifier.notify(notification, interrupt)
 
-            work(queue, handle, OUTAGES, stop, reminds=queue is queues[0])
+        def run(number: int, stop: Event) -> None:
+            with queues_on(settings.beanstalkds, NOTIFY_TUBE) as queues:
+                work(queues, handle, OUTAGES, stop, reminds=number == 0)
 
-        run_together([partial(run, queue) for queue in queues], stop)
+        run_together([partial(run, number) for number in range(MAX_SESSIONS)], stop)
 
 
 @contextmanager
-def _kept(queue: JobQueue, job: Job, stop: Event) -> Iterator[Interrupt]:
+def _kept(job: Job, stop: Event) -> Iterator[Interrupt]:
     """Keep the lease of a job meanwhile; what is yielded is called as soon as the worker is to stop."""
     interrupt, done = Interrupt(), Event()
 
@@ -133,7 +135,7 @@ def _kept(queue: JobQueue, job: Job, stop: Event) -> Iterator[Interrupt]:
                 touch_at += TOUCH_SECONDS
                 # Without Beanstalkd, the loop learns of it when it settles the job.
                 with suppress(QueueUnavailable):
-                    queue.touch(job)
+                    job.touch()
 
     keeper = Thread(target=keep, name="lease")
     keeper.start()

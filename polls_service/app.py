@@ -29,7 +29,7 @@ def create_app(settings: PollsSettings | None = None) -> FastAPI:
     )
     directory = Directory(settings.registry_url)
     watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "polls")
-    apply = partial(apply_events, store, settings.beanstalkd_host, settings.beanstalkd_port)
+    apply = partial(apply_events, store, settings.beanstalkds)
     app = create_service(
         "polls",
         "Questions, votes, results.",

@@ -1,13 +1,16 @@
 """What events cause here: deletions elsewhere take polls and votes along, and the end of a poll is told."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import chain, islice
 from threading import Event as Flag
 
 from common.errors import Forbidden, NotFound, Unavailable
-from common.jobs.queue import JobQueue, QueueUnavailable
-from common.jobs.worker import Periodic, each, work
+from common.jobs.producer import Producer
+from common.jobs.queue import QueueUnavailable
+from common.jobs.worker import Periodic, each, queues_on, work
+from common.settings import Server
 from polls_service.models import (
     EVENT,
     EVENTS_TUBE,
@@ -33,7 +36,7 @@ MAX_RECIPIENTS = 100
 class Cascade:
     """Applies events, however often they come."""
 
-    def __init__(self, store: PollsStore, own: JobQueue, users: JobQueue, timelines: JobQueue) -> None:
+    def __init__(self, store: PollsStore, own: Producer, users: Producer, timelines: Producer) -> None:
         self._store = store
         self._own = own
         self._users = users
@@ -77,16 +80,15 @@ class Cascade:
                 self._timelines.put(ended)
 
 
-def apply_events(store: PollsStore, host: str, port: int, stop: Flag) -> None:
+def apply_events(store: PollsStore, beanstalkds: Sequence[Server], stop: Flag) -> None:
     """Apply events, and look for polls that have ended, until `stop` is set."""
     with ExitStack() as stack:
-
-        def queue(tube: str) -> JobQueue:
-            made = JobQueue.connect(host, port, tube)
-            return stack.enter_context(closing(made))
-
-        events = queue(EVENTS_TUBE)
-        cascade = Cascade(store, events, queue(USERS_TUBE), queue(TIMELINES_TUBE))
-        endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, events), OUTAGES)
+        own, users, timelines = (
+            stack.enter_context(closing(Producer(beanstalkds, tube)))
+            for tube in (EVENTS_TUBE, USERS_TUBE, TIMELINES_TUBE)
+        )
+        cascade = Cascade(store, own, users, timelines)
+        endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, own), OUTAGES)
         handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
-        work(events, handle, OUTAGES, stop, periodic=endings, ready=store.ping)
+        queues = stack.enter_context(queues_on(beanstalkds, EVENTS_TUBE))
+        work(queues, handle, OUTAGES, stop, periodic=endings, ready=store.ping)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from uuid import uuid4
 
-from common.jobs.queue import JobQueue
+from common.jobs.producer import Producer
 from common.telemetry import context
 from polls_service import items
 from polls_service.dynamodb import ConditionFailed, DynamoTable, Item
@@ -21,7 +21,7 @@ class Endings:
     def __init__(self, table: DynamoTable) -> None:
         self._table = table
 
-    def queue_due(self, queue: JobQueue) -> None:
+    def queue_due(self, queue: Producer) -> None:
         """Queue what is due: each poll at least once. Raises outages of both servers."""
         now = datetime.now(UTC)
         for entry in islice(self._table.keys_until(items.ENDINGS, items.instant(now)), AT_ONCE):

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
-from common.jobs.queue import JobQueue
+from common.jobs.producer import Producer
 from common.jobs.relay import Relay
 from common.server.app import create_service
 from common.server.dependency import Dependency
@@ -27,7 +27,7 @@ from timelines_service.streams import Streams
 def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     settings = settings or TimelinesSettings.read()
     store = TimelinesStore.connect(settings.database)
-    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
+    queue = Producer(settings.beanstalkds, TUBE)
     directory = Directory(settings.registry_url)
     tokens = Tokens.from_settings(settings)
     to_users, to_polls = (ServiceClient(name, directory, tokens, "timelines") for name in ("users", "polls"))
@@ -52,7 +52,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
             closing(to_polls),
             watcher,
             streams,
-            Relay(store.outbox, settings.beanstalkd_host, settings.beanstalkd_port),
+            Relay(store.outbox, settings.beanstalkds),
         ],
         on_shutdown=streams.stop,
         revocations=watcher.revocations,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.errors import Unavailable
 from common.fields import new_id
-from common.jobs.queue import JobQueue
+from common.jobs.producer import Producer
 from common.telemetry import metrics
 from timelines_service import errors
 from timelines_service.clients import HomeSources, PollsClient, UsersClient
@@ -34,7 +34,7 @@ class Timelines:
     """Writes posts now or later, and reads timelines that need the users service. Threads may share it."""
 
     def __init__(
-        self, store: TimelinesStore, queue: JobQueue, users: UsersClient, polls: PollsClient
+        self, store: TimelinesStore, queue: Producer, users: UsersClient, polls: PollsClient
     ) -> None:
         self._store = store
         self._queue = queue

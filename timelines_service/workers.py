@@ -9,7 +9,7 @@ from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.errors import Unavailable
 from common.jobs.queue import Job, JobQueue
-from common.jobs.worker import Periodic, prepare, run_together, stop_on_signal, work
+from common.jobs.worker import Periodic, prepare, queues_on, run_together, stop_on_signal, work
 from common.tokens import Tokens
 from common.worker.presence import present
 from timelines_service import events
@@ -56,14 +56,14 @@ def ready(store: TimelinesStore) -> None:
 
 def store_posts(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
     """Store what was accepted for later until `stop` is set."""
-    with closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)) as queue:
-        work(queue, partial(save, store), store.outages, stop, BATCH, ready=partial(ready, store))
+    with queues_on(settings.beanstalkds, TUBE) as queues:
+        work(queues, partial(save, store), store.outages, stop, BATCH, ready=partial(ready, store))
 
 
 def apply_events(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
     """Apply the events of other services until `stop` is set."""
-    with closing(JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, events.TUBE)) as queue:
-        work(queue, partial(apply, store), store.outages, stop, EVENT_BATCH, ready=partial(ready, store))
+    with queues_on(settings.beanstalkds, events.TUBE) as queues:
+        work(queues, partial(apply, store), store.outages, stop, EVENT_BATCH, ready=partial(ready, store))
 
 
 def clean_up(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:

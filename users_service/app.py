@@ -22,7 +22,6 @@ from users_service.watchers import RevocationWatchers
 def create_app(settings: UsersSettings | None = None) -> FastAPI:
     settings = settings or UsersSettings.read()
     store = UsersStore.connect(settings.database)
-    beanstalkd = (settings.beanstalkd_host, settings.beanstalkd_port)
     revocations = Revocations()
     watchers = RevocationWatchers(store.revocations, revocations)
     app = create_service(
@@ -33,8 +32,8 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         [Dependency("postgres", store, store.prepare)],
         [
             watchers,
-            Relay(store.outbox, *beanstalkd),
-            Background(partial(deletion_worker.run, store, *beanstalkd)),
+            Relay(store.outbox, settings.beanstalkds),
+            Background(partial(deletion_worker.run, store, settings.beanstalkds)),
         ],
         on_shutdown=watchers.stop,
         revocations=revocations,

@@ -1,13 +1,14 @@
 """What the users service does for deletions in the background: it sweeps, asks again, takes confirmations."""
 
 import time
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import Any
 
-from common.jobs.queue import JobQueue
-from common.jobs.worker import Periodic, each, work
+from common.jobs.worker import Periodic, each, queues_on, work
+from common.settings import Server
 from users_service.deletion_saga import OWN
 from users_service.events import TUBE, AccountCleared
 from users_service.store import UsersStore
@@ -17,11 +18,11 @@ SWEEP_SECONDS = 0.5
 EVERY_SECONDS = 1
 
 
-def run(store: UsersStore, host: str, port: int, stop: Event) -> None:
-    """Go on with deletions until `stop` is set; confirmations come from the Beanstalkd at this address."""
-    with closing(JobQueue.connect(host, port, TUBE)) as queue:
+def run(store: UsersStore, beanstalkds: Sequence[Server], stop: Event) -> None:
+    """Go on with deletions until `stop` is set; confirmations come from any of these Beanstalkds."""
+    with queues_on(beanstalkds, TUBE) as queues:
         tending = Periodic(EVERY_SECONDS, partial(tend, store), store.outages)
-        work(queue, each(partial(confirm, store)), store.outages, stop, periodic=tending)
+        work(queues, each(partial(confirm, store)), store.outages, stop, periodic=tending)
 
 
 def tend(store: UsersStore) -> None:

@@ -4,22 +4,29 @@ A buried job is one that a worker has given up. `list` prints a line for each: i
 age in seconds, how often it was tried since beanstalkd started, and how it begins. Why it was buried is
 in the log of the worker: look for "job NUMBER buried". On standard error, `list` has a line for each tube
 with jobs: how many are ready, delayed, reserved and buried, and how old the next one is.
+
+Where BEANSTALKD_HOST names several servers, each number is listed and given with its server, as in
+localhost:11300/17. Those that are unavailable are left out, and the exit code is 1.
 """
 
 import argparse
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import Self
 
 import greenstalk
 from pydantic import ValidationError
 
 from common.jobs.queue import FAILURES, TIMEOUT_SECONDS, Envelope, Tube, measure
-from common.settings import BeanstalkdSettings
+from common.settings import BeanstalkdSettings, Server, netloc
+
+
+class ServerUnavailable(Exception):
+    """One of the servers does not do what it should; the text names it."""
+
 
 # A tube without workers. A job put here is deleted at once: only its number matters.
 PROBE_TUBE = "jobs.probe"
@@ -31,6 +38,7 @@ AGED_STATES = ("ready", "delayed", "buried")
 class BuriedJob:
     """A job that a worker has given up; `age` is in seconds."""
 
+    server: "BuriedJobs"
     tube: str
     id: int
     age: int
@@ -38,7 +46,7 @@ class BuriedJob:
     text: bytes
 
     def __str__(self) -> str:
-        return f"{self.tube} {self.id} {self.age}s {self.attempts} {self.preview()}"
+        return f"{self.tube} {self.server.name}{self.id} {self.age}s {self.attempts} {self.preview()}"
 
     def preview(self) -> str:
         """The payload, cut, or all the text when it is unreadable. ASCII only: a terminal obeys control
@@ -50,16 +58,18 @@ class BuriedJob:
 
 
 class BuriedJobs:
-    """The buried jobs of a beanstalkd. Looking reserves none, so a crash here changes nothing."""
+    """The buried jobs of a beanstalkd. Looking reserves none, so a crash here changes nothing.
 
-    def __init__(self, client: greenstalk.Client[bytes]) -> None:
-        self._client = client
-        self.close = client.close
+    `name` stands before its numbers, if there are several servers.
+    """
 
-    @classmethod
-    def connect(cls, host: str, port: int) -> Self:
-        connection = socket.create_connection((host, port), timeout=TIMEOUT_SECONDS)
-        return cls(greenstalk.Client(connection, encoding=None, use=PROBE_TUBE))
+    def __init__(self, address: Server, name: str = "") -> None:
+        """Connect to it."""
+        connection = socket.create_connection(address, timeout=TIMEOUT_SECONDS)
+        self._client = greenstalk.Client(connection, encoding=None, use=PROBE_TUBE)
+        self.address = address
+        self.name = name
+        self.close = self._client.close
 
     def find(self, tube: str | None = None) -> list[BuriedJob]:
         """The jobs buried in this tube, or in any, oldest first.
@@ -82,7 +92,7 @@ class BuriedJobs:
             text = self._client.peek(number).body
         except greenstalk.NotFoundError:
             return None
-        return BuriedJob(stats["tube"], number, stats["age"], stats["reserves"], text)
+        return BuriedJob(self, stats["tube"], number, stats["age"], stats["reserves"], text)
 
     def tubes(self, tube: str | None = None) -> Iterator[tuple[str, Tube]]:
         """This tube, or all, by name: those that have jobs."""
@@ -122,14 +132,22 @@ class BuriedJobs:
 
 
 def _select(jobs: BuriedJobs, options: argparse.Namespace) -> list[BuriedJob]:
-    if options.command == "list" or options.all:
+    """What the options say of this server. Raises LookupError."""
+    if options.all:
         return jobs.find(options.tube)
-    given = [(number, jobs.get(number)) for number in options.id]
+    numbers = [number for name, number in options.id if name == jobs.name]
+    given = [(number, jobs.get(number)) for number in numbers]
     if missing := [
-        str(number) for number, job in given if job is None or options.tube not in (None, job.tube)
+        f"{jobs.name}{number}" for number, job in given if job is None or options.tube not in (None, job.tube)
     ]:
         raise LookupError(f"not buried: {' '.join(missing)}")
     return [job for _, job in given if job]
+
+
+def _show_tubes(jobs: BuriedJobs, tube: str | None) -> None:
+    # Standard output has a line for each buried job, and nothing else: scripts read it.
+    for name, found in jobs.tubes(tube):
+        print(jobs.name.replace("/", " ") + tube_line(name, found), file=sys.stderr)
 
 
 def tube_line(name: str, tube: Tube) -> str:
@@ -139,19 +157,13 @@ def tube_line(name: str, tube: Tube) -> str:
     return f"tube {name}: {', '.join(counts)}"
 
 
-def _run(jobs: BuriedJobs, options: argparse.Namespace) -> None:
-    if options.command == "list":
-        for name, tube in jobs.tubes(options.tube):
-            # Standard output has a line for each buried job, and nothing else: scripts read it.
-            print(tube_line(name, tube), file=sys.stderr)
-    settle: dict[str, Callable[[BuriedJob], object]] = {"kick": jobs.kick, "delete": jobs.delete}
-    chosen = _select(jobs, options)
-    for job in chosen:
-        if options.command in settle:
-            settle[options.command](job)
-        print(job)
-    if not chosen:
-        print("no job is buried", file=sys.stderr)
+def _number(written: str) -> tuple[str, int]:
+    """Of `17` or `host:port/17`: what stands before the number, and the number."""
+    name, slash, number = written.rpartition("/")
+    try:
+        return name + slash, int(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {number!r}") from None
 
 
 def _options() -> argparse.Namespace:
@@ -169,23 +181,77 @@ def _options() -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=does, description=does.capitalize() + ".")
         command.add_argument("--tube", help="only those in this tube")
-        if name != "list":
+        if name == "list":
+            command.set_defaults(all=True)
+        else:
             which = command.add_mutually_exclusive_group(required=True)
-            which.add_argument("id", nargs="*", type=int, default=[], help="a job's number, as listed")
+            which.add_argument("id", nargs="*", type=_number, default=[], help="a job's number, as listed")
             which.add_argument("--all", action="store_true", help="all that are listed")
     return parser.parse_args()
 
 
-def main() -> None:
-    options, settings = _options(), BeanstalkdSettings.read()
-    address = (settings.beanstalkd_host, settings.beanstalkd_port)
+@contextmanager
+def _naming(server: Server) -> Iterator[None]:
+    """Raises ServerUnavailable instead of what a server fails with."""
     try:
-        with closing(BuriedJobs.connect(*address)) as jobs:
-            _run(jobs, options)
-    except LookupError as exc:
-        sys.exit(str(exc))
+        yield
     except FAILURES as exc:
-        sys.exit(f"beanstalkd at {address[0]}:{address[1]}: {exc!r}")
+        raise ServerUnavailable(f"beanstalkd at {server[0]}:{server[1]}: {exc!r}") from exc
+
+
+def _look(server: Server, name: str, options: argparse.Namespace, stack: ExitStack) -> list[BuriedJob]:
+    """What the options say of this server. Raises ServerUnavailable, LookupError."""
+    with _naming(server):
+        jobs = stack.enter_context(closing(BuriedJobs(server, name)))
+        if options.command == "list":
+            _show_tubes(jobs, options.tube)
+        return _select(jobs, options)
+
+
+def _settle(job: BuriedJob, command: str) -> None:
+    with _naming(job.server.address):
+        if command == "kick":
+            job.server.kick(job)
+        elif command == "delete":
+            job.server.delete(job)
+    print(job)
+
+
+def _run(servers: Mapping[str, Server], options: argparse.Namespace) -> None:
+    """Raises LookupError, and ServerUnavailable when all is done that can be."""
+    chosen: list[BuriedJob] = []
+    unavailable: list[str] = []
+    with ExitStack() as stack:
+        for name, server in servers.items():
+            try:
+                chosen += _look(server, name, options, stack)
+            except ServerUnavailable as exc:
+                unavailable.append(str(exc))
+        for job in chosen if options.all or not unavailable else ():
+            _settle(job, options.command)
+    if unavailable:
+        raise ServerUnavailable("\n".join(unavailable))
+    if not chosen:
+        print("no job is buried", file=sys.stderr)
+
+
+def _named(servers: Mapping[str, Server], options: argparse.Namespace) -> Mapping[str, Server]:
+    """The servers that the options are about. Raises LookupError for a number without a server of its own."""
+    if options.all:
+        return servers
+    if unknown := [f"{name}{number}" for name, number in options.id if name not in servers]:
+        raise LookupError(f"not listed so: {' '.join(unknown)}")
+    names = {name for name, _ in options.id}
+    return {name: server for name, server in servers.items() if name in names}
+
+
+def main() -> None:
+    options, found = _options(), BeanstalkdSettings.read().beanstalkds
+    servers = {f"{netloc(*server)}/" if len(found) > 1 else "": server for server in found}
+    try:
+        _run(_named(servers, options), options)
+    except (LookupError, ServerUnavailable) as exc:
+        sys.exit(str(exc))
 
 
 if __name__ == "__main__":

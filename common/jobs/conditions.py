@@ -1,7 +1,7 @@
 """What the loops of this process last met: whether a worker can do its work, without a single ping."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 # A job that met an outage comes again within seconds; but perhaps to another worker.
@@ -38,3 +38,22 @@ class Conditions:
 
 # Of this process: it has one or more loops, in as many threads.
 conditions = Conditions()
+
+
+class Redundant:
+    """Loops that do the same work on several servers: it is held up when none of them can go on."""
+
+    def __init__(self, loops: Sequence[object]) -> None:
+        self._loops = set(loops)
+        self._held_up: set[object] = set()
+
+    def met(self, loop: object, outage: Exception) -> None:
+        """As of Conditions, for one of these loops."""
+        self._held_up.add(loop)
+        if self._held_up == self._loops:
+            conditions.met(self, outage)
+
+    def over(self, loop: object) -> None:
+        """As of Conditions, for one of these loops."""
+        self._held_up.discard(loop)
+        conditions.over(self)

@@ -1,6 +1,8 @@
 """How full a tube is, read when the process that works on it is scraped."""
 
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from common.jobs.queue import JobQueue, QueueUnavailable, Tube
@@ -13,31 +15,47 @@ FRESH_SECONDS = 1.0
 
 
 class TubeGauges:
-    """Measures the tube of a queue over a connection of its own, for as long as this object lives.
+    """Measures a tube on all its servers over connections of its own, for as long as this object lives.
 
-    While Beanstalkd is unavailable, there is nothing to show.
+    A server that is unavailable shows nothing.
     """
 
-    def __init__(self, queue: JobQueue) -> None:
-        self._queue = JobQueue(*queue.address, queue.tube, TIMEOUT_SECONDS)
-        self._last: Tube | None = None
+    def __init__(self, queues: Sequence[JobQueue]) -> None:
+        seconds = TIMEOUT_SECONDS / len(queues)
+        self._queues = [JobQueue(*queue.address, queue.tube, seconds) for queue in queues]
+        self._tube = queues[0].tube
+        self._last = Tube({}, {})
         self._read_at = -FRESH_SECONDS
         metrics.tube_jobs.read_from(self._read_jobs)
         metrics.oldest_job.read_from(self._read_ages)
 
     def close(self) -> None:
-        self._queue.close()
+        for queue in self._queues:
+            queue.close()
 
     def _measure(self) -> Tube:
         if time.monotonic() > self._read_at + FRESH_SECONDS:
-            self._last = None
-            with suppress(QueueUnavailable):
-                self._last = self._queue.measure()
+            self._last = _together(self._measured())
             self._read_at = time.monotonic()
-        return self._last or Tube({}, {})
+        return self._last
+
+    def _measured(self) -> Iterator[Tube]:
+        for queue in self._queues:
+            with suppress(QueueUnavailable):
+                yield queue.measure()
 
     def _read_jobs(self) -> Readings:
-        return [((self._queue.tube, state), count) for state, count in self._measure().jobs.items()]
+        return [((self._tube, state), count) for state, count in self._measure().jobs.items()]
 
     def _read_ages(self) -> Readings:
-        return [((self._queue.tube, state), age) for state, age in self._measure().age_seconds.items()]
+        return [((self._tube, state), age) for state, age in self._measure().age_seconds.items()]
+
+
+def _together(tubes: Iterable[Tube]) -> Tube:
+    """All jobs, and the greatest ages."""
+    jobs: Counter[str] = Counter()
+    ages: dict[str, int] = {}
+    for tube in tubes:
+        jobs.update(tube.jobs)
+        ages = {state: max(age, ages.get(state, 0)) for state, age in tube.age_seconds.items()}
+    return Tube(dict(jobs), ages)

@@ -72,12 +72,19 @@ class Job:
     text: bytes
     # By `time.monotonic()`, where it is known.
     put_at: float | None = field(default=None, compare=False)
+    # The server that it is from; other servers have other jobs of that number.
+    queue: "JobQueue | None" = field(default=None, compare=False, repr=False)
 
     def open(self) -> dict[str, Any]:
         """Its payload; from here on, work is done under the job's request id."""
         envelope = Envelope.model_validate_json(self.text)
         context.start(envelope.request_id, envelope.traceparent)
         return envelope.payload
+
+    def touch(self) -> None:
+        """Have it for `TTR_SECONDS` from now."""
+        if self.queue:
+            self.queue.touch(self)
 
 
 class History(NamedTuple):
@@ -113,8 +120,8 @@ class JobQueue:
         """Build the queue, without network activity: the first verb connects."""
         return cls(host, port, tube)
 
-    def ping(self) -> None:
-        with self._connection("ping") as client:
+    def ping(self, seconds: float | None = None) -> None:
+        with self._connection("ping", seconds) as client:
             is_draining = client.stats()["draining"] == "true"
         if is_draining:
             raise QueueCannotServe(REASONS[greenstalk.DrainingError])
@@ -123,10 +130,11 @@ class JobQueue:
         with self._lock:
             self._disconnect()
 
-    def put(self, payload: BaseModel, delay: int = 0) -> None:
+    def put(self, payload: BaseModel, delay: int = 0, seconds: float | None = None) -> None:
         """Queue a job, ready after `delay` seconds; when this returns, Beanstalkd has it.
 
-        Raises QueueUnavailable, and ValueError for a job of more than `MAX_JOB_BYTES`.
+        It takes `seconds` at most, or as long as any other verb. Raises QueueUnavailable, and ValueError for
+        a job of more than `MAX_JOB_BYTES`.
         """
         envelope = Envelope(
             request_id=context.request_id.get(),
@@ -136,17 +144,17 @@ class JobQueue:
         job = envelope.model_dump_json().encode()
         if len(job) > MAX_JOB_BYTES:
             raise ValueError(f"a job of {len(job)} bytes")
-        with self._connection("put") as client:
+        with self._connection("put", seconds) as client:
             client.put(job, delay=delay, ttr=TTR_SECONDS)
 
     def reserve(self, timeout: int) -> Job | None:
         """The next job, or None after `timeout` seconds without one."""
-        with self._exclusive_connection(extra_seconds=timeout) as client:
+        with self._exclusive_connection(self._timeout_seconds + timeout) as client:
             try:
                 job = client.reserve(timeout)
             except (greenstalk.TimedOutError, greenstalk.DeadlineSoonError):
                 return None
-            return Job(job.id, job.body)
+            return Job(job.id, job.body, queue=self)
 
     def attempts(self, job: Job) -> int:
         """How often this job has been reserved, as far as the server remembers."""
@@ -209,17 +217,17 @@ class JobQueue:
                 logger.warning("job %d is not ours any more", job.id)
 
     @contextmanager
-    def _connection(self, operation: str) -> Iterator[greenstalk.Client[bytes]]:
+    def _connection(self, operation: str, seconds: float | None = None) -> Iterator[greenstalk.Client[bytes]]:
         """The connection for one operation, which is timed."""
         with (
             metrics.queue_operations.time("beanstalkd", self.tube, operation, errors=self.outages),
-            self._exclusive_connection() as client,
+            self._exclusive_connection(self._timeout_seconds if seconds is None else seconds) as client,
         ):
             yield client
 
     @contextmanager
-    def _exclusive_connection(self, extra_seconds: float = 0) -> Iterator[greenstalk.Client[bytes]]:
-        deadline = time.monotonic() + self._timeout_seconds + extra_seconds
+    def _exclusive_connection(self, seconds: float) -> Iterator[greenstalk.Client[bytes]]:
+        deadline = time.monotonic() + seconds
         if not self._lock.acquire(
             timeout=FAIL_FAST_SECONDS if self._is_unavailable else _remaining(deadline)
         ):

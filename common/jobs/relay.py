@@ -2,14 +2,16 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Any, Protocol
 
 from pydantic import RootModel
 
 from common.jobs.background import Background
-from common.jobs.queue import JobQueue, QueueUnavailable
+from common.jobs.producer import Producer
+from common.jobs.queue import QueueUnavailable
+from common.settings import Server
 from common.telemetry import context
 from common.telemetry.logging import RepeatedWarning
 
@@ -43,12 +45,12 @@ class Outbox(Protocol):
 class Relay(Background):
     """Delivers what is in the outbox; as long as that or Beanstalkd is away, it waits."""
 
-    def __init__(self, outbox: Outbox, host: str, port: int) -> None:
+    def __init__(self, outbox: Outbox, beanstalkds: Sequence[Server]) -> None:
         super().__init__(self.run)
         self._outbox = outbox
         self._outages: tuple[type[Exception], ...] = (QueueUnavailable, *outbox.outages)
-        self._address = (host, port)
-        self._queues: dict[str, JobQueue] = {}
+        self._beanstalkds = beanstalkds
+        self._producers: dict[str, Producer] = {}
         self._warn = RepeatedWarning(logger)
         self._has_worked = False
 
@@ -68,11 +70,11 @@ class Relay(Background):
             except Exception:  # whatever it is, the events are kept and the thread goes on
                 logger.exception("events wait in the outbox")
                 stop.wait(max(OUTAGE_PAUSE_SECONDS))
-        for queue in self._queues.values():
-            queue.close()
+        for producer in self._producers.values():
+            producer.close()
 
     def _deliver(self, event: RecordedEvent) -> None:
-        if event.tube not in self._queues:
-            self._queues[event.tube] = JobQueue.connect(*self._address, event.tube)
+        if event.tube not in self._producers:
+            self._producers[event.tube] = Producer(self._beanstalkds, event.tube)
         context.start(event.request_id, event.traceparent)
-        self._queues[event.tube].put(RootModel(event.payload))
+        self._producers[event.tube].put(RootModel(event.payload))

@@ -4,9 +4,9 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from common import memory
-from common.jobs.conditions import conditions
+from common.jobs.conditions import Redundant, conditions
 from common.jobs.gauges import TubeGauges
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
+from common.settings import Server
 from common.telemetry import metrics
 from common.telemetry.logging import RepeatedWarning
 
@@ -63,7 +64,13 @@ def stop_on_signal() -> Event:
 
 
 def run_together(loops: Sequence[Callable[[Event], None]], stop: Event) -> None:
-    """Run these loops, each in a thread, until all have ended: one that fails ends the others."""
+    """Run these loops, each in a thread, until all have ended: one that fails ends the others.
+
+    A single one needs no thread.
+    """
+    if len(loops) == 1:
+        loops[0](stop)
+        return
 
     def run(loop: Callable[[Event], None]) -> None:
         try:
@@ -90,8 +97,15 @@ def prepare(ready: Callable[[], None], outages: Outages, stop: Event) -> None:
     conditions.over(ready)
 
 
+@contextmanager
+def queues_on(servers: Sequence[Server], tube: str) -> Iterator[list[JobQueue]]:
+    """A queue for this tube on each of the servers: what `work` takes."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(JobQueue.connect(*server, tube))) for server in servers]
+
+
 def work(
-    queue: JobQueue,
+    queues: Sequence[JobQueue],
     handle: Handle,
     outages: Outages,
     stop: Event,
@@ -102,6 +116,9 @@ def work(
 ) -> None:
     """Handle up to `batch` jobs at a time until `stop` is set.
 
+    The queues are of one tube on different servers. Each has a thread of its own,
+    so a server that is unavailable holds up its own jobs only.
+
     A job that meets an outage is retried, each time later than the last, for
     as long as the outage lasts; meanwhile `ready` is called until it meets
     none. A job that fails otherwise is retried a few times and then buried;
@@ -110,24 +127,37 @@ def work(
     tells of them.
     """
     memory.return_unused()
+    servers = Redundant(queues)
+
+    def on_one(queue: JobQueue, stop: Event) -> None:
+        chores: list[Callable[[], None]] = []
+        if reminds:
+            chores.append(Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages))
+        if periodic and queue is queues[0]:
+            chores.append(periodic)
+        turn = partial(_turn, queue, servers, handle, outages, stop, batch, ready)
+        _repeat(queue, servers, [*chores, turn], stop)
+
+    with closing(TubeGauges(queues)) if reminds else nullcontext():
+        run_together([partial(on_one, queue) for queue in queues], stop)
+
+
+def _repeat(queue: JobQueue, servers: Redundant, steps: Sequence[Callable[[], None]], stop: Event) -> None:
+    """Repeat these steps until `stop` is set, after a pause while the queue is unavailable."""
     warn = RepeatedWarning(logger)
-    remind = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
-    with closing(TubeGauges(queue)) if reminds else nullcontext():
-        while not stop.is_set():
-            try:
-                if reminds:
-                    remind()
-                if periodic:
-                    periodic()
-                _turn(queue, handle, outages, stop, batch, ready)
-            except QueueUnavailable as exc:
-                conditions.met(queue, exc)
-                warn(f"reconnecting: {exc}")
-                stop.wait(random.uniform(*RECONNECT_SECONDS))
+    while not stop.is_set():
+        try:
+            for step in steps:
+                step()
+        except QueueUnavailable as exc:
+            servers.met(queue, exc)
+            warn(f"reconnecting: {exc}")
+            stop.wait(random.uniform(*RECONNECT_SECONDS))
 
 
 def _turn(
     queue: JobQueue,
+    servers: Redundant,
     handle: Handle,
     outages: Outages,
     stop: Event,
@@ -136,7 +166,7 @@ def _turn(
 ) -> None:
     """Reserve, handle and settle the next jobs, if there are any."""
     jobs = _reserve(queue, batch)
-    conditions.over(queue)
+    servers.over(queue)
     if jobs and not _handle(queue, jobs, handle, outages, stop):
         # The next jobs would meet the same outage, and each would count an attempt.
         stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))

@@ -36,7 +36,7 @@ class Health(BaseModel):
         None, description="Why each of the unavailable ones is.", exclude_if=is_none
     )
     warnings: dict[str, str] | None = Field(
-        None, description="Settings that endanger data.", exclude_if=is_none
+        None, description="What an operator should see to, though the service works.", exclude_if=is_none
     )
 
 

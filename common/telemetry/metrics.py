@@ -138,6 +138,11 @@ queue_operations = Histogram(
     "error_type",
     bounds=OPERATION_SECONDS,
 )
+queue_server_up = Gauge(
+    "microblog_queue_server_up",
+    "0 while one of several Beanstalkds is left out, 1 when it is used again.",
+    "server_address",
+)
 tube_jobs = Observed(
     "microblog_queue_jobs",
     "Jobs by tube and state: `ready`, `delayed`, `reserved`, `buried`.",

@@ -68,6 +68,17 @@ def test_a_postgres_that_refuses_the_password_is_named_too(postgres: int) -> Non
         pass
 
 
+def test_each_of_several_beanstalkds_is_expected_with_a_folder_of_its_own() -> None:
+    found = backing_services.expected({"BEANSTALKD_HOST": "localhost,::1,[::1]:11301, far:11302"})[:4]
+
+    assert [(one.name, one.host, one.port) for one in found] == [
+        ("beanstalkd", "localhost", 11300),
+        ("beanstalkd", "::1", 11300),
+        ("beanstalkd-11301", "::1", 11301),
+        ("beanstalkd-11302", "far", 11302),
+    ]
+
+
 def test_an_empty_dynamodb_url_and_a_mail_server_of_ones_own_start_nothing() -> None:
     names = {
         one.name for one in backing_services.expected({"DYNAMODB_URL": "", "SMTP_HOST": "mail.example.com"})

@@ -9,7 +9,14 @@ import pytest
 from pydantic import Field, ValidationError
 
 from common.server.middleware import access_log
-from common.settings import DEFAULT_JWT_SECRET, PostgresSettings, ServiceSettings, Settings, misspelled
+from common.settings import (
+    DEFAULT_JWT_SECRET,
+    BeanstalkdSettings,
+    PostgresSettings,
+    ServiceSettings,
+    Settings,
+    misspelled,
+)
 from likes_service.settings import LikesSettings
 from polls_service.settings import PollsSettings
 from timelines_service.settings import TimelinesSettings
@@ -288,3 +295,29 @@ def test_settings_do_not_change() -> None:
 
     with pytest.raises(ValidationError):
         settings.port = 2
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("127.0.0.1", [("127.0.0.1", 11300)]),
+        ("queue.internal:11301", [("queue.internal", 11301)]),
+        ("a,b:11301", [("a", 11300), ("b", 11301)]),
+        ("a, b", [("a", 11300), ("b", 11300)]),
+        ("::1", [("::1", 11300)]),
+        ("[::1],[::1]:11301", [("::1", 11300), ("::1", 11301)]),
+        ("a,a:11300,b,a", [("a", 11300), ("b", 11300)]),
+    ],
+)
+def test_there_may_be_several_beanstalkds(written: str, found: list[tuple[str, int]]) -> None:
+    assert BeanstalkdSettings(_env_file=None, beanstalkd_host=written).beanstalkds == found
+
+
+@pytest.mark.parametrize(
+    "written", ["a,", ",", "a b", "a:", "a:x", "a:0", "a:65536", ":11300", "[::1", "[]:1", "ä"]
+)
+def test_what_names_no_beanstalkd_is_refused_without_being_repeated(written: str) -> None:
+    with pytest.raises(ValidationError, match="must be like host or host:port,host:port") as refused:
+        BeanstalkdSettings(_env_file=None, beanstalkd_host=written)
+
+    assert written not in str(refused.value) or len(written) < 3

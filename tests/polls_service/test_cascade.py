@@ -302,7 +302,7 @@ def raw_tubes(beanstalkd_port: int) -> Iterator[greenstalk.Client[bytes]]:
 @pytest.fixture
 def applying(store: PollsStore, beanstalkd_port: int) -> Iterator[None]:
     """The service's loop, until the test is over."""
-    with Background(partial(apply_events, store, "127.0.0.1", beanstalkd_port)):
+    with Background(partial(apply_events, store, [("127.0.0.1", beanstalkd_port)])):
         yield
 
 
@@ -327,7 +327,7 @@ def test_the_service_applies_events_and_tells_of_ends_and_buries_what_it_cannot_
 
 def test_polls_serve_while_beanstalkd_is_away(store: PollsStore, alice: str) -> None:
     stop = Flag()
-    thread = Thread(target=apply_events, args=[store, "127.0.0.1", 1, stop])
+    thread = Thread(target=apply_events, args=[store, [("127.0.0.1", 1)], stop])
     thread.start()
     try:
         poll = _poll(store, alice)

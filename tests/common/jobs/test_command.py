@@ -171,7 +171,7 @@ def test_what_was_buried_before_a_restart_is_listed(
 
 def test_a_job_that_is_kicked_while_it_is_looked_for_is_not_looked_for_longer(beanstalkd, bury: Bury) -> None:
     gone, kept = bury(), bury()
-    jobs = BuriedJobs.connect("127.0.0.1", beanstalkd.port)
+    jobs = BuriedJobs(("127.0.0.1", beanstalkd.port))
     get = jobs.get
     jobs.get = lambda number: jobs._client.kick_job(gone) if number == gone else get(number)
 
@@ -243,6 +243,74 @@ def test_a_beanstalkd_that_is_away_is_said_in_one_line(run: Run) -> None:
 )
 def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str]) -> None:
     assert run(*arguments).returncode == 2
+
+
+@pytest.fixture
+def other(own: Own, bury: Bury, beanstalkd: OwnServer, monkeypatch: pytest.MonkeyPatch) -> OwnServer:
+    """A second server of the settings. Both have a job 1 that is buried."""
+    other = own(server_processes.beanstalkd)
+    other.start()
+    bury()
+    with greenstalk.Client(("127.0.0.1", other.port), encoding=None, use="two", watch="two") as client:
+        client.put(READABLE)
+        client.bury(client.reserve(timeout=0))
+    monkeypatch.setenv("BEANSTALKD_HOST", f"127.0.0.1,localhost:{other.port}")
+    return other
+
+
+def test_jobs_of_several_servers_are_listed_with_their_server(
+    run: Run, beanstalkd: OwnServer, other: OwnServer
+) -> None:
+    listed = run("list")
+
+    places = [f"127.0.0.1:{beanstalkd.port}", f"localhost:{other.port}"]
+    assert [line.split()[:2] for line in listed.stdout.splitlines()] == [
+        ["one", f"{places[0]}/1"],
+        ["two", f"{places[1]}/1"],
+    ]
+    assert [line.split(": ")[0] for line in listed.stderr.splitlines()] == [
+        f"{places[0]} tube one",
+        f"{places[1]} tube two",
+    ]
+
+
+def test_a_number_of_one_of_several_servers_is_kicked_there_alone(
+    run: Run, client: greenstalk.Client[bytes], other: OwnServer
+) -> None:
+    assert run("kick", f"localhost:{other.port}/1").returncode == 0
+
+    assert state(client, 1) == "buried"
+    with greenstalk.Client(("127.0.0.1", other.port), encoding=None) as there:
+        assert state(there, 1) == "ready"
+
+
+@pytest.mark.parametrize("number", ["1", "elsewhere:11300/1"])
+def test_a_number_that_may_be_any_servers_is_refused(run: Run, client, other: OwnServer, number: str) -> None:
+    refused = run("delete", number, f"localhost:{other.port}/1")
+
+    assert (refused.returncode, refused.stderr) == (1, f"not listed so: {number}\n")
+    assert len(run("list").stdout.splitlines()) == 2
+
+
+@pytest.mark.kills
+def test_all_are_kicked_on_the_servers_that_are_there(run: Run, client, other: OwnServer) -> None:
+    other.kill()
+
+    kicked = run("kick", "--all")
+
+    assert (kicked.returncode, len(kicked.stdout.splitlines())) == (1, 1)
+    assert kicked.stderr.startswith(f"beanstalkd at localhost:{other.port}: ")
+    assert state(client, 1) == "ready"
+
+
+@pytest.mark.kills
+def test_nothing_is_kicked_while_a_server_that_is_named_is_away(
+    run: Run, beanstalkd: OwnServer, client, other: OwnServer
+) -> None:
+    other.kill()
+
+    assert run("kick", f"127.0.0.1:{beanstalkd.port}/1", f"localhost:{other.port}/1").returncode == 1
+    assert state(client, 1) == "buried"
 
 
 @pytest.mark.starts

@@ -65,7 +65,7 @@ def worked(queue: JobQueue, *failures: Exception | None) -> dict[str, float]:
         if failure:
             raise failure
 
-    work(queue, handle, (Away,), stop)
+    work([queue], handle, (Away,), stop)
     return {
         outcome: count - before[outcome] for outcome, count in outcomes().items() if count != before[outcome]
     }
@@ -87,7 +87,7 @@ def test_a_job_that_cannot_be_read_counts_as_buried(queue: JobQueue) -> None:
         stop.set()
         Number.model_validate({})
 
-    work(queue, handle, (), stop)
+    work([queue], handle, (), stop)
 
     assert outcomes()["buried"] == before["buried"] + 1
 
@@ -120,7 +120,7 @@ def test_a_worker_shows_how_full_its_tube_is(queue: JobQueue) -> None:
     assert job
     queue.bury(job)
 
-    with closing(TubeGauges(queue)):
+    with closing(TubeGauges([queue])):
         shown = {
             state: value("microblog_queue_jobs", messaging_destination_name=TUBE, state=state)
             for state in ("ready", "delayed", "reserved", "buried")
@@ -133,7 +133,7 @@ def test_the_age_of_the_oldest_job_is_shown(queue: JobQueue) -> None:
     queue.put(Number(number=1))
 
     def age() -> float:
-        with closing(TubeGauges(queue)):
+        with closing(TubeGauges([queue])):
             return value(
                 "microblog_queue_oldest_job_age_seconds", messaging_destination_name=TUBE, state="ready"
             )
@@ -146,7 +146,7 @@ def test_loops_on_one_tube_show_it_once(queue: JobQueue, beanstalkd_port: int) -
     stop = Event()
     others = [JobQueue.connect("127.0.0.1", beanstalkd_port, TUBE) for _ in range(3)]
     threads = [
-        Thread(target=work, args=(one, lambda jobs: None, (), stop), kwargs={"reminds": one is others[0]})
+        Thread(target=work, args=([one], lambda jobs: None, (), stop), kwargs={"reminds": one is others[0]})
         for one in others
     ]
     for thread in threads:
@@ -165,7 +165,7 @@ def test_loops_on_one_tube_show_it_once(queue: JobQueue, beanstalkd_port: int) -
 def test_a_scrape_does_not_wait_for_a_beanstalkd_that_hangs(own: Own) -> None:
     beanstalkd = own(server_processes.beanstalkd)
     beanstalkd.start()
-    with closing(TubeGauges(JobQueue.connect("127.0.0.1", beanstalkd.port, "test.hung"))):
+    with closing(TubeGauges([JobQueue.connect("127.0.0.1", beanstalkd.port, "test.hung")])):
         before = value("microblog_queue_jobs", messaging_destination_name="test.hung", state="ready")
         beanstalkd.hang()
         text = metrics.exposition().decode()
@@ -209,7 +209,7 @@ def test_a_loop_that_meets_an_outage_says_so_until_it_works(
             raise Gone
         stop.set()
 
-    work(queue, handle, (Gone,), stop)
+    work([queue], handle, (Gone,), stop)
 
     assert seen == [[], ["shelf"]]
     assert conditions.by_name({"shelf": (Gone,)}) == {}

@@ -323,15 +323,15 @@ def test_threads_that_wait_for_a_server_that_hangs_wait_at_the_same_time(
 
 @pytest.mark.kills
 def test_one_thread_waits_for_a_server_that_is_known_to_hang(
-    beanstalkd: OwnServer, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    beanstalkd: OwnServer, own_queue: JobQueue
 ) -> None:
     own_queue.ping()
     beanstalkd.hang()
     with pytest.raises(QueueUnavailable):
         own_queue.ping()
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 2 * PATIENCE_SECONDS)
+    put = partial(own_queue.put, Note(text="hello"), seconds=2 * PATIENCE_SECONDS)
     with ThreadPoolExecutor(20) as threads:
-        puts = [threads.submit(fails, lambda: own_queue.put(Note(text="hello"))) for _ in range(20)]
+        puts = [threads.submit(fails, put) for _ in range(20)]
         eventually(lambda: sum(put.done() for put in puts) == 19)
         beanstalkd.kill()
 
@@ -459,14 +459,11 @@ def test_a_reserve_before_a_deadline_finds_no_job() -> None:
 
 
 @pytest.mark.kills
-def test_a_failed_connection_leaves_nothing_open(
-    beanstalkd: OwnServer, own_queue: JobQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.05)
+def test_a_failed_connection_leaves_nothing_open(beanstalkd: OwnServer, own_queue: JobQueue) -> None:
     beanstalkd.hang()
     before = len(list(Path("/dev/fd").iterdir()))
 
     for _ in range(5):
-        fails(lambda: own_queue.put(Note(text="hello")))
+        fails(lambda: own_queue.put(Note(text="hello"), seconds=0.05))
 
     assert len(list(Path("/dev/fd").iterdir())) <= before

@@ -104,7 +104,7 @@ def test_an_event_reaches_its_tube_once_beanstalkd_is_there_under_the_id_of_its_
     beanstalkd = own(server_processes.beanstalkd)
     context.start("request-1")
     _record(database, outbox, "alice")
-    with Relay(outbox, "127.0.0.1", beanstalkd.port):
+    with Relay(outbox, [("127.0.0.1", beanstalkd.port)]):
         beanstalkd.start()
         with greenstalk.Client(("127.0.0.1", beanstalkd.port), encoding=None, watch=TUBE) as client:
             job = json.loads(client.reserve(timeout=120).body)

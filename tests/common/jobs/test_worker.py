@@ -58,7 +58,7 @@ def running(queue: JobQueue) -> Iterator[Callable[..., None]]:
     threads: list[Thread] = []
 
     def run(handle: Handle, batch: int = 1) -> None:
-        threads.append(Thread(target=work, args=(queue, handle, (Away,), stop, batch)))
+        threads.append(Thread(target=work, args=([queue], handle, (Away,), stop, batch)))
         threads[-1].start()
 
     yield run
@@ -145,7 +145,7 @@ def test_no_job_is_reserved_until_the_worker_is_ready_again(
             stop.set()
         raise Away
 
-    work(queue, handle, (Away,), stop, ready=ready)
+    work([queue], handle, (Away,), stop, ready=ready)
 
     assert handled == [0]
 
@@ -274,7 +274,7 @@ def test_an_outage_keeps_the_jobs_that_wait_from_being_tried(
         stop.set()
         raise Away
 
-    work(queue, handle, (Away,), stop, batch=10)
+    work([queue], handle, (Away,), stop, batch=10)
 
     assert handled == list(range(10))
     assert tube.stats_tube(TUBE)["current-jobs-ready"] == 15
@@ -310,7 +310,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(queue: JobQue
             raise RuntimeError("a bug")
         stop.set()
 
-    work(queue, handle, (Away,), stop, batch=4)
+    work([queue], handle, (Away,), stop, batch=4)
 
     assert batches == [[0, 1, 2, 3], [0]]
     assert tube.stats_tube(TUBE)["current-jobs-ready"] == 3
@@ -324,7 +324,9 @@ def test_a_worker_is_back_soon_after_its_queue(own: Own, how: signal.Signals) ->
     putting, working = (JobQueue.connect("127.0.0.1", beanstalkd.port, TUBE) for _ in range(2))
     handled: list[int] = []
     stop = Event()
-    thread = Thread(target=work, args=(working, lambda jobs: handled.append(_number(jobs[0])), (Away,), stop))
+    thread = Thread(
+        target=work, args=([working], lambda jobs: handled.append(_number(jobs[0])), (Away,), stop)
+    )
     thread.start()
     putting.put(Number(number=1))
     eventually(lambda: handled == [1])
@@ -353,7 +355,7 @@ def handle(jobs):
 
 stop = stop_on_signal()
 print("ready", flush=True)
-work(JobQueue.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2]), handle, (), stop)
+work([JobQueue.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2])], handle, (), stop)
 """
 
 
@@ -426,6 +428,6 @@ def test_a_beanstalkd_that_stays_away_is_warned_of_once(
             stop.set()
 
     away = JobQueue.connect("127.0.0.1", server_processes.free_port(), TUBE)
-    work(away, lambda jobs: None, (), stop, periodic=count)
+    work([away], lambda jobs: None, (), stop, periodic=count)
 
     assert caplog.text.count("reconnecting") == 1
