@@ -72,9 +72,17 @@ class Server:
 
 
 def postgres(
-    data: Path, port: int, user: str = "postgres", password: str = "postgres", durable: bool = True
+    data: Path,
+    port: int,
+    user: str = "postgres",
+    password: str = "postgres",
+    durable: bool = True,
+    primary: int | None = None,
 ) -> Server:
-    """PostgreSQL, which refuses to run as root: then it runs as `postgres` or `nobody`."""
+    """PostgreSQL, which refuses to run as root: then it runs as `postgres` or `nobody`.
+
+    With the port of a primary, it is made as a streaming standby of that.
+    """
     initdb, server = _binary("initdb"), _binary("postgres")
     account = _unprivileged() if os.geteuid() == 0 else None
     if account:
@@ -83,7 +91,10 @@ def postgres(
         os.chown(data, account.pw_uid, account.pw_gid)
     cluster = data / "cluster"
     if not (cluster / "PG_VERSION").exists():
-        _initdb(initdb, cluster, user, password, account)
+        if primary is None:
+            _initdb(initdb, cluster, user, password, account)
+        else:
+            _copy(primary, cluster, user, password, account)
     options = ["-p", str(port), "-h", HOST, "-k", str(data)]
     if not durable:
         options += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
@@ -264,3 +275,14 @@ def _initdb(initdb: str, cluster: Path, user: str, password: str, account: pwd.s
     if made.returncode != 0:
         shutil.rmtree(cluster, ignore_errors=True)
         raise NotStarted(f"initdb failed: {made.stderr.strip()}")
+
+
+def _copy(primary: int, cluster: Path, user: str, password: str, account: pwd.struct_passwd | None) -> None:
+    """A standby: a copy of the primary, which then follows it."""
+    command = [*_as(account), _binary("pg_basebackup"), "-h", HOST, "-p", str(primary), "-U", user]
+    command += ["-D", str(cluster), "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+    environment = os.environ | {"PGPASSWORD": password}
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=environment)
+    if made.returncode != 0:
+        shutil.rmtree(cluster, ignore_errors=True)
+        raise NotStarted(f"pg_basebackup failed: {made.stderr.strip()}")

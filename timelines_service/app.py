@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from common.discovery.client import ServiceClient
 from common.discovery.directory import Directory
 from common.discovery.revocations import RevocationWatcher
+from common.jobs.background import Background
 from common.jobs.producer import Producer
 from common.jobs.relay import Relay
 from common.server.app import create_service
@@ -26,7 +27,7 @@ from timelines_service.streams import Streams
 
 def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
     settings = settings or TimelinesSettings.read()
-    store = TimelinesStore.connect(settings.database)
+    store = TimelinesStore.connect(settings.database, settings.read_database)
     queue = Producer(settings.beanstalkds, TUBE)
     directory = Directory(settings.registry_url)
     tokens = Tokens.from_settings(settings)
@@ -53,6 +54,7 @@ def create_app(settings: TimelinesSettings | None = None) -> FastAPI:
             watcher,
             streams,
             Relay(store.outbox, settings.beanstalkds),
+            *([Background(store.replica.watch)] if store.replica else []),
         ],
         on_shutdown=streams.stop,
         revocations=watcher.revocations,

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from common.api import headers
 from common.api.auth import CurrentUser
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import MAY_BE_STALE, router
 from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
@@ -47,6 +47,7 @@ def undo_repost(post_id: Id, username: CurrentUser, store: Store) -> Post:
 
 @routes.get(
     "/posts/id/{post_id}/reposters",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Reposter],
     responses={200: {"headers": headers.LINKS}, **problems(errors.post_not_found())},
 )

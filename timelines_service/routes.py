@@ -9,7 +9,7 @@ from common.api.auth import TOKEN_OPTIONAL, CurrentUser
 from common.api.batch import MAX_BATCH, UNIQUE, batch
 from common.api.pagination import Limit, paginate
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import MAY_BE_STALE, router
 from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
 from common.fields import Id, Username
@@ -100,6 +100,7 @@ def enqueue(post: NewPost, username: CurrentUser, timelines: Service, response: 
 
 @routes.get(
     "/posts/id/{post_id}",
+    dependencies=[MAY_BE_STALE],
     responses=problems(errors.post_not_found()),
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -130,7 +131,7 @@ def home(
     return linked(found, page, request, response)
 
 
-@routes.get("/posts/counts", response_model=list[PostCounts])
+@routes.get("/posts/counts", dependencies=[MAY_BE_STALE], response_model=list[PostCounts])
 def counts(usernames: Usernames, store: Store) -> Any:
     """How many posts each of these users has written, and when the last one."""
     return store.counts(usernames)
@@ -138,6 +139,7 @@ def counts(usernames: Usernames, store: Store) -> Any:
 
 @routes.get(
     "/posts/{username}",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}, **problems(errors.user_not_found("alice"), *UNAVAILABLE)},
     openapi_extra=TOKEN_OPTIONAL,
@@ -166,6 +168,7 @@ def by_user(
 
 @routes.get(
     "/posts",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}},
     openapi_extra=TOKEN_OPTIONAL,
@@ -186,6 +189,7 @@ def newest(
 
 @routes.get(
     "/tags/{tag}",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}},
     openapi_extra=TOKEN_OPTIONAL,
@@ -199,6 +203,7 @@ def tagged(
 
 @routes.get(
     "/search/posts",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}, **problems(*UNAVAILABLE)},
     openapi_extra=TOKEN_OPTIONAL,
@@ -214,7 +219,12 @@ def search(
     return linked(timelines.search(q, page, reader), page, request, response)
 
 
-@routes.get("/tags", response_model=list[TagInUse], responses={200: {"headers": headers.LINK}})
+@routes.get(
+    "/tags",
+    dependencies=[MAY_BE_STALE],
+    response_model=list[TagInUse],
+    responses={200: {"headers": headers.LINK}},
+)
 def tags_in_use(
     store: Store, request: Request, response: Response, limit: Limit = 20, before: BeforeTag = None
 ) -> Any:

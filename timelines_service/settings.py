@@ -10,10 +10,17 @@ class TimelinesSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
     port: int = 5200
     timelines_db_name: str = "microblog_timelines"
     timelines_database_url: PostgresUrl | None = None
+    timelines_read_database_url: PostgresUrl | None = None
 
     @property
     def database(self) -> URL:
         return database_url(self, self.timelines_database_url, self.timelines_db_name)
+
+    @property
+    def read_database(self) -> URL | None:
+        """A standby's, if there is one."""
+        url = self.timelines_read_database_url
+        return database_url(self, url, self.timelines_db_name) if url else None
 
 
 class TimelinesWorkerSettings(TimelinesSettings):

@@ -98,6 +98,7 @@ class TimelinesStore:
         self._database = database
         self.ping = database.ping
         self.close = database.close
+        self.replica = database.replica
         self.edits = Edits(database)
         self.reposts = Reposts(database)
         self.outbox = Outbox(database, outbox)
@@ -114,8 +115,8 @@ class TimelinesStore:
         self.mentions = Mentions(database)
 
     @classmethod
-    def connect(cls, url: URL) -> Self:
-        return cls(Database.connect(url, metadata))
+    def connect(cls, url: URL, replica_url: URL | None = None) -> Self:
+        return cls(Database.connect(url, metadata, replica_url))
 
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)

@@ -8,7 +8,7 @@ from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser
 from common.api.pagination import Limit, paginate_both_ways
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import MAY_BE_STALE, router
 from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
@@ -42,6 +42,7 @@ def delete(post_id: Id, username: CurrentUser, store: Store) -> None:
 
 @routes.get(
     "/posts/id/{post_id}/versions",
+    dependencies=[MAY_BE_STALE],
     response_model=list[PostVersion],
     responses={200: {"headers": headers.LINKS}, **problems(errors.post_not_found())},
 )
@@ -62,6 +63,7 @@ def versions(
 
 @routes.get(
     "/posts/id/{post_id}/replies",
+    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}, **problems(errors.post_not_found())},
     openapi_extra=TOKEN_OPTIONAL,
@@ -76,6 +78,7 @@ def replies(
 
 @routes.get(
     "/posts/id/{post_id}/context",
+    dependencies=[MAY_BE_STALE],
     responses=problems(errors.post_not_found()),
     openapi_extra=TOKEN_OPTIONAL,
 )

@@ -21,7 +21,7 @@ from users_service.watchers import RevocationWatchers
 
 def create_app(settings: UsersSettings | None = None) -> FastAPI:
     settings = settings or UsersSettings.read()
-    store = UsersStore.connect(settings.database)
+    store = UsersStore.connect(settings.database, settings.read_database)
     revocations = Revocations()
     watchers = RevocationWatchers(store.revocations, revocations)
     app = create_service(
@@ -33,6 +33,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
         [
             watchers,
             Relay(store.outbox, settings.beanstalkds),
+            *([Background(store.replica.watch)] if store.replica else []),
             Background(partial(deletion_worker.run, store, settings.beanstalkds)),
         ],
         on_shutdown=watchers.stop,

@@ -10,7 +10,7 @@ from common.api import headers
 from common.api.auth import CurrentService, CurrentUser
 from common.api.batch import UNIQUE, batch
 from common.api.problems import problems
-from common.api.routing import router
+from common.api.routing import MAY_BE_STALE, router
 from common.errors import Problem, store_unavailable
 from common.fields import Username
 from users_service import errors
@@ -57,6 +57,7 @@ def unfollow(username: OtherUser, follower: CurrentUser, store: Store) -> Follow
 
 @routes.get(
     "/users/{username}/followees",
+    dependencies=[MAY_BE_STALE],
     response_model=list[str],
     responses={
         200: {"headers": headers.LINKS | headers.ETAG},
@@ -87,6 +88,7 @@ def _matches(if_none_match: str, etag: str) -> bool:
 
 @routes.get(
     "/users/{username}/followers",
+    dependencies=[MAY_BE_STALE],
     responses={
         200: {"headers": headers.LINKS},
         **problems(CURSOR_GONE, errors.user_not_found("alice")),

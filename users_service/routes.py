@@ -19,7 +19,7 @@ from common.api.auth import (
 from common.api.batch import batch
 from common.api.pagination import Limit, paginate
 from common.api.problems import malformed, problems
-from common.api.routing import body_too_large, media_type, router
+from common.api.routing import MAY_BE_STALE, body_too_large, media_type, router
 from common.errors import Unprocessable, store_unavailable
 from common.fields import Id, Username
 from common.revocations import RevocationChanges
@@ -131,6 +131,7 @@ async def login(
 
 @routes.get(
     "/users/{username}",
+    dependencies=[MAY_BE_STALE],
     response_model=OwnProfile | ProfileForOther | Profile,
     responses=problems(errors.user_not_found("alice")),
     openapi_extra=TOKEN_OPTIONAL,
@@ -149,7 +150,7 @@ def profile(username: Username, store: Store, subject: OptionalSubject) -> Profi
     return ProfileForOther(**public, relationship=store.relations.relationship(subject, username))
 
 
-@routes.get("/users")
+@routes.get("/users", dependencies=[MAY_BE_STALE])
 def profiles(store: Store, usernames: Usernames = (), ids: Ids = ()) -> list[Profile]:
     """Profiles of several users, by names and then by ids, in the order asked; unknown ones are left out."""
     return store.profiles(usernames, ids)
@@ -157,6 +158,7 @@ def profiles(store: Store, usernames: Usernames = (), ids: Ids = ()) -> list[Pro
 
 @routes.get(
     "/search/users",
+    dependencies=[MAY_BE_STALE],
     responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor("alice is not found."))},
     openapi_extra=TOKEN_OPTIONAL,
 )

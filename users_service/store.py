@@ -103,10 +103,11 @@ class UsersStore:
         self.followees, self.followees_version = relations.followees, relations.followees_version
         self.ping = database.ping
         self.close = database.close
+        self.replica = database.replica
 
     @classmethod
-    def connect(cls, url: URL) -> Self:
-        return cls(Database.connect(url, metadata))
+    def connect(cls, url: URL, replica_url: URL | None = None) -> Self:
+        return cls(Database.connect(url, metadata, replica_url))
 
     def prepare(self) -> None:
         self._database.prepare(MIGRATIONS)

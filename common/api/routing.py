@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from common.api.auth import REFUSALS, authenticate, require_subject
 from common.api.problems import malformed, merged, problems
 from common.errors import Problem, TooLarge, UnsupportedMediaType
+from common.staleness import may_be_stale
 
 MAX_BODY_BYTES = 64 * 1024
 MERGE_PATCH = "application/merge-patch+json"  # RFC 7396
@@ -138,6 +139,15 @@ def from_state(name: str) -> Any:
         return getattr(request.app.state, name)
 
     return Depends(get)
+
+
+async def _tolerate_staleness(request: Request) -> None:
+    may_be_stale.set("authorization" not in request.headers)
+
+
+# Of a route by which a client without a token reads what may be a moment old. With a token, it may have
+# written that just now.
+MAY_BE_STALE = Depends(_tolerate_staleness)
 
 
 def router(tag: str, *possible: Problem) -> APIRouter:

@@ -34,21 +34,26 @@ from common.postgres import schema
 from common.postgres.connection import connect
 from common.postgres.deadline import CONNECT_SECONDS, ServerTimeout, deadline_in, wait
 from common.postgres.outages import PostgresCannotServe, spoils_connections, told_apart
+from common.postgres.replica import Replica
 from common.postgres.schema import SchemaNotReady, transaction
 from common.postgres.url import DRIVER, libpq_parameters
 from common.settings import THREADS
+from common.staleness import may_be_stale
 from common.telemetry import metrics
 from common.telemetry.instruments import Readings, Timer
 
 logger = logging.getLogger(__name__)
 
-# OpenTelemetry's name.
+# OpenTelemetry's name, and a standby's beside it.
 SYSTEM = "postgresql"
+REPLICA = "postgresql_replica"
 
 STATEMENT_SECONDS = 1.3
 # A server that hangs cannot keep the limit above. So the client has one too, for all the waiting of a read or
 # a transaction: the caller gets an error within two seconds.
 DEADLINE_SECONDS = 1.6
+# Of a standby: after it, there is still time to ask the primary.
+REPLICA_DEADLINE_SECONDS = 0.4
 
 
 class Database:
@@ -59,33 +64,45 @@ class Database:
         InterfaceError, PoolTimeout, SchemaNotReady, CredentialsRejected, CircuitOpen,
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, url: URL, tables: MetaData) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        url: URL,
+        tables: MetaData,
+        system: str = SYSTEM,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._system = system
+        self._deadline_seconds = deadline_seconds
+        self._standby: Database | None = None
+        self.replica: Replica | None = None
         self._url = url
         self._tables = tables
         self._obstacle: Exception | None = SchemaNotReady("the database has not been prepared yet")
-        self._breaker = CircuitBreaker("PostgreSQL")
+        self._breaker = CircuitBreaker("PostgreSQL" if system == SYSTEM else "PostgreSQL replica")
         self._sql = cache(self._compile)
         self._generation = 0
         metrics.pool_connections.read_from(self._read_pool)
         metrics.pool_limit.read_from(self._read_limit)
 
     @classmethod
-    def connect(cls, url: URL, tables: MetaData) -> Self:
-        """Build the pool, without network activity. `tables` are those that have to be there."""
+    def connect(cls, url: URL, tables: MetaData, replica_url: URL | None = None) -> Self:
+        """Build the pool, without network activity. `tables` are those that have to be there.
+
+        What may be stale is read from the standby at `replica_url`, if there is one.
+        """
         extensions.set_wait_callback(wait)
-        engine = create_engine(
-            f"{DRIVER}://",
-            creator=partial(connect, libpq_parameters(url), STATEMENT_SECONDS),
-            isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,
-            hide_parameters=True,  # an error's text goes to the log
-            pool_size=THREADS,
-            max_overflow=0,
-            pool_timeout=CONNECT_SECONDS,
-            pool_pre_ping=False,
-        )
-        return cls(engine, url, tables)
+        database = cls(_pool(url), url, tables)
+        if replica_url:
+            database._add_standby(replica_url)
+        return database
+
+    def _add_standby(self, url: URL) -> None:
+        standby = Database(_pool(url), url, MetaData(), REPLICA, REPLICA_DEADLINE_SECONDS)
+        standby._obstacle = None  # the primary's migrations are its own
+        self._standby = standby
+        self.replica = Replica(self.rows, standby.rows, (*self.outages, psycopg2.Error))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -97,7 +114,10 @@ class Database:
         """The rows that a statement returns, if any. It is a transaction by itself, without BEGIN or COMMIT.
 
         Its SQL is kept: build a statement once, and give its values with each call.
+        What the replica does not have may be new: then the primary is asked.
         """
+        if self.replica and may_be_stale.get() and (found := self.replica.rows(statement, values)):
+            return found
         sql = self._sql(statement)
         with self._timed(sql.split(None, 1)[0].upper()), self.autocommit() as connection:
             driver: Any = connection.connection.driver_connection
@@ -106,7 +126,7 @@ class Database:
                 return cursor.fetchall() if cursor.description else []
 
     def _timed(self, operation: str) -> Timer:
-        return metrics.store_operations.time(SYSTEM, operation, errors=self.outages)
+        return metrics.store_operations.time(self._system, operation, errors=self.outages)
 
     def _compile(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._engine.dialect))
@@ -133,18 +153,18 @@ class Database:
                 raise
 
     def _take(self) -> Connection:
-        metrics.pool_pending.add(1, SYSTEM)
+        metrics.pool_pending.add(1, self._system)
         try:
             return self._engine.connect()
         finally:
-            metrics.pool_pending.add(-1, SYSTEM)
+            metrics.pool_pending.add(-1, self._system)
 
     def _read_pool(self) -> Readings:
         pool: Any = self._engine.pool
-        return [((SYSTEM, "used"), pool.checkedout()), ((SYSTEM, "idle"), pool.checkedin())]
+        return [((self._system, "used"), pool.checkedout()), ((self._system, "idle"), pool.checkedin())]
 
     def _read_limit(self) -> Readings:
-        return [((SYSTEM,), THREADS)]
+        return [((self._system,), THREADS)]
 
     def _renew_if_spoiled(self, connection: Connection) -> None:
         """Replace a connection that was opened before another one was spoiled."""
@@ -156,7 +176,7 @@ class Database:
         """All the waiting inside ends by one deadline. A deadline that passes opens the circuit breaker."""
         self._breaker.raise_if_open()
         try:
-            with deadline_in(DEADLINE_SECONDS):
+            with deadline_in(self._deadline_seconds):
                 yield
         except (ServerTimeout, OperationalError) as exc:
             if isinstance(getattr(exc, "orig", exc), ServerTimeout):
@@ -165,10 +185,13 @@ class Database:
 
     def ping(self) -> str | None:
         with self._with_deadline(), self._connection() as connection:
-            return schema.check(connection, self._tables)
+            warning = schema.check(connection, self._tables)
+        return warning or (self.replica.warning if self.replica else None)
 
     def close(self) -> None:
         self._engine.dispose()
+        if self._standby:
+            self._standby.close()
 
     def prepare(self, migrations: Path) -> None:
         """Create the database and apply the migrations that are missing; several processes may at once."""
@@ -215,6 +238,20 @@ class Database:
             logger.info("applied migration %s of %s", revision, migrations.parent.name)
         for name in made:
             logger.warning("created table %s, which was missing: its rows are lost", name)
+
+
+def _pool(url: URL) -> Engine:
+    return create_engine(
+        f"{DRIVER}://",
+        creator=partial(connect, libpq_parameters(url), STATEMENT_SECONDS),
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,  # an error's text goes to the log
+        pool_size=THREADS,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        pool_pre_ping=False,
+    )
 
 
 def _unlimited(url: URL) -> Engine:

@@ -41,7 +41,7 @@ class Store(Protocol):
     @property
     def outages(self) -> tuple[type[Exception], ...]: ...
     def ping(self) -> str | None:
-        """Raise unless it can serve. Returns a warning of a setting that endangers its data, if any."""
+        """Raise unless it can serve. Returns a warning of what an operator should see to, if any."""
         ...
 
     def close(self) -> None: ...
@@ -49,7 +49,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """Why a store cannot serve, if it cannot; and what endangers its data though it can."""
+    """Why a store cannot serve, if it cannot; and what an operator should see to though it can."""
 
     reason: str | None = None
     warning: str | None = None

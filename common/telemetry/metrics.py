@@ -111,6 +111,9 @@ pool_pending = Gauge(
     "Threads that wait for a connection.",
     "db_client_connection_pool_name",
 )
+replica_lag = Observed(
+    "microblog_replica_lag_seconds", "How old what PostgreSQL's replica shows is, at most."
+)
 dependency_up = Gauge(
     "microblog_dependency_up", "1 while what the process needs can serve, as `GET /health` says.", "name"
 )
