@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from common.jobs.queue import TIMEOUT_SECONDS, JobQueue, QueueUnavailable
 from common.settings import Server, netloc
 from common.telemetry import metrics
+from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Producer:
         self._turns = count()
         self._left_out: set[JobQueue] = set()
         self._lock = Lock()
+        self._warn = RepeatedWarning(logger)
 
     def put(self, payload: BaseModel, delay: int = 0) -> None:
         """Queue a job, ready after `delay` seconds; when this returns, one of the servers has it.
@@ -56,6 +58,9 @@ class Producer:
             queue.close()
 
     def _on_any(self, call: Callable[[JobQueue, float], None]) -> None:
+        if len(self._queues) == 1:
+            call(self._queues[0], TIMEOUT_SECONDS)
+            return
         deadline = time.monotonic() + TIMEOUT_SECONDS
         outage = QueueUnavailable("no beanstalkd is known")
         for queue, parts in self._candidates():
@@ -80,12 +85,12 @@ class Producer:
     def _leave_out(self, queue: JobQueue, outage: QueueUnavailable) -> None:
         """Leave it out until it answers a ping; one thread asks for all of them."""
         with self._lock:
-            if len(self._queues) == 1 or queue in self._left_out:
+            if queue in self._left_out:
                 return
             self._left_out.add(queue)
+            metrics.queue_server_up.set(0, netloc(*queue.address))
             is_first = len(self._left_out) == 1
-        logger.warning("jobs go to another server: %s", outage)
-        metrics.queue_server_up.set(0, netloc(*queue.address))
+        self._warn(f"jobs go to another server: {outage}")
         if is_first:
             Thread(target=self._await_return, name="beanstalkd", daemon=True).start()
 
@@ -95,10 +100,6 @@ class Producer:
             for queue in list(self._left_out):
                 with suppress(QueueUnavailable):
                     queue.ping()
-                    self._take_in(queue)
-
-    def _take_in(self, queue: JobQueue) -> None:
-        with self._lock:
-            self._left_out.discard(queue)
-        logger.info("beanstalkd at %s takes jobs again", netloc(*queue.address))
-        metrics.queue_server_up.set(1, netloc(*queue.address))
+                    with self._lock:
+                        self._left_out.discard(queue)
+                        metrics.queue_server_up.set(1, netloc(*queue.address))

@@ -365,6 +365,17 @@ def test_without_beanstalkd_likes_are_taken(without_beanstalkd, as_user):
     assert (answer.status_code, answer.json()["count"]) == (201, 1)
 
 
+def test_health_is_ok_with_a_warning_while_one_of_two_beanstalkds_is_away(redis_url, beanstalkd_port):
+    away = f"127.0.0.1:{server_processes.free_port()}"
+    hosts = f"{away},127.0.0.1:{beanstalkd_port}"
+    with TestClient(create_app(settings(redis_url=redis_url, beanstalkd_host=hosts))) as client:
+        assert (
+            eventually(lambda: client.get("/health").json().get("warnings", {}).get("beanstalkd"))
+            == f"{away} cannot be used: its jobs wait"
+        )
+        assert client.get("/health").json()["status"] == "ok"
+
+
 def test_without_beanstalkd_health_is_degraded(without_beanstalkd):
     eventually(lambda: without_beanstalkd.get("/health").json()["status"] == "degraded")
     answer = without_beanstalkd.get("/health")
