@@ -37,10 +37,14 @@ def tube() -> str:
     return f"test.several.{next(numbers)}"
 
 
+on_disk = pytest.mark.parametrize("beanstalkds", [{"durable": True}], indirect=True, ids=["on_disk"])
+
+
 @pytest.fixture
-def beanstalkds(own: Own) -> list[OwnServer]:
-    """Two, with their jobs on disk."""
-    servers = [own(server_processes.beanstalkd) for _ in range(2)]
+def beanstalkds(own: Own, request: pytest.FixtureRequest) -> list[OwnServer]:
+    """Two, with their jobs `on_disk` or not."""
+    options = getattr(request, "param", {"durable": False})
+    servers = [own(partial(server_processes.beanstalkd, **options)) for _ in range(2)]
     for server in servers:
         server.start()
     return servers
@@ -176,6 +180,7 @@ def test_a_server_that_is_back_takes_jobs_again(
     assert producer.ping() is None
 
 
+@on_disk
 def test_jobs_on_a_server_that_was_away_are_handled_once_it_is_back(
     producer: Producer, beanstalkds: list[OwnServer], tube: str
 ) -> None:
@@ -190,6 +195,7 @@ def test_jobs_on_a_server_that_was_away_are_handled_once_it_is_back(
     assert sorted(handled) == list(range(10))
 
 
+@on_disk
 def test_a_delayed_job_survives_the_absence_of_its_server(
     producer: Producer, beanstalkds: list[OwnServer], tube: str
 ) -> None:
