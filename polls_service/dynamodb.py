@@ -4,11 +4,12 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from uuid import uuid4
 
 import botocore.session
 from botocore.config import Config
@@ -285,10 +286,18 @@ class DynamoTable:
             if wanted:
                 backoff.sleep(Throttled("unprocessed items"))
 
-    def transact(self, writes: Any, token: str) -> None:
-        """Do all of these writes or none, once for each token. Raises ConditionFailed."""
+    def transact(self, writes: Sequence[dict[str, Item]]) -> None:
+        """Do all of these writes of the table or none: each is one of `Put`, `Update`, `ConditionCheck`.
+
+        Raises ConditionFailed.
+        """
+        named: Any = [
+            {verb: {"TableName": self.name, **write} for verb, write in one.items()} for one in writes
+        ]
+        # One token for all tries: a retry after a lost response does not write again.
+        token = str(uuid4())
         self._call(
-            partial(self._dynamodb.transact_write_items, TransactItems=writes, ClientRequestToken=token)
+            partial(self._dynamodb.transact_write_items, TransactItems=named, ClientRequestToken=token)
         )
 
     def _call(self, call: Callable[[], Result]) -> Result:

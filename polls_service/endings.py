@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from uuid import uuid4
 
 from common.jobs.producer import Producer
 from common.telemetry import context
@@ -32,9 +31,8 @@ class Endings:
                 self._table.delete_all([entry])
 
     def _claim(self, entry: Item, now: datetime) -> bool:
-        update = {"TableName": self._table.name, **items.claim_update(entry, now, now + CLAIM)}
         try:
-            self._table.transact([{"Update": update}], token=str(uuid4()))
+            self._table.transact([{"Update": items.claim_update(entry, now, now + CLAIM)}])
         except ConditionFailed:
             return False
         return True

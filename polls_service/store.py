@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple, Self, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from common.errors import NotFound, Problem
 from common.fields import new_id
@@ -168,8 +168,7 @@ class PollsStore:
                 self._table.delete_all(list(keys))
 
     def _put_all(self, *new: Item) -> None:
-        puts = [{"Put": {"TableName": self._table.name, "Item": item}} for item in new]
-        self._table.transact(puts, token=str(uuid4()))
+        self._table.transact([{"Put": {"Item": item}} for item in new])
 
     def _refusal(self, poll: StoredPoll, options: list[int]) -> Problem | None:
         if poll.is_over(self._clock()):
@@ -183,15 +182,13 @@ class PollsStore:
     def _count(self, poll_id: UUID, username: str, options: list[int]) -> bool:
         """Whether the vote is counted: not if there is one already, and not if the counter is sealed."""
         put = {
-            "TableName": self._table.name,
             "Item": items.vote_item(poll_id, username, options),
             "ConditionExpression": "attribute_not_exists(pk)",
         }
-        listed = {"TableName": self._table.name, "Item": items.listed_key(username, items.VOTE, poll_id)}
-        count = {"TableName": self._table.name, **items.count_update(poll_id, username, options)}
+        listed = {"Item": items.listed_key(username, items.VOTE, poll_id)}
+        count = items.count_update(poll_id, username, options)
         try:
-            # One token for all tries: a retry after a lost response does not write again.
-            self._table.transact([{"Put": put}, {"Put": listed}, {"Update": count}], token=str(uuid4()))
+            self._table.transact([{"Put": put}, {"Put": listed}, {"Update": count}])
         except ConditionFailed:
             return False
         return True
@@ -228,8 +225,7 @@ class PollsStore:
     def _seal(self, poll_ids: Sequence[UUID]) -> None:
         counters = [counter for poll_id in poll_ids for counter in items.counter_keys(poll_id)]
         for some in _chunks(counters, MAX_ITEMS):
-            updates = [{"TableName": self._table.name, **items.seal_update(counter)} for counter in some]
-            self._table.transact([{"Update": update} for update in updates], token=str(uuid4()))
+            self._table.transact([{"Update": items.seal_update(counter)} for counter in some])
 
     def _read_poll(self, poll_id: UUID) -> StoredPoll:
         item = self._table.get(items.poll_key(poll_id))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import server_processes
@@ -63,14 +62,13 @@ def _item(pk: str, number: int = 0) -> dict[str, object]:
 
 
 def _write(table: DynamoTable, pk: str) -> None:
-    put = {"TableName": table.name, "Item": _item(pk), "ConditionExpression": "attribute_not_exists(pk)"}
+    put = {"Item": _item(pk), "ConditionExpression": "attribute_not_exists(pk)"}
     add = {
-        "TableName": table.name,
         "Key": key(pk, "count"),
         "UpdateExpression": "ADD written :one",
         "ExpressionAttributeValues": {":one": {"N": "1"}},
     }
-    table.transact([{"Put": put}, {"Update": add}], token=str(uuid4()))
+    table.transact([{"Put": put}, {"Update": add}])
 
 
 @pytest.fixture

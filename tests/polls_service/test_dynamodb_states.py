@@ -79,7 +79,7 @@ CALLS: dict[str, Callable[[DynamoTable], object]] = {
     "put": lambda table: table.put(key("a", "b")),
     "keys": lambda table: list(table.keys("a", "b")),
     "delete_all": lambda table: table.delete_all([key("a", "b")]),
-    "transact": lambda table: table.transact([], "token"),
+    "transact": lambda table: table.transact([]),
 }
 
 
