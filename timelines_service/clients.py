@@ -53,6 +53,11 @@ class HomeSources(BaseModel):
     # Another one after each change; empty from a users service of the last version.
     version: str = ""
 
+    @property
+    def shown(self) -> frozenset[str]:
+        """Those followees who are not hidden."""
+        return frozenset(self.followees).difference(self.hidden)
+
 
 NO_SOURCES = HomeSources(followees=())
 

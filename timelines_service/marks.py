@@ -8,18 +8,11 @@ from common.fields import new_id
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Post
-from timelines_service.post_query import DELETED_USERS, Page, PostList, PostQuery, shown
-from timelines_service.reposts import lock_original
+from timelines_service.post_query import Page, PostList, PostQuery, shown
+from timelines_service.reposts import KEEP, lock_original
 
 MAX_PINS = 5
 
-# Of a repost, the original. Its lock keeps a deletion from leaving a mark behind.
-LOCK = text(f"""
-    SELECT id, username FROM posts
-    WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id)
-        AND username <> ALL ({DELETED_USERS})
-    FOR KEY SHARE
-""")  # noqa: S608  what it is made of stands in post_query
 BOOKMARK = text("""
     INSERT INTO bookmarks (post_id, username, id) VALUES (:post_id, :username, :id) ON CONFLICT DO NOTHING
 """)
@@ -50,7 +43,7 @@ class Bookmarks:
     def add(self, post_id: UUID, username: str) -> None:
         """Bookmark a post; once more changes nothing. Raises NotFound."""
         with self._database.transaction() as connection:
-            original = lock_original(connection, post_id, LOCK)
+            original = lock_original(connection, post_id, KEEP)
             values = {"post_id": original.id, "username": username, "id": new_id()}
             connection.execute(BOOKMARK, values)
 
@@ -74,7 +67,7 @@ class Pins:
         """Pin a user's own post; once more changes nothing. Raises NotFound, Forbidden, Conflict."""
         with self._database.transaction() as connection:
             connection.execute(TAKE_TURN, {"username": username})
-            original = lock_original(connection, post_id, LOCK)
+            original = lock_original(connection, post_id, KEEP)
             if original.username != username:
                 raise errors.not_your_post()
             pinned = connection.execute(PINS, {"username": username}).scalars().all()

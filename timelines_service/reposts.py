@@ -14,12 +14,13 @@ from timelines_service.notifications import Cause, tell, withdraw
 from timelines_service.post_query import DELETED_USERS, Page, PostList
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
-LOCK = text(f"""
+FIND_ORIGINAL = f"""
     SELECT id, username, text FROM posts
     WHERE id = (SELECT COALESCE(repost_of, id) FROM posts WHERE id = :id)
         AND username <> ALL ({DELETED_USERS})
-    FOR NO KEY UPDATE
-""")  # noqa: S608  what it is made of stands in post_query
+"""  # noqa: S608  what it is made of stands in post_query
+# The first keeps a deletion from leaving a mark behind; the second one is for a change, too.
+KEEP, LOCK = (text(f"{FIND_ORIGINAL} FOR {lock}") for lock in ("KEY SHARE", "NO KEY UPDATE"))
 ADD = text("""
     INSERT INTO posts (id, username, text, created_at, repost_of, original_author, is_parsed)
     VALUES (:id, :username, :text, :created_at, :repost_of, :original_author, true)

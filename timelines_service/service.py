@@ -157,7 +157,7 @@ class Timelines:
         if reader != username:
             raise errors.not_yours()
         sources = self.home_sources(username)
-        shown = set(sources.followees).difference(sources.hidden) | ({username} if with_own else set())
+        shown = sources.shown | ({username} if with_own else set())
         return self._store.newest_by_users(list(shown), page, reader, sources.hidden)
 
     def home_sources(self, username: str) -> HomeSources:

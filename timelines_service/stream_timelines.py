@@ -55,7 +55,7 @@ class HomeTimeline:
         """Show what these sources have from now on."""
         self.sources = sources
         self._hidden = frozenset(sources.hidden)
-        self._shown = frozenset(sources.followees) - self._hidden | {self.username}
+        self._shown = sources.shown | {self.username}
 
     def shows(self, event: LogEvent, earlier: AbstractSet[str]) -> bool:
         """As a home timeline: a post is there once, as itself if its author is, else as the oldest repost."""
