@@ -8,8 +8,9 @@ from likes_service.store import LikesStore
 class Cascade:
     """Applies events of deletions, however often they come."""
 
-    def __init__(self, store: LikesStore, users: Producer) -> None:
+    def __init__(self, store: LikesStore, own: Producer, users: Producer) -> None:
         self._store = store
+        self._own = own
         self._users = users
 
     def apply(self, event: Event) -> None:
@@ -17,5 +18,11 @@ class Cascade:
             case PostDeleted():
                 self._store.delete_post(event.post_id)
             case AccountDeleted():
-                self._store.delete_user(event.username)
-                self._users.put(AccountCleared(username=event.username))
+                self._clear(event)
+
+    def _clear(self, event: AccountDeleted) -> None:
+        self._store.delete_user(event.username)
+        if place := self._store.forget_mails(event.username, event.place):
+            self._own.put(event.model_copy(update={"place": place}))
+            return
+        self._users.put(AccountCleared(username=event.username))

@@ -123,11 +123,12 @@ class PostDeleted(BaseModel):
 
 
 class AccountDeleted(BaseModel):
-    """An event: a user is gone since then."""
+    """An event: a user is gone since then; the mails before `place` are forgotten already."""
 
     kind: Literal["account_deleted"]
     username: Username
     at: AwareDatetime
+    place: int = 0
 
 
 class AccountCleared(BaseModel):

@@ -115,6 +115,12 @@ end
 return #posts
 """
 
+FORGET_MAILS = """
+for _, mailed in ipairs(KEYS) do
+  redis.call('HDEL', mailed, 'liked ' .. ARGV[1], 'taken_back ' .. ARGV[1])
+end
+"""
+
 # The members next to a cursor, highest score first; or the cursor, when it was never on the list.
 PAGE = """
 local list, before_undone, after_undone = unpack(KEYS)
@@ -188,8 +194,9 @@ return overdue
 """
 
 CLAIM = """
-local likers, mailed, deleted = unpack(KEYS)
+local likers, mailed, deleted, deleted_users = unpack(KEYS)
 local kind, user, claimant = unpack(ARGV)
+if redis.call('SISMEMBER', deleted_users, user) == 1 then return 'unliked' end
 local stands = redis.call('ZSCORE', likers, user) and redis.call('EXISTS', deleted) == 0
 if kind == 'liked' and not stands then return 'unliked' end
 local field = kind .. ' ' .. user

@@ -1,5 +1,6 @@
 """Likes in Redis: who likes a post, what a user likes, which posts are popular, and the outbox."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,9 @@ DELETED = "likes:deleted:"
 DELETED_USERS = "likes:deleted_users"
 # One step takes Redis about a millisecond.
 DELETE_STEP = 100
+SCAN_STEP = 250
+# A job that takes longer goes on as a new one: other events have their turn.
+FORGET_SECONDS = 2.0
 
 # Both together: the caller learns within two seconds that there is no response.
 CONNECT_SECONDS = 0.8
@@ -74,6 +78,7 @@ class LikesStore:
         self._claim_overdue = client.register_script(scripts.CLAIM_OVERDUE)
         self._claim = client.register_script(scripts.CLAIM)
         self._delete_post = client.register_script(scripts.DELETE_POST)
+        self._forget_mails = client.register_script(scripts.FORGET_MAILS)
         self._delete_user = client.register_script(scripts.DELETE_USER)
 
     @classmethod
@@ -203,6 +208,7 @@ class LikesStore:
         again."""
         keys = [
             _likers(notification.post_id), _mailed(notification.post_id), _deleted(notification.post_id),
+            DELETED_USERS,
         ]  # fmt: skip
         claim: Claim = self._claim(keys, [notification.kind, notification.username, claimant])
         return claim
@@ -222,6 +228,19 @@ class LikesStore:
         keys = [_liked(username), POPULAR, PENDING, DELETED_USERS]
         while self._delete_user(keys, [username, DELETE_STEP, LIKERS, MAILED, UNDONE]) == DELETE_STEP:
             pass
+
+    def forget_mails(self, username: str, place: int) -> int:
+        """Delete the claims of mails about likes that were taken back, to which no list leads.
+
+        It reads all keys of Redis in steps, from a place on: 0 is the beginning. The place where it goes on
+        after some seconds; 0 is the end.
+        """
+        end = time.monotonic() + FORGET_SECONDS
+        while True:
+            place, keys = self._redis.scan(place, f"{MAILED}*", SCAN_STEP)
+            self._forget_mails(keys, [username])
+            if place == 0 or time.monotonic() > end:
+                return place
 
     def _data_risks(self) -> str | None:
         try:

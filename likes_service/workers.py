@@ -89,7 +89,8 @@ def apply_events(settings: LikesSettings, stop: Event) -> None:
     """Apply the events of other services until `stop` is set."""
     with ExitStack() as stack:
         connections = Connections(settings, stack)
-        cascade = Cascade(connections.store, connections.producer(USERS_TUBE))
+        own, users = (connections.producer(tube) for tube in (EVENTS_TUBE, USERS_TUBE))
+        cascade = Cascade(connections.store, own, users)
 
         handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
         with queues_on(settings.beanstalkds, EVENTS_TUBE) as queues:

@@ -30,6 +30,7 @@ OUTAGES = (QueueUnavailable, *PollsStore.outages)
 # A token is refused everywhere two seconds after its user is deleted.
 SETTLE_SECONDS = 10
 LOOK_FOR_ENDINGS_SECONDS = 5
+BACKFILL_SECONDS = 1
 MAX_RECIPIENTS = 100
 
 
@@ -60,6 +61,7 @@ class Cascade:
                 self._tell_of_end(event)
 
     def _clear(self, event: AccountDeleted) -> None:
+        is_listed = self._store.backfill.is_done()
         self._store.delete_polls_of(event.username)
         if not event.is_settled:
             # A poll or a vote may be under way: what is not there yet is found then.
@@ -67,6 +69,10 @@ class Cascade:
             self._own.put(settled, delay=SETTLE_SECONDS)
             return
         self._store.forget_votes_of(event.username)
+        if not is_listed:
+            # There may be polls and votes that are in no list yet.
+            self._own.put(event, delay=SETTLE_SECONDS)
+            return
         self._users.put(AccountCleared(username=event.username))
 
     def _tell_of_end(self, event: PollOver) -> None:
@@ -89,6 +95,12 @@ def apply_events(store: PollsStore, beanstalkds: Sequence[Server], stop: Flag) -
         )
         cascade = Cascade(store, own, users, timelines)
         endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, own), OUTAGES)
+        backfill = Periodic(BACKFILL_SECONDS, store.backfill.step, OUTAGES)
+
+        def chores() -> None:
+            endings()
+            backfill()
+
         handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
         queues = stack.enter_context(queues_on(beanstalkds, EVENTS_TUBE))
-        work(queues, handle, OUTAGES, stop, periodic=endings, ready=store.ping)
+        work(queues, handle, OUTAGES, stop, periodic=chores, ready=store.ping)

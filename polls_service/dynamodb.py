@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from uuid import uuid4
@@ -44,6 +43,7 @@ DEADLINE_SECONDS = 0.9
 BASE_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.02, 0.3
 # Few enough for one response in good time.
 KEYS_PER_PAGE = 1000
+ITEMS_PER_PAGE = 500
 
 LOGGED_CHARACTERS = 300
 
@@ -180,20 +180,23 @@ class DynamoTable:
         if status not in READY_STATUSES:
             raise DynamoCannotServe(f"its table is {status}")
 
-    def prepare(self) -> None:
-        """Create the table if it is missing, and wait until it can be used."""
+    def prepare(self) -> bool:
+        """Create the table if it is missing, and wait until it can be used; whether it is new."""
         backoff = Backoff()
-        while (status := self._status_once_created()) not in READY_STATUSES:
+        status, is_new = self._status_once_created()
+        while status not in READY_STATUSES:
             backoff.sleep(TableMissing(f"{self.name} is {status}"))
+            status = self.status()
+        return is_new
 
-    def _status_once_created(self) -> str:
+    def _status_once_created(self) -> tuple[str, bool]:
         try:
-            return self.status()
+            return self.status(), False
         except TableMissing:
-            self._create()
-            return self.status()
+            is_new = self._create()
+            return self.status(), is_new
 
-    def _create(self) -> None:
+    def _create(self) -> bool:
         create = partial(
             self._dynamodb.create_table,
             TableName=self.name,
@@ -207,9 +210,11 @@ class DynamoTable:
             ],
             BillingMode="PAY_PER_REQUEST",
         )
-        # Another process may be faster.
-        with suppress(TableExists):
+        try:
             self._call(create)
+        except TableExists:
+            return False  # another process was faster
+        return True
 
     def status(self) -> str:
         response = self._call(partial(self._dynamodb.describe_table, TableName=self.name))
@@ -274,6 +279,18 @@ class DynamoTable:
             if "LastEvaluatedKey" not in page:
                 return
             query = partial(query, ExclusiveStartKey=page["LastEvaluatedKey"])
+
+    def scan(self, after: Item | None, attribute: str) -> tuple[list[Item], Item | None]:
+        """Some items, as keys with an attribute, and the key of the last one if there are more."""
+        scan = partial(
+            self._dynamodb.scan,
+            TableName=self.name,
+            ProjectionExpression=f"pk, sk, {attribute}",
+            ConsistentRead=True,
+            Limit=ITEMS_PER_PAGE,
+        )
+        page = self._call(partial(scan, ExclusiveStartKey=after) if after else scan)
+        return page["Items"], page.get("LastEvaluatedKey")
 
     def delete_all(self, keys: list[Item]) -> None:
         """Delete these items; 25 at most. Those that do not exist are no error."""

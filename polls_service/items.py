@@ -26,8 +26,11 @@ from polls_service.dynamodb import Item, key
 
 SHARDS = 10
 
-VOTE, POLL = "vote#", "poll#"
+VOTE, POLL, USER = "vote#", "poll#", "user#"
+POLL_SORT_KEY = "poll"
 ENDINGS = "endings"
+# How far the lists of users have come that version 1.0 did not keep.
+BACKFILL: Item = key("backfill", "lists")
 SEALED: Item = {"sealed": {"BOOL": True}}
 DELETED: Item = {"deleted": {"BOOL": True}}
 
@@ -81,7 +84,7 @@ class Tally:
 
 
 def poll_key(poll_id: UUID) -> Item:
-    return key(str(poll_id), "poll")
+    return key(str(poll_id), POLL_SORT_KEY)
 
 
 def poll_item(poll: StoredPoll) -> Item:
@@ -116,7 +119,17 @@ def listed_key(username: str, what: str, poll_id: UUID) -> Item:
 
 
 def user_list(username: str) -> str:
-    return f"user#{username}"
+    return f"{USER}{username}"
+
+
+def owner_entry(item: Item) -> Item | None:
+    """The entry that a poll or a vote has in the list of its user; None for other items."""
+    pk, sk = item["pk"]["S"], item["sk"]["S"]
+    if sk == POLL_SORT_KEY:
+        return listed_key(item["created_by"]["S"], POLL, UUID(pk))
+    if sk.startswith(VOTE) and not pk.startswith(USER):
+        return listed_key(voter(item), VOTE, UUID(pk.partition("#")[0]))
+    return None
 
 
 def listed_poll(entry: Item) -> UUID:
@@ -144,6 +157,11 @@ def entries(poll: StoredPoll) -> list[Item]:
     """Where a poll is listed."""
     listed = [listed_key(poll.created_by, POLL, poll.id)]
     return listed + ([ending_key(poll.id, poll.expires_at)] if poll.expires_at else [])
+
+
+def place(item: Item) -> tuple[str, str]:
+    """What tells the item from all others."""
+    return item["pk"]["S"], item["sk"]["S"]
 
 
 def voter(vote: Item) -> str:
@@ -200,6 +218,19 @@ def claim_update(entry: Item, now: datetime, until: datetime) -> Item:
         "ConditionExpression": "attribute_exists(pk) "
         "AND (attribute_not_exists(claimed_until) OR claimed_until < :now)",
         "ExpressionAttributeValues": {":now": {"S": instant(now)}, ":until": {"S": instant(until)}},
+    }
+
+
+def backfill_update(pages_read: int, rest: Item | None) -> Item:
+    """Note that so many pages are done, and where the next one begins; unless another process has."""
+    return {
+        "Key": BACKFILL,
+        "UpdateExpression": "SET pages_read = :read, " + ("next_key = :rest" if rest else "is_done = :rest"),
+        "ConditionExpression": "attribute_not_exists(pk) OR pages_read < :read",
+        "ExpressionAttributeValues": {
+            ":read": {"N": str(pages_read)},
+            ":rest": {"M": rest} if rest else {"BOOL": True},
+        },
     }
 
 

@@ -14,7 +14,8 @@ from common.telemetry import metrics
 from polls_service import errors, items
 from polls_service.dynamodb import ConditionFailed, DynamoTable, Item
 from polls_service.endings import Endings
-from polls_service.items import StoredPoll, Tally
+from polls_service.items import StoredPoll, Tally, place
+from polls_service.list_backfill import ListBackfill
 from polls_service.models import NewPoll, OptionResult, Poll, PollWithVote, Results
 
 POLL_CACHE_SIZE = 1000
@@ -45,6 +46,7 @@ class PollsStore:
     def __init__(self, table: DynamoTable) -> None:
         self._table = table
         self.endings = Endings(table)
+        self.backfill = ListBackfill(table)
         self._clock: Callable[[], datetime] = partial(datetime.now, UTC)
         self.close = table.close
         # For votes: what is stored of a poll never changes, though it may be deleted.
@@ -57,7 +59,8 @@ class PollsStore:
         return cls(DynamoTable.connect(url, region, key_id, secret, table, session_token))
 
     def prepare(self) -> None:
-        self._table.prepare()
+        if self._table.prepare():
+            self.backfill.skip()
         # This may be another table than the one before an outage.
         self._cached_poll.cache_clear()
 
@@ -207,14 +210,14 @@ class PollsStore:
         for poll_id in poll_ids:
             keys += [items.poll_key(poll_id), *items.counter_keys(poll_id)]
             keys += [items.vote_key(poll_id, username)] if username else []
-        read = {_place(item): item for item in self._table.get_all(keys)}
+        read = {place(item): item for item in self._table.get_all(keys)}
         found = {}
         for poll_id in poll_ids:
-            item = read.get(_place(items.poll_key(poll_id)))
+            item = read.get(place(items.poll_key(poll_id)))
             if item and "deleted" not in item:
-                counters = map(_place, items.counter_keys(poll_id))
-                tally = Tally.of([read[place] for place in counters if place in read])
-                vote = read.get(_place(items.vote_key(poll_id, username))) if username else None
+                counters = map(place, items.counter_keys(poll_id))
+                tally = Tally.of([read[one] for one in counters if one in read])
+                vote = read.get(place(items.vote_key(poll_id, username))) if username else None
                 found[poll_id] = self._found(items.read_poll(item), tally, items.read_vote(vote))
         return found
 
@@ -260,10 +263,6 @@ def _results(found: _Found) -> Results:
             for index, text in enumerate(found.poll.options)
         ],
     )
-
-
-def _place(item: Item) -> tuple[str, str]:
-    return item["pk"]["S"], item["sk"]["S"]
 
 
 def _chunks(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

@@ -11,7 +11,7 @@ from common.fields import new_id
 from common.jobs.queue import JobQueue
 from likes_service import store as module
 from likes_service.cascade import Cascade
-from likes_service.models import AccountDeleted, Event, Liked, LikeUndone, PostDeleted
+from likes_service.models import EVENT, AccountDeleted, Event, Liked, LikeUndone, PostDeleted
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW, take_all
 
@@ -24,8 +24,17 @@ def users_tube(queues: Callable[[], JobQueue]) -> JobQueue:
 
 
 @pytest.fixture
-def apply(store: LikesStore, users_tube: JobQueue) -> Apply:
-    return Cascade(store, users_tube).apply
+def apply(store: LikesStore, queues: Callable[[], JobQueue], users_tube: JobQueue) -> Apply:
+    """Apply an event, and what comes of it."""
+    own = queues()
+    cascade = Cascade(store, own, users_tube)
+
+    def apply(event: Event) -> None:
+        cascade.apply(event)
+        for payload in take_all(own):
+            apply(EVENT.validate_python(payload))
+
+    return apply
 
 
 def _like(store: LikesStore, post_id: UUID, *usernames: str) -> None:
@@ -155,6 +164,39 @@ def test_no_name_of_a_deleted_user_is_left_with_the_mails(
 
     apply(BOB_IS_GONE)
 
+    assert list(raw_redis.scan_iter("likes:mailed:*")) == []
+
+
+def test_no_name_of_a_deleted_user_is_left_with_the_mails_of_likes_that_were_taken_back(
+    store: LikesStore,
+    apply: Apply,
+    raw_redis: redis.Redis,
+    users_tube: JobQueue,
+    post_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SCAN_STEP", 2)
+    monkeypatch.setattr(module, "FORGET_SECONDS", 0)
+    for liked in (post_id, *(new_id() for _ in range(20))):
+        _like(store, liked, "bob", "carol")
+        for name in ("bob", "carol"):
+            store.claim(_liked(liked, name), "worker")
+        store.unlike(liked, "bob", LATER)
+        store.claim(LikeUndone(post_id=liked, username="bob"), "worker")
+
+    apply(BOB_IS_GONE)
+
+    mailed = [raw_redis.hkeys(key) for key in raw_redis.scan_iter("likes:mailed:*")]
+    assert mailed == [["liked carol"]] * 21
+    assert len(take_all(users_tube)) == 1
+
+
+def test_no_mail_to_a_deleted_user_is_claimed_late(
+    store: LikesStore, apply: Apply, raw_redis: redis.Redis, post_id: UUID
+) -> None:
+    apply(BOB_IS_GONE)
+
+    assert store.claim(LikeUndone(post_id=post_id, username="bob"), "worker") == "unliked"
     assert list(raw_redis.scan_iter("likes:mailed:*")) == []
 
 

@@ -174,6 +174,18 @@ def test_an_upgrade_that_was_broken_off_goes_on(
     assert database.rows(WRONG_COUNTS, {}) == []
 
 
+def test_deletions_of_before_go_on_where_names_were_kept(database: Database, tmp_path: Path) -> None:
+    before = tmp_path / "before" / "users_service" / "migrations"
+    shutil.copytree(MIGRATIONS, before, ignore=shutil.ignore_patterns("0006_*"))
+    database.prepare(before)
+    rows(database, "INSERT INTO deletions VALUES ('alice', now(), 'jti', now())")
+
+    database.prepare(MIGRATIONS)
+
+    assert rows(database, "SELECT service FROM deletion_steps ORDER BY 1") == [("likes",), ("polls",)]
+    assert rows(database, "SELECT finished_at FROM deletions") == [(None,)]
+
+
 def test_tables_that_were_lost_count_followers_again(database: Database) -> None:
     store = UsersStore(Database.connect(database._url, metadata))
     store.prepare()
