@@ -215,6 +215,11 @@ def new_id() -> UUID:
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | randbits(62))
 
 
+def later_id(made: UUID, newest: UUID | None) -> UUID:
+    """This id, or the one that follows the newest, which a clock that is ahead may have made."""
+    return made if newest is None or newest < made else UUID(int=newest.int + 1)
+
+
 def time_of(made: UUID) -> datetime:
     """When an id of `new_id` was made, to the millisecond."""
     return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)

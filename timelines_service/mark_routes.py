@@ -12,7 +12,7 @@ from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
 from timelines_service.models import Post, Reposter
-from timelines_service.parameters import PageOf, Store, linked
+from timelines_service.parameters import PageOf, PageOfPosts, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -51,7 +51,7 @@ def undo_repost(post_id: Id, username: CurrentUser, store: Store) -> Post:
     response_model=list[Reposter],
     responses={200: {"headers": headers.LINKS}, **problems(errors.post_not_found())},
 )
-def reposters(post_id: Id, store: Store, page: PageOf, request: Request, response: Response) -> Any:
+def reposters(post_id: Id, store: Store, page: PageOfPosts, request: Request, response: Response) -> Any:
     """The users who have reposted a post, the newest repost first; pages by the reposts' ids."""
     found = store.reposts.reposters(store.original_of(post_id), page)
     return linked(found, page, request, response, lambda one: one.repost_id)

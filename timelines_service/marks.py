@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from common.fields import new_id
+from common.fields import later_id, new_id
 from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Post
@@ -13,6 +13,9 @@ from timelines_service.reposts import KEEP, lock_original
 
 MAX_PINS = 5
 
+# Bookmarks of one user commit in the order of their ids: a client that pages forward misses none.
+TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtext(:list), hashtext(:username))")
+NEWEST = text("SELECT id FROM bookmarks WHERE username = :username ORDER BY id DESC LIMIT 1")
 BOOKMARK = text("""
     INSERT INTO bookmarks (post_id, username, id) VALUES (:post_id, :username, :id) ON CONFLICT DO NOTHING
 """)
@@ -23,8 +26,6 @@ BOOKMARKED = PostList("""
     ORDER BY bookmarks.id {order} LIMIT :limit
 """)
 
-# Pins of one user take turns: so a sixth cannot come in beside a fifth.
-TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtext('pins'), hashtext(:username))")
 PINS = text("SELECT post_id FROM pins WHERE username = :username")
 PIN = text("INSERT INTO pins (username, post_id, id) VALUES (:username, :post_id, :id)")
 UNPIN = text("DELETE FROM pins WHERE username = :username AND post_id = :post_id")
@@ -44,7 +45,9 @@ class Bookmarks:
         """Bookmark a post; once more changes nothing. Raises NotFound."""
         with self._database.transaction() as connection:
             original = lock_original(connection, post_id, KEEP)
-            values = {"post_id": original.id, "username": username, "id": new_id()}
+            connection.execute(TAKE_TURN, {"list": "bookmarks", "username": username})
+            newest = connection.execute(NEWEST, {"username": username}).scalar_one_or_none()
+            values = {"post_id": original.id, "username": username, "id": later_id(new_id(), newest)}
             connection.execute(BOOKMARK, values)
 
     def remove(self, post_id: UUID, username: str) -> None:
@@ -66,7 +69,8 @@ class Pins:
     def add(self, post_id: UUID, username: str) -> None:
         """Pin a user's own post; once more changes nothing. Raises NotFound, Forbidden, Conflict."""
         with self._database.transaction() as connection:
-            connection.execute(TAKE_TURN, {"username": username})
+            # So a sixth pin cannot come in beside a fifth.
+            connection.execute(TAKE_TURN, {"list": "pins", "username": username})
             original = lock_original(connection, post_id, KEEP)
             if original.username != username:
                 raise errors.not_your_post()

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from common.fields import new_id
+from common.fields import later_id, new_id
 from timelines_service.models import NotificationKind
 
 # The subject of a notification that is about no post and no poll.
@@ -120,7 +120,7 @@ def _write(
 ) -> None:
     rows = []
     for cause in _newest_of_each(causes):
-        newest[cause.recipient] = next_id = _next_id(newest[cause.recipient])
+        newest[cause.recipient] = next_id = later_id(new_id(), newest[cause.recipient])
         rows.append(vars(cause) | {"id": next_id, "subject_id": cause.key[-1]})
     connection.execute(statement, {column: [row[column] for row in rows] for column in rows[0]})
 
@@ -128,9 +128,3 @@ def _write(
 def _newest_of_each(causes: Sequence[Cause]) -> Iterable[Cause]:
     # One statement cannot change a row twice.
     return {cause.key: cause for cause in sorted(causes, key=lambda one: one.at or NOW)}.values()
-
-
-def _next_id(newest: UUID | None) -> UUID:
-    """A new id after this one, which may have been made by a clock that is ahead."""
-    made = new_id()
-    return made if newest is None or newest < made else UUID(int=newest.int + 1)

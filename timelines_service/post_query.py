@@ -1,7 +1,17 @@
-"""How posts are read: the columns of each, and a list of them in both directions."""
+"""How posts are read: the columns of each, and a list of them in both directions.
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+Lists are in the order of ids, which are made before the commit: a post may come
+into a list when newer ones have been shown already, most of all one that was
+queued. So a page says which transactions it has seen, as a place in the log of
+streams, and the page of newer posts that follows it begins with what has
+committed late since. Decision 36 has the reasons.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
@@ -9,6 +19,7 @@ from sqlalchemy import text
 from common.fields import time_of
 from common.postgres.database import Database
 from timelines_service.models import Post
+from timelines_service.stream_log import Position, Snapshot, StreamLog
 
 # The first page is what comes before the last id that there can be: one statement for every page.
 LAST_ID = UUID(int=2**128 - 1)
@@ -42,21 +53,42 @@ MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1
 FIRST_MARK = len(FIELDS) + 2
 
+# In each row of a list, first: what the statement sees. To plan a subselect would take longer.
+SEEN = "pg_current_snapshot(),"
+
+Item = TypeVar("Item")
+Other = TypeVar("Other")
+
 
 class Page(NamedTuple):
-    """Which part of a list: at most `limit` items, next to a cursor if there is one."""
+    """Which part of a list: at most `limit` items, next to a cursor if there is one.
+
+    With `after`, `seen` is what the page with that cursor had seen.
+    """
 
     limit: int
     before: UUID | None = None
     after: UUID | None = None
+    seen: Position | None = None
+
+
+class Found(list[Item]):
+    """A part of a list, newest first, and what its reader has seen of the whole list with it."""
+
+    def __init__(self, items: Iterable[Item] = (), seen: Position | None = None) -> None:
+        super().__init__(items)
+        self.seen = seen
+
+    def map(self, change: Callable[[Item], Other]) -> "Found[Other]":
+        return Found(map(change, self), self.seen)
 
 
 class PostQuery:
     """A statement that finds posts, with what a reader has done with them where there is a reader."""
 
-    def __init__(self, statement: str, **parts: str) -> None:
+    def __init__(self, statement: str, first: str = "", **parts: str) -> None:
         self.statement, self._marked = (
-            text(statement.format(columns=columns, content=CONTENT, **parts))
+            text(statement.format(first=first, columns=first + columns, content=CONTENT, **parts))
             for columns in (COLUMNS, COLUMNS + MARKS)
         )
 
@@ -70,21 +102,80 @@ class PostQuery:
 
 
 class PostList:
-    """Posts, newest first. Its statement says `{past} :cursor`, and `{order}` where it sorts."""
+    """Posts of a table that is named `page`, newest first.
+
+    Its statement says `{past} :cursor`, and `{order}` where it sorts. It selects `{first}` before all else,
+    or `{columns}`, which begin with it.
+    """
 
     def __init__(self, statement: str, **parts: str) -> None:
-        self.older = PostQuery(statement, past="<", order="DESC", **parts)
-        self.newer = PostQuery(statement, past=">", order="ASC", **parts)
+        self.older = PostQuery(statement, SEEN, past="<", order="DESC", **parts)
+        self.newer = PostQuery(statement, SEEN, past=">", order="ASC", **parts)
+        self.late = PostQuery(statement, "page.id,", past="IN", order="DESC", **parts)
 
-    def read(self, database: Database, reader: str | None, page: Page, **values: Any) -> list[Post]:
+    def read(self, database: Database, reader: str | None, page: Page, **values: Any) -> Found[Post]:
         """The items nearest to the cursor, newest first."""
-        return [shown(row) for row in self.rows(database, reader, page, **values)]
+        return self.rows(database, reader, page, **values).map(shown)
 
-    def rows(self, database: Database, reader: str | None, page: Page, **values: Any) -> list[Any]:
-        values["limit"] = page.limit
+    def rows(self, database: Database, reader: str | None, page: Page, **values: Any) -> Found[Any]:
+        """The same, as rows without `{first}`."""
+
+        def run(query: PostQuery, cursor: object, limit: int = page.limit) -> list[Any]:
+            return query.rows(database, reader, values | {"cursor": cursor, "limit": limit})
+
         if page.after is None:
-            return self.older.rows(database, reader, values | {"cursor": page.before or LAST_ID})
-        return self.newer.rows(database, reader, values | {"cursor": page.after})[::-1]
+            return _found(run(self.older, page.before or LAST_ID))
+        newer = _found(run(self.newer, page.after)[::-1])
+        if page.seen is None:
+            return newer
+        late = LatePosts(StreamLog(database), partial(run, self.late), page.after, page.limit)
+        return late.before(newer, page.seen)
+
+
+class LatePosts(NamedTuple):
+    """The posts of a list that are before a cursor, and were committed after the cursor was read."""
+
+    log: StreamLog
+    run: Callable[[tuple[UUID, ...], int], list[Any]]
+    cursor: UUID
+    limit: int
+
+    def before(self, newer: Found[Any], seen: Position) -> Found[Any]:
+        """A page of what a reader who has seen so much has not: first what is late, then these newer ones."""
+        # Without newer ones the cursor stays, so that a later end of the log hides none.
+        now = newer.seen or self.log.now()
+        if seen.is_lost(now):
+            return newer
+        if not seen.is_end and (late := self._within(seen)):
+            return late
+        late = self._within(seen.at_end().followed_by(now))
+        if late.seen != now:
+            return late
+        return Found([*newer[len(late) - self.limit :], *late], now)
+
+    def _within(self, part: Position) -> Found[Any]:
+        """Those of a part of the log; where there are more than a page shows, `seen` has the rest."""
+        rows: list[Any] = []
+        places: dict[UUID, Position] = {}
+        rest: Position | None = part
+        while not rows and rest:
+            read = self.log.late(rest, self.cursor)
+            places = {event.item_id: event.position for event in read.events}
+            rows, rest = self.run(tuple(places), len(places)) if places else [], read.rest
+        most = max(self.limit - 1, 1)
+        if len(rows) > most:
+            rows = sorted(rows, key=lambda row: places[row[0]])[:most]
+            rest = places[rows[-1][0]]
+        newest_first = sorted(rows, key=itemgetter(0), reverse=True)
+        return Found((row[1:] for row in newest_first), rest or part.at_end())
+
+
+def _found(rows: list[Any]) -> Found[Any]:
+    """These rows, and what their statement has seen: each begins with it."""
+    if not rows:
+        return Found()
+    seen = Snapshot.from_postgres(rows[0][0])
+    return Found((row[1:] for row in rows), Position(int(time.time()), seen, seen))
 
 
 def array_of(usernames: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ measurements.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from sqlalchemy import text
 from common.postgres.database import Database
 from timelines_service.full_text import SHORTEST_TIME, document, query, within
 from timelines_service.models import Post
-from timelines_service.post_query import DELETED_USERS, Page, PostList, PostQuery, array_of
+from timelines_service.post_query import DELETED_USERS, Found, Page, PostList, PostQuery, array_of
+from timelines_service.stream_log import StreamLog
 
 # So many posts are looked at in about the time in which so many are found by the index, and sorted.
 WINDOW = 2000
@@ -29,7 +31,7 @@ BATCH = 100
 
 IN_ORDER = PostList(
     """
-    SELECT page.id
+    SELECT {first} page.id
     FROM (
         SELECT id, username, words FROM posts WHERE id {past} :cursor ORDER BY id {order} LIMIT {window}
     ) AS page
@@ -112,20 +114,26 @@ class PostSearch:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def posts(self, sought: str, page: Page, reader: str | None, hidden: Sequence[str] = ()) -> list[Post]:
+    def posts(self, sought: str, page: Page, reader: str | None, hidden: Sequence[str] = ()) -> Found[Post]:
         """The posts that fit what is sought, but for unlisted ones, and those whose author is hidden."""
         found = query(sought)
         if found is None:
-            return []
+            return Found()
         ids = self._ids(page, {"query": found, "hidden": array_of(hidden)})
-        return FOUND.run(self._database, reader, {"ids": ids})
+        return Found(FOUND.run(self._database, reader, {"ids": ids}), ids.seen)
 
-    def _ids(self, page: Page, values: dict[str, Any]) -> list[UUID]:
-        rows = IN_ORDER.rows(self._database, None, page, **values)
-        if len(rows) == page.limit:
-            return [post_id for (post_id,) in rows]
+    def _ids(self, page: Page, values: dict[str, Any]) -> Found[UUID]:
+        in_order = IN_ORDER.rows(self._database, None, page, **values).map(itemgetter(0))
+        # What is seen is read first: a post that commits meanwhile may be found twice, but is not missed.
+        seen = in_order.seen or StreamLog(self._database).now()
+        if len(in_order) == page.limit or not seen.is_end:
+            return in_order
+        late = [post_id for post_id in in_order if page.after and post_id < page.after]
         [(first, last)] = self._database.rows(ENDS, {})
-        return self._ids_by_index(Stretch.of(page, first.int, last.int), page.limit, values) if first else []
+        if first is None:
+            return in_order
+        stretch = Stretch.of(page, first.int, last.int)
+        return Found([*self._ids_by_index(stretch, page.limit - len(late), values), *late], seen)
 
     def _ids_by_index(self, stretch: Stretch, limit: int, values: dict[str, Any]) -> list[UUID]:
         found: list[UUID] = []

@@ -11,7 +11,7 @@ from common.postgres.database import Database
 from timelines_service import errors
 from timelines_service.models import Reposter
 from timelines_service.notifications import Cause, tell, withdraw
-from timelines_service.post_query import DELETED_USERS, Page, PostList
+from timelines_service.post_query import DELETED_USERS, Found, Page, PostList
 
 # Of a repost, the original. Its lock comes before the repost's: so the original is there until the end.
 FIND_ORIGINAL = f"""
@@ -42,7 +42,7 @@ EARLIER = text("""
 MAX_EARLIER = 1000
 REPOSTERS = PostList(
     """
-    SELECT username, created_at, id FROM posts
+    SELECT {first} username, created_at, id FROM posts AS page
     WHERE repost_of = :repost_of AND id {past} :cursor AND username <> ALL ({deleted_users})
     ORDER BY id {order} LIMIT :limit
     """,
@@ -95,10 +95,10 @@ class Reposts:
                 earlier.setdefault(repost_id, set()).add(username)
         return earlier
 
-    def reposters(self, post_id: UUID, page: Page) -> list[Reposter]:
+    def reposters(self, post_id: UUID, page: Page) -> Found[Reposter]:
         """The users who have reposted this original, the newest repost first."""
         rows = REPOSTERS.rows(self._database, None, page, repost_of=post_id)
-        return [Reposter(username=name, reposted_at=at, repost_id=repost_id) for name, at, repost_id in rows]
+        return rows.map(lambda row: Reposter(username=row[0], reposted_at=row[1], repost_id=row[2]))
 
 
 def _cause(original: Any, username: str) -> Cause:

@@ -15,7 +15,7 @@ from common.errors import store_unavailable
 from common.fields import Id, Username
 from timelines_service import errors
 from timelines_service.models import NewPost, Post, PostCounts, QueuedPost, Tag, TagInUse
-from timelines_service.parameters import UNAVAILABLE, PageOf, Reader, Service, Store, linked
+from timelines_service.parameters import UNAVAILABLE, PageOfPosts, Reader, Service, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -121,7 +121,7 @@ def home(
     username: Username,
     reader: CurrentUser,
     timelines: Service,
-    page: PageOf,
+    page: PageOfPosts,
     request: Request,
     response: Response,
     include_self: IncludeSelf = False,
@@ -148,7 +148,7 @@ def by_user(
     username: Username,
     timelines: Service,
     reader: Reader,
-    page: PageOf,
+    page: PageOfPosts,
     request: Request,
     response: Response,
     replies: Replies = True,
@@ -176,7 +176,7 @@ def by_user(
 def newest(
     store: Store,
     reader: Reader,
-    page: PageOf,
+    page: PageOfPosts,
     request: Request,
     response: Response,
     ids: Ids = [],  # noqa: B006  FastAPI copies it
@@ -195,7 +195,7 @@ def newest(
     openapi_extra=TOKEN_OPTIONAL,
 )
 def tagged(
-    tag: TagPath, store: Store, reader: Reader, page: PageOf, request: Request, response: Response
+    tag: TagPath, store: Store, reader: Reader, page: PageOfPosts, request: Request, response: Response
 ) -> Any:
     """The posts with a hashtag, newest first."""
     return linked(store.tags.posts(tag, page, reader), page, request, response)
@@ -209,7 +209,7 @@ def tagged(
     openapi_extra=TOKEN_OPTIONAL,
 )
 def search(
-    q: SearchText, timelines: Service, reader: Reader, page: PageOf, request: Request, response: Response
+    q: SearchText, timelines: Service, reader: Reader, page: PageOfPosts, request: Request, response: Response
 ) -> Any:
     """Posts with all words of `q`, newest first. Case and accents do not count.
 

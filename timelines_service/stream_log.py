@@ -27,6 +27,8 @@ PAGE = 500
 LAST_NUMBER = 2**63 - 1
 NUMBER = r"(\d{1,19})"
 SEEN = r"(\d{1,19}(?:,\d{1,19})*)"
+# In a URL. The transactions that run at once are in it, twice: hundreds of them have room.
+MAX_POSITION = 4000
 POSITION = re.compile(f"{NUMBER}-{SEEN}-{SEEN}-{NUMBER}-{NUMBER}", re.ASCII)
 
 FIELDS = "xid, id, kind, item_id, username, repost_of, original_author, tags, is_unlisted, recipient"
@@ -41,10 +43,9 @@ NEWS = text(f"""
     FROM (SELECT) AS one LEFT JOIN ({UNSEEN} ORDER BY xid, id LIMIT :limit) AS event ON true
     ORDER BY xid, id
 """)  # noqa: S608  likewise
-PART = text(f"""
-    {UNSEEN} AND xid < :until AND xid <> ALL (CAST(:still_running AS bigint[]))
-    ORDER BY xid, id LIMIT :limit
-""")
+WITHIN = f"{UNSEEN} AND xid < :until AND xid <> ALL (CAST(:still_running AS bigint[]))"
+PART = text(f"{WITHIN} ORDER BY xid, id LIMIT :limit")
+LATE = text(f"{WITHIN} AND kind = 'post' AND item_id < :cursor ORDER BY xid, id LIMIT :limit")
 DELETE_OLD = delete_batch("stream_events", "created_at < now() - make_interval(secs => :seconds)")
 
 
@@ -92,6 +93,15 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.at}-{self.before}-{self.within}-{self.xid}-{self.number}"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing is between the two snapshots: all that it is within comes before it."""
+        return self.before == self.within
+
+    def at_end(self) -> Self:
+        """The place after all of what it is within."""
+        return type(self)(self.at, self.within, self.within)
 
     def followed_by(self, later: Self) -> Self:
         """The place where those begin that `later` has seen, and this one has not."""
@@ -144,8 +154,11 @@ class StreamLog:
 
     def after(self, position: Position) -> LogPage:
         """The next page of what a position is within."""
-        until = {"until": position.within.next_xid, "still_running": list(position.within.running)}
-        return _page(position, self._database.rows(PART, _values(position) | until))
+        return _page(position, self._database.rows(PART, _values(position)))
+
+    def late(self, position: Position, cursor: UUID) -> LogPage:
+        """The same of new posts alone, whose ids are before a cursor."""
+        return _page(position, self._database.rows(LATE, _values(position) | {"cursor": cursor}))
 
     def delete_old(self) -> None:
         """Delete some of what no stream can be resumed from any more."""
@@ -159,6 +172,8 @@ def _values(position: Position) -> dict[str, Any]:
     return {
         "next_xid": seen.next_xid,
         "running": list(seen.running),
+        "until": position.within.next_xid,
+        "still_running": list(position.within.running),
         "xid": xid,
         "id": number,
         "limit": PAGE,

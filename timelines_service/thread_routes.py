@@ -13,7 +13,7 @@ from common.errors import store_unavailable
 from common.fields import Id
 from timelines_service import errors
 from timelines_service.models import Context, Edit, Post, PostVersion
-from timelines_service.parameters import PageOf, Reader, Service, Store, linked
+from timelines_service.parameters import PageOfPosts, Reader, Service, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
@@ -69,7 +69,7 @@ def versions(
     openapi_extra=TOKEN_OPTIONAL,
 )
 def replies(
-    post_id: Id, store: Store, reader: Reader, page: PageOf, request: Request, response: Response
+    post_id: Id, store: Store, reader: Reader, page: PageOfPosts, request: Request, response: Response
 ) -> Any:
     """The direct replies to a post, newest first."""
     found = store.threads.replies(store.original_of(post_id), page, reader)

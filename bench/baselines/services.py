@@ -121,7 +121,7 @@ def _build_timelines(app: FastAPI) -> None:
                 _for_psycopg2(FROM_RECENT if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
                 {"followees": names, "hidden": [], "limit": limit + 1, "cursor": LAST_ID},
             )
-            return [shown(row) for row in cursor.fetchall()][:limit]
+            return [shown(row[1:]) for row in cursor.fetchall()][:limit]
 
     @app.get("/posts/{username}")
     def of_user(username: str, limit: int = 20) -> list[Post]:

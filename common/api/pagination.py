@@ -1,6 +1,6 @@
 """Pages of a list, and the links from a page to its neighbours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 
 Limit = Annotated[int, Query(ge=1, le=100, description="The size of a page.")]
 
-PAGE_PARAMETERS = {"limit", "before", "after"}
+PAGE_PARAMETERS = {"limit", "before", "after", "seen"}
 
 Item = TypeVar("Item")
 
@@ -38,15 +38,28 @@ def paginate_both_ways(
     newest where `after` is given, else the oldest. A page with items always links to the previous one, since
     newer items may come at any time. With `after` it also links to the next one, which the client came from.
     """
-    if after is None:
-        shown, has_next = found[:limit], len(found) > limit
-    else:
-        shown, has_next = found[-limit:], True
+    shown, has_older = cut(found, limit, after)
     if shown:
-        following = [_link(request, "next", limit, before=id_of(shown[-1]))] if has_next else []
-        previous = _link(request, "prev", limit, after=id_of(shown[0]))
-        response.headers["Link"] = ", ".join([*following, previous])
+        older = {"before": id_of(shown[-1])} if has_older else None
+        link_both_ways(older, {"after": id_of(shown[0])}, limit, request, response)
     return shown
+
+
+def cut(found: Sequence[Item], limit: int, after: object) -> tuple[Sequence[Item], bool]:
+    """The items that a page shows of those found, and whether there are older ones."""
+    return (found[:limit], len(found) > limit) if after is None else (found[-limit:], True)
+
+
+def link_both_ways(
+    older: Mapping[str, object] | None,
+    newer: Mapping[str, object],
+    limit: int,
+    request: Request,
+    response: Response,
+) -> None:
+    """Link to the page with the parameters `older`, if there is one, and to that with `newer`."""
+    following = [_link(request, "next", limit, **older)] if older else []
+    response.headers["Link"] = ", ".join([*following, _link(request, "prev", limit, **newer)])
 
 
 def _link(request: Request, rel: str, limit: int, **cursor: object) -> str:
