@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -10,10 +11,13 @@ from typing import Literal
 
 from likes_service.workers import MAX_SESSIONS
 from tests.faults.checker import Checker, are_jobs_done
-from tests.faults.history import Answer, History
+from tests.faults.history import Answer, Heard, History
+from tests.faults.listener import Listener
 from tests.faults.load import Load
 from tests.faults.processes import SERVICES, WORKERS, Suite
 from tests.polling import PATIENCE_SECONDS, eventually
+
+Listeners = Mapping[str, Listener]
 
 PEOPLE = [f"user{number}" for number in range(10)]
 # How long a part may stay unused after it is back; that it has to start first comes on top.
@@ -38,11 +42,18 @@ NEEDS = {
     "unlike": {"likes", "redis"},
     "liked": {"likes", "redis"},
     "popular": {"likes", "redis"},
+    "repost": {"timelines", "postgres"},
+    "unrepost": {"timelines", "postgres"},
+    "delete": {"timelines", "postgres"},
+    "inbox": {"timelines", "users", "postgres"},
+    "dismiss": {"timelines", "postgres"},
     "ask": {"polls", "dynamodb"},
     "vote": {"polls", "dynamodb"},
 }
 # A POST that was under way may have had its effect: the gateway must not send it again.
-NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote"}
+NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote", "repost"}
+# Nobody may have something to delete or to dismiss now.
+SELDOM = {"delete", "dismiss", "unrepost"}
 
 REVERTED_BY = {
     "kill": "start",
@@ -74,8 +85,9 @@ class Fault:
         return bool(is_cut_off) and answer.status in (502, 504)
 
     def concerned(self) -> set[str]:
-        """The kinds of requests that cannot be answered meanwhile."""
-        return {kind for kind, needs in NEEDS.items() if (needs | {"gateway"}) & self._away}
+        """The kinds of requests that cannot be answered meanwhile, and will soon be tried again."""
+        concerned = {kind for kind, needs in NEEDS.items() if (needs | {"gateway"}) & self._away}
+        return concerned - SELDOM
 
     @property
     def _away(self) -> set[str]:
@@ -216,14 +228,26 @@ class FaultRun:
             started = time.monotonic()
             self._suite.start()
             start_seconds = time.monotonic() - started
-            with Load(self._suite.url, PEOPLE, self._seed) as load:
-                for fault in faults:
-                    self._events.append(self._inject(fault, load.history))
-            checker = self._survey(load.history)
+            load = Load(self._suite.url, PEOPLE, self._seed)
+            with self._listening(load.tokens) as listeners:
+                with load:
+                    # Before its first event, a stream cannot be resumed.
+                    eventually(lambda: all(one.heard() for one in listeners.values()))
+                    for fault in faults:
+                        self._events.append(self._inject(fault, load.history))
+                checker = self._survey(load.history, listeners)
         finally:
             self._suite.end()
         logs = list(self._suite.logs())
         return Report(self._seed, start_seconds, self._events, load.history, checker, logs)
+
+    @contextmanager
+    def _listening(self, tokens: Mapping[str, str]) -> Iterator[Listeners]:
+        """Listeners to the public timeline, and to the home timeline of one user, who has notifications."""
+        port, user = self._suite.ports["gateway"], PEOPLE[0]
+        headers = {"Authorization": f"Bearer {tokens[user]}"}
+        with Listener(port, timeline="public") as public, Listener(port, headers) as home:
+            yield {"public": public, user: home}
 
     def _inject(self, fault: Fault, history: History) -> FaultEvent:
         print(fault, flush=True)
@@ -246,10 +270,14 @@ class FaultRun:
         last = {answer.kind: answer for answer in history.answers[-500:] if answer.started > since}
         return all(kind in last and last[kind].is_success for kind in kinds)
 
-    def _survey(self, history: History) -> Checker:
+    def _survey(self, history: History, listeners: Listeners) -> Checker:
         def look() -> Checker:
             mails = self._suite.data / "stores" / "mail"
-            return Checker(self._suite.url, PEOPLE, history, mails)
+            heard = {
+                timeline: Heard((event.kind, event.data.get("id", "")) for event in listener.heard())
+                for timeline, listener in listeners.items()
+            }
+            return Checker(self._suite.url, PEOPLE, history, mails, heard)
 
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

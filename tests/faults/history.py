@@ -1,10 +1,13 @@
 """What was asked for, what the answers promised, and therefore what may be found afterwards."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Pair = tuple[str, str]
+# The recipient, the kind, the actor, the post.
+Told = tuple[str, str, str, str | None]
 
 UNAVAILABLE_NOTE = {0, 502, 503, 504}
 
@@ -50,8 +53,10 @@ class Model:
     def __init__(self) -> None:
         self._promised: dict[Pair, bool] = {}
         self._doubtful: defaultdict[Pair, set[bool]] = defaultdict(set)
+        self._asked: Counter[Pair] = Counter()
 
     def complete(self, pair: Pair, wanted: bool, answer: Answer) -> None:
+        self._asked[pair] += 1
         if answer.is_success:
             self._promised[pair] = wanted
         else:
@@ -59,6 +64,10 @@ class Model:
 
     def of(self, pair: Pair) -> set[bool]:
         return {self._promised.get(pair, False)} | self._doubtful.get(pair, set())
+
+    def changed_once(self, pair: Pair) -> bool:
+        """Whether it was asked for once at most: what came of it cannot come again."""
+        return self._asked[pair] <= 1
 
     def missing(self, found: set[Pair]) -> set[Pair]:
         return {pair for pair in self._promised if self.of(pair) == {True}} - found
@@ -83,9 +92,71 @@ class History:
     votes: dict[Pair, int] = field(default_factory=dict)
     # Votes that nobody knows of whether they were counted.
     lost_votes: set[Pair] = field(default_factory=set)
+    reposts: Model = field(default_factory=Model)
+    # Posts that their authors will delete, those that they wanted to delete, and those that are deleted.
+    doomed: list[Written] = field(default_factory=list)
+    deleting: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    # Likewise of notifications.
+    dismissing: set[Told] = field(default_factory=set)
+    dismissed: set[Told] = field(default_factory=set)
 
     @property
     def acknowledged(self) -> int:
         """How many writes were promised."""
-        kinds = {"post", "keyed", "async", "follow", "unfollow", "like", "unlike", "ask", "vote"}
+        kinds = {
+            "post", "keyed", "async", "follow", "unfollow", "like", "unlike", "ask", "vote", "repost",
+            "unrepost", "delete", "dismiss",
+        }  # fmt: skip
         return sum(answer.is_success and answer.kind in kinds for answer in self.answers)
+
+    def lasting(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """Those that are about a post of which nobody wanted to delete it."""
+        return {pair for pair in pairs if pair[0] not in self.deleting}
+
+    def shown_again(self, posts: Iterable[dict[str, Any]]) -> set[str]:
+        """The deleted posts that are among these, or reposted by them."""
+        shown = {post["id"] for each in posts for post in (each, each.get("repost_of") or each)}
+        return self.deleted & shown
+
+    def revived(self, told: Iterable[Told]) -> set[Told]:
+        """The notifications that were dismissed, and are there again without a cause of its own."""
+        return {one for one in self.dismissed.intersection(told) if self._was_caused_once(one)}
+
+    def _was_caused_once(self, told: Told) -> bool:
+        recipient, kind, actor, post = told
+        match kind:
+            case "follow":
+                return self.follows.changed_once((actor, recipient))
+            case "like" | "repost":
+                model = self.likes if kind == "like" else self.reposts
+                return model.changed_once((post or "", actor))
+            case _:
+                return True
+
+
+class Heard:
+    """What a stream has brought: of each event its kind, and the id of what it is about, in their order."""
+
+    def __init__(self, events: Iterable[Pair]) -> None:
+        self._events: Sequence[Pair] = list(events)
+
+    def missing(self, kind: str, ids: Iterable[str]) -> set[Pair]:
+        """What should have come; all of it where the stream itself says that something is missing."""
+        expected = {(kind, one) for one in ids}
+        is_whole = all(heard != "reset" for heard, _ in self._events)
+        return expected.difference(self._events) if is_whole else expected
+
+    def doubled(self) -> set[Pair]:
+        return {event for event, count in Counter(self._events).items() if count > 1}
+
+    def revived(self) -> set[str]:
+        """The posts that came after their deletion."""
+        deleted: set[str] = set()
+        revived: set[str] = set()
+        for kind, one in self._events:
+            if kind == "delete":
+                deleted.add(one)
+            elif one in deleted:
+                revived.add(one)
+        return revived

@@ -40,7 +40,8 @@ class Person:
         habits: dict[Callable[[], Awaitable[None]], int] = {
             self.write: 6, self.write_for_sure: 4, self.write_later: 6, self.answer: 5, self.follow_or_not: 5,
             self.like_or_not: 8, self.like_nothing: 1, self.ask_all: 1, self.vote: 5,
-            self.read: 8, self.read_home: 8, self.look_around: 4,
+            self.read: 8, self.read_home: 8, self.look_around: 4, self.repost_or_not: 4,
+            self.write_to_delete: 3, self.react_to_doomed: 6, self.delete: 2, self.dismiss: 3,
         }  # fmt: skip
         while not self._stop.is_set():
             [habit] = self._rng.choices(list(habits), list(habits.values()))
@@ -128,6 +129,62 @@ class Person:
             await asyncio.sleep(RETRY_SECONDS)
         if was_lost:
             self._history.lost_votes.add((poll, self.name))
+
+    async def repost_or_not(self) -> None:
+        if not (post := self._some_stored_post()):
+            return
+        wanted = self._rng.random() < 0.7
+        verb, method = ("repost", "POST") if wanted else ("unrepost", "DELETE")
+        answer = await self._ask(verb, method, f"/posts/id/{post.id}/repost")
+        self._history.reposts.complete((post.id, self.name), wanted, answer)
+
+    async def write_to_delete(self) -> None:
+        """A post that all but its author leave out of what they expect."""
+        text, post = self._new_post()
+        answer = await self._ask("post", "POST", "/posts", json={"text": text})
+        if answer.is_success:
+            post.id = answer.body["id"]
+            self._history.doomed.append(post)
+
+    async def react_to_doomed(self) -> None:
+        """Like or repost a post that may be deleted meanwhile."""
+        if not self._history.doomed:
+            return
+        pair = (self._rng.choice(self._history.doomed).id, self.name)
+        if self._rng.random() < 0.5:
+            self._history.likes.complete(pair, True, await self._ask("like", "POST", f"/likes/{pair[0]}"))
+            return
+        answer = await self._ask("repost", "POST", f"/posts/id/{pair[0]}/repost", may_be={404})
+        self._history.reposts.complete(pair, True, answer)
+        if answer.status == 404 and pair[0] not in self._history.deleting:
+            self._complain(f"{pair[0]} is not there, and nobody has deleted it")
+
+    async def delete(self) -> None:
+        """Delete a post of one's own; without an answer it is in doubt.
+
+        A gateway that repeats the request meets a 404.
+        """
+        own = [post for post in self._history.doomed if post.author == self.name]
+        if not own:
+            return
+        post = self._rng.choice(own)
+        self._history.doomed.remove(post)
+        self._history.deleting.add(post.id)
+        answer = await self._ask("delete", "DELETE", f"/posts/id/{post.id}", may_be={404})
+        if not answer.is_away:
+            self._history.deleted.add(post.id)
+
+    async def dismiss(self) -> None:
+        """Remove a notification for good. It may have been taken back meanwhile."""
+        inbox = await self._ask("inbox", "GET", "/notifications")
+        if not (inbox.is_success and inbox.body):
+            return
+        one = self._rng.choice(inbox.body)
+        told = (self.name, one["kind"], one["actor"], one.get("post_id"))
+        self._history.dismissing.add(told)
+        answer = await self._ask("dismiss", "DELETE", f"/notifications/{one['id']}", may_be={404})
+        if answer.is_success:
+            self._history.dismissed.add(told)
 
     async def read(self) -> None:
         if not (post := self._some_stored_post()):
@@ -222,9 +279,9 @@ class Load:
         self.history = History()
         self._url = url
         self._stop = Event()
-        tokens = _sign_up(url, people)
+        self.tokens = _sign_up(url, people)
         self._people = [
-            Person(name, tokens[name], people, self.history, self._stop, random.Random(f"{seed} {name}"))
+            Person(name, self.tokens[name], people, self.history, self._stop, random.Random(f"{seed} {name}"))
             for name in people
         ]
         self._thread = Thread(target=lambda: asyncio.run(self._run()), name="load")

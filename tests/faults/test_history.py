@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.fault_run import Fault
-from tests.faults.history import Answer, Model
+from tests.faults.history import Answer, Heard, History, Model
 
 
 def _answer(kind: str, status: int) -> Answer:
@@ -46,3 +46,62 @@ def test_what_was_neither_promised_nor_refused_may_be_found_or_not() -> None:
     model.complete(("post", "alice"), False, _answer("unlike", 200))
 
     assert model.missing(set()) == model.strange({("post", "alice")}) == set()
+
+
+STREAM = [("post", "a"), ("post", "b"), ("delete", "b"), ("notification", "n")]
+
+
+def test_a_stream_that_has_brought_all_once_is_right() -> None:
+    heard = Heard(STREAM)
+
+    assert heard.missing("post", {"a", "b"}) == heard.missing("notification", {"n"}) == set()
+    assert (heard.doubled(), heard.revived()) == (set(), set())
+
+
+def test_an_event_that_did_not_come_is_missing() -> None:
+    assert Heard(STREAM).missing("post", {"a", "c"}) == {("post", "c")}
+
+
+def test_a_stream_that_begins_anew_misses_all() -> None:
+    assert Heard([*STREAM, ("reset", "")]).missing("post", {"a"}) == {("post", "a")}
+
+
+def test_an_event_that_came_again_is_doubled() -> None:
+    assert Heard([*STREAM, ("notification", "n")]).doubled() == {("notification", "n")}
+
+
+def test_a_post_that_came_after_its_deletion_is_revived() -> None:
+    assert Heard([*STREAM, ("post", "b")]).revived() == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_back"),
+    [
+        ({"id": "gone"}, True),
+        ({"id": "repost", "repost_of": {"id": "gone"}}, True),
+        ({"id": "other"}, False),
+    ],
+)
+def test_a_deleted_post_is_back_as_itself_or_reposted(shown: dict[str, object], is_back: bool) -> None:
+    assert History(deleted={"gone"}).shown_again([shown]) == ({"gone"} if is_back else set())
+
+
+def test_what_is_about_a_post_that_may_be_deleted_need_not_be_there() -> None:
+    pairs = {("gone", "alice"), ("stays", "alice")}
+
+    assert History(deleting={"gone"}).lasting(pairs) == {("stays", "alice")}
+
+
+@pytest.mark.parametrize("kind", ["like", "repost", "follow", "reply"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_dismissed_notification_is_back_unless_it_was_caused_again(kind: str, times: int) -> None:
+    history = History()
+    for _ in range(times):
+        history.likes.complete(("post", "bob"), True, _answer("like", 201))
+        history.reposts.complete(("post", "bob"), True, _answer("repost", 201))
+        history.follows.complete(("bob", "alice"), True, _answer("follow", 200))
+    told = ("alice", kind, "bob", None if kind == "follow" else "post")
+    history.dismissed.add(told)
+
+    assert history.revived([told]) == ({told} if times == 1 or kind == "reply" else set())
+    assert history.revived([]) == set()
