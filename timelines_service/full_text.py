@@ -38,14 +38,13 @@ def query(sought: str) -> str | None:
     return " | ".join(map(_all_of, filter(None, alternatives))) or None
 
 
-def within(query: str, low: UUID, high: UUID) -> str:
-    """The same tsquery for ids from one to another. It finds some of just before and just after, too."""
+def times(low: UUID, high: UUID) -> str:
+    """The tsquery of ids from one to another. It finds some of just before and just after, too."""
     digits = DIGITS
     while _number(high, digits) - _number(low, digits) >= MAX_TIMES:
         digits -= 1
-    times = range(_number(low, digits), _number(high, digits) + 1)
-    prefixes = (TIME.format(f"{time:0{digits}x}") + ":*" for time in times)
-    return f"({query}) & ({' | '.join(prefixes)})"
+    numbers = range(_number(low, digits), _number(high, digits) + 1)
+    return " | ".join(TIME.format(f"{number:0{digits}x}") + ":*" for number in numbers)
 
 
 def _number(post_id: UUID, digits: int) -> int:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from timelines_service.full_text import document, query, within
+from timelines_service.full_text import document, query, times
 
 POST = UUID("019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e")
 
@@ -42,7 +42,7 @@ def test_a_document_has_its_words_with_their_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "times"),
+    ("seconds", "expected"),
     [
         (0, "'*019eb2a4':*"),
         (66, "'*019eb2a4':* | '*019eb2a5':*"),
@@ -50,7 +50,7 @@ def test_a_document_has_its_words_with_their_places() -> None:
         (40 * 65, "'*019eb2a':* | '*019eb2b':* | '*019eb2c':*"),
     ],
 )
-def test_a_time_is_put_together_of_shorter_ones(seconds: int, times: str) -> None:
+def test_a_time_is_put_together_of_shorter_ones(seconds: int, expected: str) -> None:
     end = UUID(int=POST.int + (1000 * seconds << 80))
 
-    assert within("'tea'", POST, end) == f"('tea') & ({times})"
+    assert times(POST, end) == expected

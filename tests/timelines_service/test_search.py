@@ -18,7 +18,7 @@ from timelines_service import post_search
 from timelines_service.events import AccountDeleted
 from timelines_service.full_text import document
 from timelines_service.models import AcceptedPost
-from timelines_service.post_query import Page, PostList
+from timelines_service.post_query import Page
 from timelines_service.store import TimelinesStore
 
 Headers = Callable[[str], dict[str, str]]
@@ -42,12 +42,13 @@ def found(client: TestClient, q: str, headers: dict[str, str] | None = None) -> 
     return [post["text"] for post in answer.json()]
 
 
-@pytest.fixture(params=[2000, 2], ids=["in order", "by index"])
+@pytest.fixture(params=["in order", "within reach", "by index"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way in which the posts of a page are found."""
-    if request.param == 2:
-        nothing = PostList("SELECT id FROM posts WHERE id {past} :cursor AND false ORDER BY id {order}")
-        monkeypatch.setattr(post_search, "IN_ORDER", nothing)
+    if request.param != "in order":
+        window = 2 if request.param == "within reach" else 0
+        monkeypatch.setattr(post_search, "IN_ORDER", post_search.in_order(window))
+        monkeypatch.setattr(post_search, "ENOUGH", 1)
         monkeypatch.setattr(post_search, "MOST", 2)
 
 
