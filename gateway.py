@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar, Literal
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, field_validator
 from starlette.middleware import Middleware
-from throttled.rate_limiter import per_hour, per_min
 
 from common.api.routing import from_state, router
 from common.discovery.directory import Directory
@@ -16,7 +15,7 @@ from common.gateway.login_limits import LoginLimiter
 from common.gateway.middleware import edge_middleware
 from common.gateway.openapi import ApiDocument
 from common.gateway.proxy import READ_SECONDS, ReverseProxy
-from common.gateway.rate_limits import Limiter, Policy, SharedRedis
+from common.gateway.rate_limits import Limiter, Policy, SharedRedis, quota
 from common.gateway.routes import Route, matcher
 from common.gateway.settings import EdgeSettings
 from common.gateway.status.routes import PATHS as STATUS_PATHS
@@ -32,9 +31,9 @@ from common.tokens import Tokens
 from common.version import VERSION
 
 # These routes hash a password with Argon2, which is slow; one may be guessed at 30 times in 20 minutes.
-REGISTER_LIMIT = Policy("register", per_min(60, burst=100), by_address=True)
-LOGIN_LIMIT = Policy("login", per_min(60, burst=100), by_address=True)
-LOGIN_ATTEMPTS = per_hour(30, burst=20)
+REGISTER_LIMIT = Policy("register", quota("60/min burst 100"), by_address=True)
+LOGIN_LIMIT = Policy("login", quota("60/min burst 100"), by_address=True)
+LOGIN_ATTEMPTS = quota("30/hour burst 20")
 
 # The first path that fits wins, so a literal path stands before a template.
 ROUTES = {

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from throttled import MemoryStore, Quota, RateLimiterType, RateLimitResult, Throttled
 from throttled import asyncio as throttled_asyncio
 from throttled.exceptions import StoreUnavailableError
+from throttled.rate_limiter.quota_parser import parse
 
 from common.errors import Unauthorized
 from common.gateway import errors
@@ -31,6 +32,11 @@ REDIS_SECONDS = 0.2
 REDIS_RETRY_SECONDS = 5.0
 
 Value = TypeVar("Value")
+
+
+def quota(text: str) -> Quota:
+    """In the words of RATE_LIMIT, such as `60/min burst 100`."""
+    return parse(text)[0]
 
 
 @dataclass(frozen=True)

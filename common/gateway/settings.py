@@ -5,9 +5,8 @@ from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator
-from throttled.rate_limiter.quota_parser import parse
 
-from common.gateway.rate_limits import Policy
+from common.gateway.rate_limits import Policy, quota
 from common.redis_url import RedisUrl
 from common.settings import ServiceSettings
 
@@ -62,7 +61,7 @@ class EdgeSettings(ServiceSettings):
     @property
     def default_policy(self) -> Policy | None:
         """The limit of a client's requests; None for no limits at all."""
-        return None if self.rate_limit == OFF else Policy("ordinary", parse(self.rate_limit)[0])
+        return None if self.rate_limit == OFF else Policy("ordinary", quota(self.rate_limit))
 
 
 def split_list(value: str) -> list[str]:
