@@ -1,10 +1,12 @@
 """Settings that services share: read once from the environment, typed, and passed on."""
 
 import logging
+import os
 import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
@@ -33,6 +35,7 @@ from pydantic_settings import (
 )
 
 from common.telemetry.logging import configure_logging
+from common.telemetry.sampling import Sampling
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ THREADS = 8
 
 # Of difflib's ratio: DB_PASSWROD and DB_PASSWORD have 0.91, DATABASE_URL and USERS_DATABASE_URL 0.8.
 NEAR = 0.85
+OPEN_TELEMETRY = "OTEL_"
 # HOSTS and PORTS are other programs' words.
 SHORTEST_COMPARED = 6
 
@@ -142,6 +146,12 @@ Secret = Annotated[str, Field(min_length=1), AfterValidator(_no_public_key)]
 HeaderToken = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]
 
 
+Sampler = Literal[
+    "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+]  # fmt: skip
+
+
 class Settings(BaseSettings):
     """What every process reads. The environment wins over `.env`, and both over the defaults."""
 
@@ -150,6 +160,11 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], LOWERCASE] = "info"
     log_format: Annotated[Literal["text", "json"] | None, LOWERCASE] = None
     metrics: bool = True
+    # OpenTelemetry's: those that say where to export spans, and which. Its SDK reads the rest.
+    otel_exporter_otlp_endpoint: HttpUrl = ""
+    otel_exporter_otlp_traces_endpoint: HttpUrl = ""
+    otel_traces_sampler: Annotated[Sampler, LOWERCASE] = "parentbased_always_on"
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] | None = None
 
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
     # One of each registry.
@@ -202,10 +217,14 @@ class Settings(BaseSettings):
         configure_logging(self.log_level, self.log_format, process)
         if self.insecure_settings:
             logger.warning("SAFE ON THIS MACHINE ONLY! Beyond it: %s", "; ".join(self.insecure_settings))
-        sources = (EnvSettingsSource(type(self)), DotEnvSettingsSource(type(self)))
-        given = {name for source in sources for name in source.env_vars}
-        for name, meant in misspelled(given, type(self).model_fields):
+        for name, meant in misspelled(_given(), type(self).model_fields):
             logger.warning("nothing reads %s: is %s meant?", name, meant)
+
+
+def _given() -> dict[str, str | None]:
+    """The variables of `.env` and those of the environment, which win, by their names in lower case."""
+    sources = (DotEnvSettingsSource(Settings), EnvSettingsSource(Settings))
+    return {name: value for source in sources for name, value in source.env_vars.items()}
 
 
 def misspelled(given: Iterable[str], fields: Iterable[str]) -> list[tuple[str, str]]:
@@ -216,8 +235,29 @@ def misspelled(given: Iterable[str], fields: Iterable[str]) -> list[tuple[str, s
     """
     known = {field.upper() for field in fields}
     unknown = sorted({name.upper() for name in given} - known)
-    compared = [name for name in unknown if len(name) >= SHORTEST_COMPARED]
+    compared = [name for name in unknown if len(name) >= SHORTEST_COMPARED and not _is_open_telemetrys(name)]
     return [(name, meant) for name in compared for meant in get_close_matches(name, known, 1, NEAR)]
+
+
+def _is_open_telemetrys(name: str) -> bool:
+    """Whether OpenTelemetry's SDK may read a variable of this name."""
+    if not name.startswith(OPEN_TELEMETRY):
+        return False
+    from opentelemetry.sdk import environment_variables  # noqa: PLC0415  for a process that has such variables
+
+    return hasattr(environment_variables, name)
+
+
+def _open_telemetry_variables() -> dict[str, str]:
+    """OpenTelemetry's variables; those of `.env` are in the environment from now on, for its SDK to read."""
+    given = {name.upper(): value for name, value in _given().items()}
+    # The SDK takes some empty ones for values.
+    variables = {name: value for name, value in given.items() if name.startswith(OPEN_TELEMETRY) and value}
+    for name in given:
+        if name.startswith(OPEN_TELEMETRY):
+            os.environ.pop(name, None)
+    os.environ.update(variables)
+    return variables
 
 
 def _format_errors(exc: ValidationError | SettingsError) -> str:
@@ -235,6 +275,8 @@ class ServiceSettings(Settings):
 
     # What machines request every few seconds gets no line in the access log, except when debugging.
     QUIET_PATHS: ClassVar[tuple[str, ...]] = ("/livez", "/health", "/metrics")
+    # Whether a client may say that its trace is sampled, or is not.
+    TRUSTS_SAMPLING: ClassVar = True
 
     port: int
     host: Annotated[Host, EMPTY_IS_A_VALUE] = "127.0.0.1"
@@ -260,6 +302,25 @@ class ServiceSettings(Settings):
             message = "others can reach this HOST: " + "; ".join(self.insecure_settings)
             raise PydanticCustomError("unsafe", "{message}", {"message": message})
         return self
+
+    def tracing(self, service: str) -> AbstractContextManager[None]:
+        """Export spans of this service meanwhile, where these settings say where to."""
+        if not (self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint):
+            return nullcontext()
+        variables = _open_telemetry_variables()
+        if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return nullcontext()
+        # Only here: it takes a fifth of a second to load, and some megabytes.
+        from common.telemetry.otlp import exporting  # noqa: PLC0415
+
+        process = {
+            "service.name": service,
+            "service.namespace": "microblog",
+            "service.instance.id": self.instance,
+            "service.version": VERSION,
+        }
+        sampling = Sampling(self.otel_traces_sampler, self.otel_traces_sampler_arg)
+        return exporting(process, sampling, variables)
 
     @property
     def is_exposed(self) -> bool:

@@ -17,6 +17,7 @@ from typing import NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from common.fields import Email
+from common.telemetry import metrics
 from likes_service.interrupt import Interrupt
 
 # RFC 5321, 4.5.3.2: a server that checks its caller, the recipient or the mail needs minutes for it.
@@ -62,6 +63,9 @@ class MailOutcomeUnknown(Exception):
     """The session broke off when the server had the whole mail: it may have taken it."""
 
 
+FAILURES = (MailServerUnavailable, MailDeferred, MailRefused, MailOutcomeUnknown)
+
+
 @dataclass(frozen=True)
 class Mail:
     """A mail as it goes out."""
@@ -94,7 +98,7 @@ class MailServer:
     @contextmanager
     def session(self, interrupt: Interrupt) -> Iterator["SmtpSession"]:
         """A session in which a mail can be handed in at once. Raises MailServerUnavailable."""
-        with closing(interrupt):
+        with closing(interrupt), metrics.mail_sessions.time(errors=FAILURES):
             try:
                 smtp = self._open(interrupt)
             except OSError as exc:

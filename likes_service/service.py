@@ -188,7 +188,7 @@ class LikeValidator:
         while time.monotonic() < until:
             overdue = self._store.claim_overdue(datetime.now(UTC), SWEEP_BATCH)
             for recorded in overdue:
-                context.start()
+                context.start_unprompted()
                 self._validations.put(recorded)
             if len(overdue) < SWEEP_BATCH:
                 return

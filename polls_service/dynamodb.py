@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from uuid import uuid4
@@ -236,8 +237,12 @@ class DynamoTable:
         if calls <= 1:
             return self._get_some(keys) if keys else []
         with ThreadPoolExecutor(min(calls, MAX_CALLS_AT_ONCE), "reads") as pool:
-            parts = pool.map(self._get_some, [keys[number::calls] for number in range(calls)])
-            return [item for part in parts for item in part]
+            # Each in this request's context.
+            parts = [
+                pool.submit(copy_context().run, self._get_some, keys[number::calls])
+                for number in range(calls)
+            ]
+            return [item for part in parts for item in part.result()]
 
     def _get_some(self, keys: list[Item]) -> list[Item]:
         found: list[Item] = []

@@ -25,7 +25,7 @@ class Endings:
         now = datetime.now(UTC)
         for entry in islice(self._table.keys_until(items.ENDINGS, items.instant(now)), AT_ONCE):
             if self._claim(entry, now):
-                context.start()
+                context.start_unprompted()
                 poll_id, at = items.ending(entry)
                 queue.put(PollOver(poll_id=poll_id, at=at))
                 self._table.delete_all([entry])

@@ -30,6 +30,7 @@ SETTINGS = (
     "DYNAMODB_",
     "JWT_",
     "LOG_",
+    "OTEL_",
     "PORT",
     "RATE_",
     "REDIS_",

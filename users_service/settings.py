@@ -1,5 +1,7 @@
 """The users service's settings."""
 
+from typing import ClassVar
+
 from sqlalchemy import URL
 
 from common.postgres.url import PostgresUrl, database_url
@@ -7,6 +9,8 @@ from common.settings import BeanstalkdSettings, PostgresSettings, ServiceSetting
 
 
 class UsersSettings(ServiceSettings, PostgresSettings, BeanstalkdSettings):
+    QUIET_PATHS: ClassVar = (*ServiceSettings.QUIET_PATHS, "/revocations")
+
     port: int = 5100
     users_db_name: str = "microblog_users"
     users_database_url: PostgresUrl | None = None

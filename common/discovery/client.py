@@ -69,7 +69,7 @@ class ServiceClient:
         Where the path `is_new`, an instance of the last version has no such route, and its 404 is a response.
         """
         target = httpx.URL(path, params=params) if params else httpx.URL(path)
-        signed = context.outgoing_headers() | self._credentials() | dict(headers or {})
+        signed = self._credentials() | dict(headers or {})
         deadline = time.monotonic() + (within_seconds or DEADLINE_SECONDS)
         try:
             with self._bulkhead:
@@ -118,9 +118,8 @@ class ServiceClient:
         left = deadline - time.monotonic()
         url = httpx.URL(f"http://{attempt.instance.netloc}").join(target)
         timeout = {step: min(limit, left) for step, limit in TIMEOUT.items()}
-        request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
-        with attempt, Call(self._service_name, "GET") as call, self._sent(request) as response:
-            response.request = request
+        call = Call(attempt.instance, "GET", target.path)
+        with attempt, call, self._sent(url, headers, timeout) as response:
             response.stream = _DeadlineStream(response.stream, deadline)
             response.read()
             call.status = status = response.status_code
@@ -132,8 +131,14 @@ class ServiceClient:
                 attempt.fail()
         return response
 
-    def _sent(self, request: httpx.Request) -> closing[httpx.Response]:
-        return closing(self._transport.handle_request(request))
+    def _sent(
+        self, url: httpx.URL, headers: Mapping[str, str], timeout: Mapping[str, float]
+    ) -> closing[httpx.Response]:
+        sent = {**context.outgoing_headers(), **headers}
+        request = httpx.Request("GET", url, headers=sent, extensions={"timeout": timeout})
+        response = self._transport.handle_request(request)
+        response.request = request
+        return closing(response)
 
 
 class _DeadlineStream(httpx.SyncByteStream):

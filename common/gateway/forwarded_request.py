@@ -23,6 +23,8 @@ STREAM_READ_SECONDS = 10.0
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 
 BEARER = b"bearer "
+# In a `traceparent`.
+TRACE_ID = slice(3, 35)
 
 
 class ClientDisconnected(Exception):
@@ -65,10 +67,16 @@ class ForwardedRequest:
         return unquote(self._scope["raw_path"].split(b"/")[number].decode("ascii"))
 
     @property
+    def path(self) -> str:
+        """As the client sent it."""
+        path: bytes = self._scope["raw_path"]
+        return path.decode("ascii")
+
+    @property
     def _target(self) -> str:
         """Path and query, byte for byte as the client sent them."""
-        path, query = self._scope["raw_path"].decode("ascii"), self._scope["query_string"].decode("ascii")
-        return f"{path}?{query}" if query else path
+        query = self._scope["query_string"].decode("ascii")
+        return f"{self.path}?{query}" if query else self.path
 
     @property
     def has_escaped_slash(self) -> bool:
@@ -110,7 +118,9 @@ class ForwardedRequest:
     @property
     def _has_own_trace(self) -> bool:
         """Whether the client sent the trace; the `tracestate` that it sent says nothing of a new one."""
-        return self._header(b"traceparent") == context.traceparent.get().encode()
+        # The rest says where in the trace the sender is: here, that may be a span of this process.
+        sent, own = self._header(b"traceparent") or b"", context.traceparent.get().encode()
+        return sent[TRACE_ID] == own[TRACE_ID]
 
     async def wait_for_disconnect(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""

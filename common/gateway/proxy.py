@@ -125,7 +125,7 @@ class ReverseProxy:
         await self._streams.send(response, attempt, send)
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
-        with Call(instance.service_name, request.method) as call:
+        with Call(instance, request.method, request.path) as call:
             response = await self._transport.handle_async_request(request.build_request(instance.netloc))
             call.status = response.status_code
         try:

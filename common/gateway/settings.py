@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
@@ -50,6 +50,8 @@ def _origins(value: str) -> str:
 
 class EdgeSettings(ServiceSettings):
     """Settings of a service that faces the internet. Lists are separated by commas."""
+
+    TRUSTS_SAMPLING: ClassVar = False
 
     rate_limit: Annotated[str, AfterValidator(_quota)] = "200/s burst 1000"
     rate_limit_storage: RedisUrl = ""

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from typing import Any, Literal, NamedTuple, Self
 
 import greenstalk
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import CannotServe
 from common.telemetry import context, metrics
+from common.telemetry.instruments import Timer
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -77,9 +79,20 @@ class Job:
 
     def open(self) -> dict[str, Any]:
         """Its payload; from here on, work is done under the job's request id."""
-        envelope = Envelope.model_validate_json(self.text)
-        context.start(envelope.request_id, envelope.traceparent)
-        return envelope.payload
+        context.resume(self._envelope.request_id, self._envelope.traceparent)
+        return self._envelope.payload
+
+    @property
+    def cause(self) -> str:
+        """The trace of its put; empty for a job that cannot be read."""
+        try:
+            return self._envelope.traceparent
+        except ValidationError:
+            return ""
+
+    @cached_property
+    def _envelope(self) -> Envelope:
+        return Envelope.model_validate_json(self.text)
 
     def touch(self) -> None:
         """Have it for `TTR_SECONDS` from now."""
@@ -136,16 +149,11 @@ class JobQueue:
         It takes `seconds` at most, or as long as any other verb. Raises QueueUnavailable, and ValueError for
         a job of more than `MAX_JOB_BYTES`.
         """
-        envelope = Envelope(
-            request_id=context.request_id.get(),
-            traceparent=context.traceparent.get(),
-            payload=payload.model_dump(mode="json"),
-        )
-        job = envelope.model_dump_json().encode()
-        if len(job) > MAX_JOB_BYTES:
-            raise ValueError(f"a job of {len(job)} bytes")
-        with self._connection("put", seconds) as client:
-            client.put(job, delay=delay, ttr=TTR_SECONDS)
+        with self._timed("put", is_traced=True):
+            # Inside, as a job carries the trace of its own put.
+            job = _wrap(payload)
+            with self._exclusive_connection(seconds) as client:
+                client.put(job, delay=delay, ttr=TTR_SECONDS)
 
     def reserve(self, timeout: int) -> Job | None:
         """The next job, or None after `timeout` seconds without one."""
@@ -219,15 +227,17 @@ class JobQueue:
     @contextmanager
     def _connection(self, operation: str, seconds: float | None = None) -> Iterator[greenstalk.Client[bytes]]:
         """The connection for one operation, which is timed."""
-        with (
-            metrics.queue_operations.time("beanstalkd", self.tube, operation, errors=self.outages),
-            self._exclusive_connection(self._timeout_seconds if seconds is None else seconds) as client,
-        ):
+        with self._timed(operation), self._exclusive_connection(seconds) as client:
             yield client
 
+    def _timed(self, operation: str, is_traced: bool = False) -> Timer:
+        return metrics.queue_operations.time(
+            "beanstalkd", self.tube, operation, errors=self.outages, is_traced=is_traced
+        )
+
     @contextmanager
-    def _exclusive_connection(self, seconds: float) -> Iterator[greenstalk.Client[bytes]]:
-        deadline = time.monotonic() + seconds
+    def _exclusive_connection(self, seconds: float | None) -> Iterator[greenstalk.Client[bytes]]:
+        deadline = time.monotonic() + (self._timeout_seconds if seconds is None else seconds)
         if not self._lock.acquire(
             timeout=FAIL_FAST_SECONDS if self._is_unavailable else _remaining(deadline)
         ):
@@ -265,6 +275,18 @@ class JobQueue:
         if self._client is not None:
             self._client.close()
         self._client = None
+
+
+def _wrap(payload: BaseModel) -> bytes:
+    envelope = Envelope(
+        request_id=context.request_id.get(),
+        traceparent=context.traceparent.get(),
+        payload=payload.model_dump(mode="json"),
+    )
+    job = envelope.model_dump_json().encode()
+    if len(job) > MAX_JOB_BYTES:
+        raise ValueError(f"a job of {len(job)} bytes")
+    return job
 
 
 def _remaining(deadline: float) -> float:

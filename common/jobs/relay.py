@@ -76,5 +76,5 @@ class Relay(Background):
     def _deliver(self, event: RecordedEvent) -> None:
         if event.tube not in self._producers:
             self._producers[event.tube] = Producer(self._beanstalkds, event.tube)
-        context.start(event.request_id, event.traceparent)
-        self._producers[event.tube].put(RootModel(event.payload))
+        with context.under(event.request_id, event.traceparent):
+            self._producers[event.tube].put(RootModel(event.payload))

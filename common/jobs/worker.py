@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from threading import Event, Thread
@@ -167,7 +168,8 @@ def _turn(
     """Reserve, handle and settle the next jobs, if there are any."""
     jobs = _reserve(queue, batch)
     servers.over(queue)
-    if jobs and not _handle(queue, jobs, handle, outages, stop):
+    # In a context of their own: what this thread does next is no part of their traces.
+    if jobs and not copy_context().run(_handle, queue, jobs, handle, outages, stop):
         # The next jobs would meet the same outage, and each would count an attempt.
         stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
         if ready:
@@ -202,7 +204,7 @@ def _reserve(queue: JobQueue, batch: int) -> list[Job]:
 def _handle(queue: JobQueue, jobs: Sequence[Job], handle: Handle, outages: Outages, stop: Event) -> bool:
     """Handle and settle these jobs; False when they met an outage."""
     try:
-        with metrics.processing.time("beanstalkd", queue.tube):
+        with metrics.processing.time("beanstalkd", queue.tube, causes=(job.cause for job in jobs)):
             handle(jobs)
     except outages as exc:
         for job in jobs:

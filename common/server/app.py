@@ -30,7 +30,7 @@ from common.telemetry import metrics
 from common.tokens import Tokens
 from common.version import VERSION
 
-# common/telemetry/ has the trace; FastAPI would look for exporters at every request.
+# common/telemetry/ has the trace, also of what FastAPI never sees: docs/decisions/0030-traces.md.
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
@@ -73,7 +73,14 @@ def create_service(
     `root_path` is what a proxy has put in front of the app's paths.
     """
     app = _App(
-        [Middleware(RequestContext, quiet_paths=settings.QUIET_PATHS), *middleware],
+        [
+            Middleware(
+                RequestContext,
+                quiet_paths=settings.QUIET_PATHS,
+                trusts_sampling=settings.TRUSTS_SAMPLING,
+            ),
+            *middleware,
+        ],
         title=f"Microblog: {name}",
         description=description,
         version=VERSION,
@@ -120,7 +127,7 @@ async def _lifespan(
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     metrics.configure(settings.metrics)
     async with AsyncExitStack() as stack:
-        for resource in (Runtime(), *dependencies, *resources):
+        for resource in (settings.tracing(app.state.name), Runtime(), *dependencies, *resources):
             if isinstance(resource, AbstractAsyncContextManager):
                 await stack.enter_async_context(resource)
             else:

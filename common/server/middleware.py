@@ -2,13 +2,15 @@
 
 import logging
 import time
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.api.problems import internal_error
-from common.telemetry import metrics
-from common.telemetry.context import outgoing_raw_headers, start_from
+from common.telemetry import metrics, traces
+from common.telemetry.context import Tracing, outgoing_raw_headers, start_from
 from common.telemetry.instruments import OTHER, Readings
+from common.telemetry.traces import MAX_PATH, Span
 
 access_log = logging.getLogger("access")
 
@@ -22,9 +24,11 @@ CHECKED_PATHS = {"/", "/livez", "/health"}
 class RequestContext:
     """ASGI middleware: accept or make request id and trace, return both; log and measure the request."""
 
-    def __init__(self, app: ASGIApp, quiet_paths: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, quiet_paths: tuple[str, ...] = (), trusts_sampling: bool = True) -> None:
+        """`quiet_paths` are logged at debug, and not traced; `trusts_sampling` is of `traces.request`."""
         self.app = app
         self._quiet_paths = quiet_paths
+        self._trusts_sampling = trusts_sampling
         self._active = 0
         metrics.active_requests.read_from(self._read_active)
 
@@ -32,7 +36,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start_from(scope["headers"])
+        span = self._begin_span(scope, start_from(scope["headers"]))
         context = outgoing_raw_headers()
         started = time.perf_counter()
         status, size = CLIENT_CLOSED_REQUEST, 0
@@ -60,6 +64,13 @@ class RequestContext:
             method = metrics.method_label(scope["method"])
             metrics.server_requests.record(seconds, method, _template(scope), status)
             self._log_access(scope, status, seconds, size)
+            if span:
+                _end_span(span, scope, method, status)
+
+    def _begin_span(self, scope: Scope, received: str) -> Span | None:
+        if not Tracing.is_on or scope["path"].startswith(self._quiet_paths):
+            return None
+        return traces.request(received, self._trusts_sampling)
 
     def _read_active(self) -> Readings:
         return [((), self._active)]
@@ -67,7 +78,6 @@ class RequestContext:
     def _log_access(self, scope: Scope, status: int, seconds: float, size: int) -> None:
         level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
         if access_log.isEnabledFor(level):
-            path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
             fields = {
                 "method": scope["method"],
                 "route": _template(scope),
@@ -78,7 +88,13 @@ class RequestContext:
             }
             message = "%s %s %d %.1f ms"
             access_log.log(
-                level, message, scope["method"], path, status, seconds * 1000, extra={"fields": fields}
+                level,
+                message,
+                scope["method"],
+                _path(scope),
+                status,
+                seconds * 1000,
+                extra={"fields": fields},
             )
 
 
@@ -101,6 +117,26 @@ class AsGet:
             await self._app(as_get, receive, send)
         finally:
             scope["route"] = as_get.get("route")
+
+
+def _end_span(span: Span, scope: Scope, method: str, status: int) -> None:
+    """The path is an attribute, its template in the name, and the query in neither: it may say anything."""
+    attributes = {
+        "http.request.method": method,
+        "url.scheme": scope["scheme"],
+        "url.path": _path(scope)[:MAX_PATH],
+        "http.response.status_code": status,
+    }
+    name = "HTTP" if method == OTHER else method
+    if (route := _template(scope)) != OTHER:
+        attributes["http.route"] = route
+        name = f"{name} {route}"
+    span.end(str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "", name, attributes)
+
+
+def _path(scope: Scope) -> str:
+    path: bytes = scope.get("raw_path", b"")
+    return path.decode("ascii", "backslashreplace")
 
 
 def _template(scope: Scope) -> str:

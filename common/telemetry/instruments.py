@@ -1,8 +1,9 @@
 """Kinds of instruments, with bounded labels: quick to record, quick to scrape.
 
 A metric appears in a process when that process first records it. Labels are
-given by position, in the order in which the instrument names them. Threads
-may share an instrument. Why these are not prometheus-client's:
+given by position, in the order in which the instrument names them. Their
+names are OpenTelemetry's, of attributes; Prometheus has an underscore for each
+dot. Threads may share an instrument. Why these are not prometheus-client's:
 docs/decisions/0023-metrics.md.
 """
 
@@ -15,13 +16,14 @@ from types import TracebackType
 from typing import ClassVar, Generic, TypeVar
 from weakref import WeakMethod
 
+from common.telemetry.context import Tracing
+from common.telemetry.traces import Label, Labels, Traced
+
 # OpenTelemetry's word for a value that is not one of the known ones.
 OTHER = "_OTHER"
 # Of one metric. Whatever comes in requests makes no more than twice as many: see `_bounded`.
 MAX_SERIES = 300
 
-Label = str | int
-Labels = tuple[Label, ...]
 Readings = Iterable[tuple[Labels, float]]
 
 
@@ -39,7 +41,8 @@ class Instrument(ABC):
     def __init__(self, name: str, meaning: str, *labels: str) -> None:
         self.name = name
         self.meaning = meaning
-        self.labels = labels
+        self.labels = tuple(label.replace(".", "_") for label in labels)
+        self.attributes = labels
 
     @abstractmethod
     def samples(self) -> Iterator[str]:
@@ -131,10 +134,10 @@ class Counter(_Single):
 
     kind = "counter"
 
-    def add(self, *labels: Label) -> None:
-        """Count one more."""
+    def add(self, *labels: Label, times: int = 1) -> None:
+        """Count one more, or so many."""
         if Switch.is_on:
-            self._one(labels).add(1)
+            self._one(labels).add(times)
 
 
 class Gauge(_Single):
@@ -152,21 +155,36 @@ class Gauge(_Single):
 
 
 class Histogram(_Recorded[_Distribution]):
-    """How values are distributed: how many are up to each bound."""
+    """How values are distributed: how many are up to each bound.
+
+    What it times is a span, too, if it says as which one.
+    """
 
     kind = "histogram"
 
-    def __init__(self, name: str, meaning: str, *labels: str, bounds: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, meaning: str, *labels: str, bounds: Sequence[float], span: Traced | None = None
+    ) -> None:
         super().__init__(name, meaning, *labels)
         self._bounds = bounds
+        self._span = span
 
     def record(self, value: float, *labels: Label) -> None:
         if Switch.is_on:
             self._one(labels).add(value)
 
-    def time(self, *labels: Label, errors: tuple[type[BaseException], ...] = (Exception,)) -> "Timer":
-        """Record how long a `with` takes, in seconds; the last label is the error, if it is one of these."""
-        return Timer(self, labels, errors)
+    def time(
+        self,
+        *labels: Label,
+        errors: tuple[type[BaseException], ...] = (Exception,),
+        causes: Iterable[str] = (),
+        is_traced: bool = True,
+    ) -> "Timer":
+        """Record how long a `with` takes, in seconds; the last label is the error, if it is one of these.
+
+        `causes` are the traces of what is processed.
+        """
+        return Timer(self, labels, errors, causes, self._span if is_traced else None)
 
     def samples(self) -> Iterator[str]:
         for pairs, one in self._all():
@@ -183,16 +201,28 @@ class Histogram(_Recorded[_Distribution]):
 
 
 class Timer:
-    """Times one operation."""
+    """Times one operation, which is a span where it is traced."""
 
-    __slots__ = ("_began", "_errors", "_histogram", "_labels")
+    __slots__ = ("_began", "_causes", "_errors", "_histogram", "_labels", "_span", "_traced")
 
-    def __init__(self, histogram: Histogram, labels: Labels, errors: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self,
+        histogram: Histogram,
+        labels: Labels,
+        errors: tuple[type[BaseException], ...],
+        causes: Iterable[str],
+        traced: Traced | None,
+    ) -> None:
         self._histogram = histogram
         self._labels = labels
         self._errors = errors
+        self._causes = causes
+        self._traced = traced
 
     def __enter__(self) -> None:
+        self._span = None
+        if self._traced and Tracing.is_on:
+            self._span = self._traced.begin(self._histogram.attributes, self._labels, self._causes)
         self._began = time.perf_counter()
 
     def __exit__(
@@ -200,6 +230,8 @@ class Timer:
     ) -> None:
         error = kind.__name__ if kind and issubclass(kind, self._errors) else ""
         self._histogram.record(time.perf_counter() - self._began, *self._labels, error)
+        if self._span:
+            self._span.end(error)
 
 
 class Observed(Instrument):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from common.telemetry.context import request_id, traceparent
+from common.telemetry.context import Tracing, request_id, traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +42,19 @@ class JsonFormatter(logging.Formatter):
             f'{{"time": "{_second(int(record.created))}.{int(record.created % 1 * 1e6):06}Z", '
             f'"level": "{record.levelname.lower()}", "logger": {json.dumps(record.name)}, '
             f'"message": {json.dumps(record.getMessage())}, "request_id": {json.dumps(request_id.get())}, '
-            f'"traceparent": "{traceparent.get()}"{self._process}'
+            f'"traceparent": "{traceparent.get()}"{_span_ids()}{self._process}'
         )
         if fields := getattr(record, "fields", None):
             line += _members(fields)
         if record.exc_info:
             line += f', "exception": {json.dumps(self.formatException(record.exc_info))}'
         return line + "}"
+
+
+def _span_ids() -> str:
+    """As OpenTelemetry wants them in logs that are not its own, where there are spans to be found."""
+    trace = traceparent.get()
+    return f', "trace_id": "{trace[3:35]}", "span_id": "{trace[36:52]}"' if Tracing.is_on and trace else ""
 
 
 def _members(values: Mapping[str, object]) -> str:
@@ -69,12 +75,13 @@ class RepeatedWarning:
         self._text = ""
         self._again_at = -math.inf
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, text: str, detail: str = "") -> None:
+        """`detail` may be another one each time."""
         now = self._clock()
         if text == self._text and now < self._again_at:
             return
         self._text, self._again_at = text, now + REPEAT_SECONDS
-        self._logger.warning(text)
+        self._logger.warning(f"{text}: {detail}" if detail else text)
 
 
 def configure_logging(level: str, log_format: str | None, process: Mapping[str, str] | None = None) -> None:

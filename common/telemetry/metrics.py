@@ -12,6 +12,7 @@ from prometheus_client import (
 )
 
 from common.telemetry.instruments import OTHER, Counter, Gauge, Histogram, Instrument, Observed, Switch
+from common.telemetry.traces import Traced
 from common.version import COMMIT, RELEASE
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -34,9 +35,9 @@ build_info = Gauge("microblog_build_info", "1; the labels say what runs.", "vers
 server_requests = Histogram(
     "http_server_request_duration_seconds",
     "Requests, from the end of their headers to the end of the response.",
-    "http_request_method",
-    "http_route",
-    "http_response_status_code",
+    "http.request.method",
+    "http.route",
+    "http.response.status_code",
     bounds=REQUEST_SECONDS,
 )
 active_requests = Observed("http_server_active_requests", "Requests that are being served.")
@@ -57,21 +58,21 @@ thread_queue = Observed("microblog_thread_pool_pending_requests", "Requests that
 calls = Histogram(
     "http_client_request_duration_seconds",
     "Calls of instances of other services, up to the head of the response.",
-    "peer_service",
-    "http_request_method",
-    "http_response_status_code",
-    "error_type",
+    "peer.service",
+    "http.request.method",
+    "http.response.status_code",
+    "error.type",
     bounds=REQUEST_SECONDS,
 )
 retries = Counter(
     "microblog_retries_total",
     "Calls that were sent again after one failed, mostly to another instance.",
-    "peer_service",
+    "peer.service",
 )
 ejections = Counter(
-    "microblog_ejections_total", "Instances that were ejected after failures.", "peer_service"
+    "microblog_ejections_total", "Instances that were ejected after failures.", "peer.service"
 )
-ejected_instances = Observed("microblog_ejected_instances", "Instances ejected now.", "peer_service")
+ejected_instances = Observed("microblog_ejected_instances", "Instances ejected now.", "peer.service")
 breaker_trips = Counter(
     "microblog_circuit_breaker_trips_total", "How often a store hung: all calls fail for a moment.", "name"
 )
@@ -89,27 +90,28 @@ registry_is_current = Observed(
 store_operations = Histogram(
     "db_client_operation_duration_seconds",
     "Operations of stores. An `error_type` is an outage, never a result such as a conflict.",
-    "db_system_name",
-    "db_operation_name",
-    "error_type",
+    "db.system.name",
+    "db.operation.name",
+    "error.type",
     bounds=OPERATION_SECONDS,
+    span=Traced("CLIENT", "{1}"),
 )
 store_retries = Counter(
-    "microblog_store_retries_total", "Operations that a store was asked for again.", "db_system_name"
+    "microblog_store_retries_total", "Operations that a store was asked for again.", "db.system.name"
 )
 pool_connections = Observed(
     "db_client_connection_count",
     "Connections to stores: `used`, `idle`.",
-    "db_client_connection_pool_name",
-    "db_client_connection_state",
+    "db.client.connection.pool.name",
+    "db.client.connection.state",
 )
 pool_limit = Observed(
-    "db_client_connection_max", "The most connections that there may be.", "db_client_connection_pool_name"
+    "db_client_connection_max", "The most connections that there may be.", "db.client.connection.pool.name"
 )
 pool_pending = Gauge(
     "db_client_connection_pending_requests",
     "Threads that wait for a connection.",
-    "db_client_connection_pool_name",
+    "db.client.connection.pool.name",
 )
 replica_lag = Observed(
     "microblog_replica_lag_seconds", "How old what PostgreSQL's replica shows is, at most."
@@ -135,11 +137,12 @@ watchers = Observed("microblog_registry_watchers", "Clients that wait for a chan
 queue_operations = Histogram(
     "messaging_client_operation_duration_seconds",
     "Commands to Beanstalkd, without those that wait for a job.",
-    "messaging_system",
-    "messaging_destination_name",
-    "messaging_operation_name",
-    "error_type",
+    "messaging.system",
+    "messaging.destination.name",
+    "messaging.operation.name",
+    "error.type",
     bounds=OPERATION_SECONDS,
+    span=Traced("PRODUCER", "{2} {1}", {"messaging.operation.type": "send"}),
 )
 queue_server_up = Gauge(
     "microblog_queue_server_up",
@@ -149,33 +152,38 @@ queue_server_up = Gauge(
 tube_jobs = Observed(
     "microblog_queue_jobs",
     "Jobs by tube and state: `ready`, `delayed`, `reserved`, `buried`.",
-    "messaging_destination_name",
+    "messaging.destination.name",
     "state",
 )
 oldest_job = Observed(
     "microblog_queue_oldest_job_age_seconds",
     "The age of the next `ready` and of the first `buried` job.",
-    "messaging_destination_name",
+    "messaging.destination.name",
     "state",
 )
 jobs = Counter(
     "microblog_jobs_total",
     "What became of reserved jobs: `done`, `retried`, `met_outage`, `buried`.",
-    "messaging_destination_name",
+    "messaging.destination.name",
     "outcome",
 )
 processing = Histogram(
     "messaging_process_duration_seconds",
     "Handling a batch of jobs.",
-    "messaging_system",
-    "messaging_destination_name",
-    "error_type",
+    "messaging.system",
+    "messaging.destination.name",
+    "error.type",
     bounds=JOB_SECONDS,
+    span=Traced(
+        "CONSUMER",
+        "process {1}",
+        {"messaging.operation.type": "process", "messaging.operation.name": "process"},
+    ),
 )
 time_to_done = Histogram(
     "microblog_job_completion_seconds",
     "From the put of a batch's first job to its end; Beanstalkd tells the age in whole seconds.",
-    "messaging_destination_name",
+    "messaging.destination.name",
     bounds=JOB_SECONDS,
 )
 
@@ -185,11 +193,19 @@ mails = Counter(
     "kind",
     "outcome",
 )
+mail_sessions = Histogram(
+    "microblog_mail_session_duration_seconds",
+    "A session with the mail server, from connecting to what became of its mail.",
+    "error.type",
+    bounds=JOB_SECONDS,
+    span=Traced("CLIENT", "send mail", {"network.protocol.name": "smtp"}),
+)
 hashing = Histogram(
     "microblog_password_hashing_seconds",
     "Hashing a password, or checking one, without the wait for a thread.",
-    "error_type",
+    "error.type",
     bounds=OPERATION_SECONDS,
+    span=Traced("INTERNAL", "hash password"),
 )
 hashing_queue = Observed("microblog_password_hashing_pending", "Requests that wait for a thread to hash.")
 sign_ins = Counter("microblog_sign_ins_total", "Sign-ins: `right`, `wrong` password.", "outcome")
@@ -197,6 +213,12 @@ accounts = Counter("microblog_registrations_total", "New accounts.")
 posts = Counter("microblog_posts_total", "New posts: `stored` at once, or `queued`.", "way")
 likes = Counter("microblog_likes_total", "Likes: `liked`, `unliked`.", "change")
 votes = Counter("microblog_votes_total", "Votes in polls.")
+
+spans = Counter(
+    "microblog_spans_total",
+    "Spans: `exported`; `lost`, as the collector did not take them; `dropped`, as the queue was full.",
+    "outcome",
+)
 
 
 def method_label(method: str) -> str:

@@ -31,6 +31,12 @@ def present(name: str, settings: ServiceSettings, needs: Kinds, stop: Event) -> 
     taken costs the worker its place in the registry, never its work.
     """
     metrics.configure(settings.metrics)
+    with settings.tracing(name), _listening(name, settings, needs, stop):
+        yield
+
+
+@contextmanager
+def _listening(name: str, settings: ServiceSettings, needs: Kinds, stop: Event) -> Iterator[None]:
     health = WorkerHealth(name, needs, conditions, settings.status_token)
     done = Event()
     life = Thread(

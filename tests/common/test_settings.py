@@ -161,6 +161,7 @@ def test_a_misspelled_variable_is_said_with_the_right_name_and_without_its_value
         ("LOGLEVEL", "LOG_LEVEL"),
         ("db_usr", "DB_USER"),
         ("JWT_SECERT", "JWT_SECRET"),
+        ("OTEL_EXPORTER_OTLP_ENDPIONT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ],
 )
 def test_what_is_nearly_a_setting_is_taken_for_it(given: str, meant: str) -> None:
@@ -169,7 +170,19 @@ def test_what_is_nearly_a_setting_is_taken_for_it(given: str, meant: str) -> Non
 
 @pytest.mark.parametrize(
     "given",
-    ["DB_PASSWORD", "db_password", "DB_NAME", "DATABASE_URL", "DB_USERNAME", "HOSTNAME", "HOSTS", "PORTS"],
+    [
+        *(
+            "DB_PASSWORD",
+            "db_password",
+            "DB_NAME",
+            "DATABASE_URL",
+            "DB_USERNAME",
+            "HOSTNAME",
+            "HOSTS",
+            "PORTS",
+        ),
+        *("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_BSP_SCHEDULE_DELAY"),
+    ],
 )
 def test_what_is_a_setting_or_another_programs_is_not_taken_for_one(given: str) -> None:
     assert misspelled([given], Stored.model_fields) == []
