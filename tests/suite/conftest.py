@@ -16,6 +16,7 @@ import server_processes
 from suite import locations, procfile, stop
 
 from common.tokens import Tokens
+from tests.otlp_receiver import Receiver, receiver
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.suite.documented_errors import DocumentedErrors
 
@@ -44,6 +45,7 @@ class Suite:
     mails: Path
     ports: dict[str, int]
     tokens: Tokens
+    traces: Receiver
 
     def sign_up(self, username: str) -> dict[str, str]:
         """Register a user and sign in; the headers to go on with."""
@@ -123,6 +125,12 @@ def own_beanstalkd(data: Path) -> Iterator[server_processes.Server]:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Receiver]:
+    with receiver() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
 def suite(
     data: Path,
     postgres: int,
@@ -131,6 +139,7 @@ def suite(
     own_beanstalkd: server_processes.Server,
     dynamodb_port: int,
     mails: server_processes.Server,
+    collector: Receiver,
 ) -> Iterator[Suite]:
     tokens = Tokens(SECRETS["JWT_SECRET"], "HS256", timedelta(minutes=5))
     lines = procfile()
@@ -145,6 +154,7 @@ def suite(
         }
     )
     variables |= {"DB_USER": database_user, "REDIS_URL": f"redis://127.0.0.1:{redis_port}/9"}
+    variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "500"}
     logs = {line.name: data / f"suite-{line.name}.log" for line in lines}
     processes = [line.start(logs[line.name], variables, ports.get(line.name)) for line in lines]
     try:
@@ -156,11 +166,12 @@ def suite(
             eventually(_is_ready(gateway))
             hooks["response"].append(DocumentedErrors(gateway.get("/openapi.json").json()))
             gateway.event_hooks = hooks
-            yield Suite(gateway, data / "mail", ports, tokens)
+            yield Suite(gateway, data / "mail", ports, tokens, collector)
     finally:
         stop(processes, PATIENCE_SECONDS)
     assert [process.returncode for process in processes] == [0] * len(processes), "one did not stop"
     check_log("".join(log.read_text() for log in logs.values()))
+    assert not any(PRIVATE.search(body.decode("latin-1")) for body in collector.bodies)
 
 
 def _is_ready(gateway: httpx2.Client) -> Callable[[], bool]:
