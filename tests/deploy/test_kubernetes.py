@@ -1,5 +1,6 @@
 """The manifests against Kubernetes' schemas, the Procfile and the settings."""
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -240,6 +241,21 @@ def test_prometheus_and_the_gateway_may_read_what_a_process_measures(overlay: st
     ]
     assert policy["ingress"][0]["ports"] == [{"port": container["ports"][0]["name"]}]
     assert {"secretRef": {"name": "tokens"}} in container["envFrom"], "it has no STATUS_TOKEN"
+
+
+@overlays
+def test_a_process_may_send_traces_where_the_commented_setting_sends_them(overlay: str) -> None:
+    settings = (ROOT / "deploy/kubernetes/base/kustomization.yaml").read_text()
+    [(namespace, port)] = re.findall(r"# - OTEL_EXPORTER_OTLP_ENDPOINT=http://\w+\.(\w+):(\d+)", settings)
+    policies = _objects(overlay, "NetworkPolicy")
+
+    assert policies["collector"]["podSelector"] == policies["prometheus"]["podSelector"]
+    assert policies["collector"]["egress"] == [
+        {
+            "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}],
+            "ports": [{"port": int(port)}],
+        }
+    ]
 
 
 @overlays
