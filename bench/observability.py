@@ -1,4 +1,4 @@
-"""What measuring costs: the gateway and a service, with METRICS on against off; and a scrape.
+"""What it costs to observe the gateway and a service: metrics against none, traces against metrics; a scrape.
 
 .venv/bin/python -m bench.observability [--rounds 15] [--seconds 1]
 """
@@ -15,11 +15,20 @@ from bench.processes import Processes, Running
 from bench.report import progress, ratio, table
 
 CONNECTIONS = 16
-LIST = [request("GET", "/services")]
-CPU, MEGABYTES, SCRAPE_MS = 1.04, 6.0, 20.0
+OVERVIEW = [request("GET", "/")]
+MEGABYTES, SCRAPE_MS = 6.0, 20.0
 SCRAPES = 20
 
-# By the name of a process and whether it measures: the process, and what it is sent.
+RATIO = "OTEL_TRACES_SAMPLER_ARG"
+# Each with what it is compared with, and the most CPU that it may take, in times of that.
+SETTINGS: dict[str, tuple[dict[str, str], str, float]] = {
+    "nothing": ({"METRICS": "false"}, "nothing", 1.0),
+    "metrics": ({}, "nothing", 1.04),
+    "traces of 1%": ({RATIO: "0.01"}, "metrics", 1.03),
+    "traces of all": ({RATIO: "1"}, "metrics", 2.0),
+}
+
+# By the name of a process and what it records: the process, and what it is sent.
 Cases = Mapping[tuple[str, str], tuple[Running, Sequence[bytes]]]
 
 
@@ -41,12 +50,18 @@ def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
         "UPSTREAM_PORT": str(upstream.port),
         "REGISTRY_URL": f"http://127.0.0.1:{registry.port}",
     }
+    # The upstream takes spans, too: it answers anything.
+    traces = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{upstream.port}",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    }
     cases: dict[tuple[str, str], tuple[Running, Sequence[bytes]]] = {}
-    for metrics in ("true", "false"):
-        gateway = processes.service("gateway", "gateway.py", METRICS=metrics, **WHOLE)
-        service = processes.service("registry", "-m", "registry_service.app", METRICS=metrics)
-        cases["gateway", metrics] = (gateway, REQUESTS)
-        cases["service", metrics] = (service, LIST)
+    for recorded, (variables, _, _) in SETTINGS.items():
+        given = variables | (traces if RATIO in variables else {})
+        gateway = processes.service("gateway", "gateway.py", **WHOLE, **given)
+        service = processes.service("registry", "-m", "registry_service.app", **given)
+        cases["gateway", recorded] = (gateway, REQUESTS)
+        cases["service", recorded] = (service, OVERVIEW)
     return cases
 
 
@@ -66,23 +81,16 @@ def _costs(load: Load, cases: Cases, rounds: int, seconds: float) -> dict[tuple[
 
 def _print(cases: Cases, costs: Mapping[tuple[str, str], list[float]]) -> None:
     rows = []
-    for name in ("gateway", "service"):
-        on, off = costs[name, "true"], costs[name, "false"]
-        process, idle = cases[name, "true"][0], cases[name, "false"][0]
-        more = process.rss() - idle.rss()
-        cells = (ratio(on, off), CPU, more, MEGABYTES, _scrape(process), SCRAPE_MS)
-        rows.append((name, *cells, median(off) * 1e6))
-    head = (
-        "METRICS on, against off",
-        "CPU",
-        "reach <=",
-        "MB more",
-        "reach <=",
-        "scrape, ms",
-        "reach <=",
-        "us off",
-    )
-    table(head, rows)
+    for (name, recorded), (process, _) in cases.items():
+        _, other, most = SETTINGS[recorded]
+        if recorded != other:
+            more = process.rss() - cases[name, other][0].rss()
+            ours, theirs = costs[name, recorded], costs[name, other]
+            rows.append((name, recorded, other, ratio(ours, theirs), most, more, median(theirs) * 1e6))
+    table(("process", "with", "against", "CPU", "reach <=", "MB more", "us against"), rows)
+    print(f"\nOf metrics, at most {MEGABYTES} MB more, and {SCRAPE_MS} ms a scrape:")
+    scrapes = [(name, _scrape(cases[name, "metrics"][0])) for name in ("gateway", "service")]
+    table(("process", "scrape, ms"), scrapes)
 
 
 def _scrape(process: Running) -> float:
