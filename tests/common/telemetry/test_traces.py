@@ -248,6 +248,16 @@ def test_work_that_no_request_has_caused_makes_no_spans(trace: Callable[..., Non
     assert inside == ""
 
 
+def test_a_job_whose_handling_this_process_does_not_sample_makes_no_spans(trace: Callable[..., None]) -> None:
+    trace(TRACES_SAMPLER="always_off")
+    with tracing():
+        context.resume("mine", SAMPLED)
+        with stored.time("a job"):
+            inside = context.traceparent.get()
+
+    assert inside == UNSAMPLED
+
+
 def test_after_a_span_its_parent_goes_on(trace: Callable[..., None]) -> None:
     trace()
     with tracing():
