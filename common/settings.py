@@ -308,7 +308,8 @@ class ServiceSettings(Settings):
         if not (self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint):
             return nullcontext()
         variables = _open_telemetry_variables()
-        if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        is_disabled = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        if is_disabled or variables.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
             return nullcontext()
         # Only here: it takes a fifth of a second to load, and some megabytes.
         from common.telemetry.otlp import exporting  # noqa: PLC0415

@@ -284,9 +284,16 @@ def test_a_json_line_says_its_span_and_a_text_line_stays_as_it_is(trace: Callabl
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"EXPORTER_OTLP_ENDPOINT": ""}, {"EXPORTER_OTLP_ENDPOINT": "http://x", "SDK_DISABLED": "true"}],
+    [
+        {},
+        {"EXPORTER_OTLP_ENDPOINT": ""},
+        {"EXPORTER_OTLP_ENDPOINT": "http://x", "SDK_DISABLED": "true"},
+        {"EXPORTER_OTLP_ENDPOINT": "http://x", "TRACES_EXPORTER": "none"},
+    ],
 )
-def test_without_an_endpoint_nothing_is_traced(variables: Callable[..., None], given: dict[str, str]) -> None:
+def test_without_an_endpoint_or_when_it_is_disabled_nothing_is_traced(
+    variables: Callable[..., None], given: dict[str, str]
+) -> None:
     variables(**given)
     with served() as client:
         answer = client.get("/books/8", headers={"traceparent": SAMPLED})
