@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from common.jobs import worker
+from common.jobs.conditions import Redundant
 from common.jobs.queue import Job, JobQueue
 from common.jobs.worker import each
 from common.settings import ServiceSettings
@@ -53,7 +54,7 @@ def put(queue: JobQueue, trace_id: str, flags: str = "01") -> None:
 
 def handle(queue: JobQueue, handle: Callable[[Sequence[Job]], None], batch: int = 1) -> None:
     """Reserve and handle jobs once."""
-    worker._turn(queue, handle, (Away,), Event(), batch, None)
+    worker._turn(queue, Redundant([queue]), handle, (Away,), Event(), batch, None)
 
 
 def test_a_job_is_handled_in_the_trace_of_its_put(collector: Receiver, queue: JobQueue) -> None:
