@@ -110,8 +110,9 @@ def postgres(
     )
 
 
-def redis(data: Path, port: int, durable: bool = True) -> Server:
+def redis(data: Path, port: int, durable: bool = True, options: Sequence[str] = ()) -> Server:
     command = [_binary("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
+    command += options
     if durable:
         command += ["--appendonly", "yes", "--appendfsync", "always"]
 

@@ -1,4 +1,4 @@
-"""Where Redis is: at an address, or wherever sentinels say that the master is."""
+"""Where Redis is: at an address, wherever sentinels say that the master is, or in the nodes of a cluster."""
 
 import re
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ import redis
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 MASTER = re.compile(r"/([^/\s]+)(?:/(\d+))?")
 
 Client = TypeVar("Client")
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class SentinelUrl:
     in the query: `?sentinel_username=…&sentinel_password=…`.
     """
 
-    sentinels: tuple[tuple[str, int], ...]
+    sentinels: tuple[Address, ...]
     master: str
     to_redis: dict[str, Any]
     to_sentinels: dict[str, Any]
@@ -37,21 +39,51 @@ class SentinelUrl:
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         if not found or parts.fragment or query.keys() - {"sentinel_username", "sentinel_password"}:
             raise ValueError("it has no master's name, or parts that no such URL has")
-        username, _, password = account.partition(":")
         tls = {"ssl": True} if parts.scheme == "rediss+sentinel" else {}
         return cls(
-            tuple(_address(node) for node in nodes.split(",")),
+            _addresses(nodes, SENTINEL_PORT),
             unquote(found[1]),
-            tls | {"db": int(found[2] or 0)} | _credentials(unquote(username), unquote(password)),
+            tls | {"db": int(found[2] or 0)} | _account(account),
             tls | _credentials(query.get("sentinel_username"), query.get("sentinel_password")),
         )
 
 
-def _address(node: str) -> tuple[str, int]:
+@dataclass(frozen=True)
+class ClusterUrl:
+    """`redis+cluster://user:password@host:port,host:port`, `rediss+cluster` with TLS.
+
+    The nodes are some of the cluster's: each knows all others.
+    """
+
+    nodes: tuple[Address, ...]
+    options: dict[str, Any]
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises ValueError."""
+        parts = urlsplit(url)
+        account, _, nodes = parts.netloc.rpartition("@")
+        # There is one database in a cluster.
+        if parts.path not in ("", "/", "/0") or parts.query or parts.fragment:
+            raise ValueError("it has parts that no such URL has")
+        tls = {"ssl": True} if parts.scheme == "rediss+cluster" else {}
+        return cls(_addresses(nodes, REDIS_PORT), tls | _account(account))
+
+
+def _addresses(nodes: str, port: int) -> tuple[Address, ...]:
+    return tuple(_address(node, port) for node in nodes.split(","))
+
+
+def _address(node: str, port: int) -> Address:
     parts = urlsplit(f"//{node}")
     if not parts.hostname or parts.port == 0 or parts.username is not None:
-        raise ValueError("a sentinel is a host and a port")
-    return parts.hostname, parts.port or SENTINEL_PORT
+        raise ValueError("a node is a host and a port")
+    return parts.hostname, parts.port or port
+
+
+def _account(account: str) -> dict[str, Any]:
+    username, _, password = account.partition(":")
+    return _credentials(unquote(username), unquote(password))
 
 
 def _credentials(username: str | None, password: str | None) -> dict[str, Any]:
@@ -67,7 +99,7 @@ class _Fixed(list[Any]):
 
 
 def connect(kind: type[Client], sentinel_kind: Any, url: str, **options: Any) -> Client:
-    """A client of redis-py, or of its asyncio half, for this URL; nothing is sent yet.
+    """A client of redis-py, or of its asyncio half, for a URL that is no cluster's; nothing is sent yet.
 
     The sentinels together take as long to fail as Redis itself, `options["socket_timeout"]` seconds.
     """
@@ -83,6 +115,10 @@ def connect(kind: type[Client], sentinel_kind: Any, url: str, **options: Any) ->
     return master
 
 
+def is_of_cluster(url: str) -> bool:
+    return urlsplit(url).scheme in ("redis+cluster", "rediss+cluster")
+
+
 def _is_of_sentinels(url: str) -> bool:
     return urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel")
 
@@ -91,6 +127,9 @@ def _is_usable(url: str) -> bool:
     try:
         if _is_of_sentinels(url):
             SentinelUrl.parse(url)
+            return True
+        if is_of_cluster(url):
+            ClusterUrl.parse(url)
             return True
         parts = urlsplit(url)
         is_place = parts.path if parts.scheme == "unix" else parts.hostname and "," not in parts.hostname
@@ -105,7 +144,8 @@ def _check(url: str) -> str:
     if url and (re.search(r"\s", url) or not _is_usable(url)):
         raise PydanticCustomError(
             "malformed_url",
-            "must be a URL like redis://host:port/0 or redis+sentinel://host:port,host:port/master-name/0",
+            "must be a URL like redis://host:port/0, redis+sentinel://host:port,host:port/master-name/0"
+            " or redis+cluster://host:port,host:port",
         )
     return url
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,7 @@ from common.discovery import balancer
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 from tests.own_server import Kind, Own, OwnServer
+from tests.redis_cluster import RedisCluster
 
 SETTINGS = (
     "AWS_",
@@ -113,9 +114,8 @@ def dynamodb_port(data: Path) -> Iterator[int]:
     server.stop()
 
 
-@pytest.fixture
-def own(data: Path) -> Iterator[Own]:
-    """Make a backing server that is this test's alone; the test starts it."""
+@contextmanager
+def _owned(data: Path) -> Iterator[Own]:
     with ExitStack() as stack:
 
         def own(kind: Kind) -> OwnServer:
@@ -124,6 +124,27 @@ def own(data: Path) -> Iterator[Own]:
             return server
 
         yield own
+
+
+@pytest.fixture
+def own(data: Path) -> Iterator[Own]:
+    """Make a backing server that is this test's alone; the test starts it."""
+    with _owned(data) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def _cluster(data: Path) -> Iterator[RedisCluster]:
+    with _owned(data) as own:
+        yield RedisCluster(own)
+
+
+@pytest.fixture
+def cluster(_cluster: RedisCluster) -> Iterator[RedisCluster]:
+    """A Redis Cluster with nothing in it. What a test kills there is started again."""
+    _cluster.flush()
+    yield _cluster
+    _cluster.mend()
 
 
 @pytest.fixture

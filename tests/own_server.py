@@ -36,6 +36,10 @@ class OwnServer:
         self.signal(number)
         self._process.wait()
 
+    @property
+    def is_running(self) -> bool:
+        return self._server is not None and self._server.is_running()
+
     def hang(self) -> None:
         self.signal(signal.SIGSTOP)
 

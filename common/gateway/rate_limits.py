@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
-from redis.asyncio import Redis, Sentinel
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from throttled import MemoryStore, Quota, RateLimiterType, RateLimitResult, Throttled
@@ -20,7 +21,7 @@ from throttled.rate_limiter.quota_parser import parse
 
 from common.errors import Unauthorized
 from common.gateway import errors
-from common.redis_url import connect
+from common.redis_url import ClusterUrl, connect, is_of_cluster
 from common.telemetry import metrics
 from common.tokens import Tokens
 
@@ -63,14 +64,7 @@ class SharedRedis:
     """The Redis in which gateways count together; not called for REDIS_RETRY_SECONDS after a failure."""
 
     def __init__(self, url: str) -> None:
-        self._client = connect(
-            Redis,
-            Sentinel,
-            url,
-            socket_timeout=REDIS_SECONDS,
-            socket_connect_timeout=REDIS_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._client = _connect(url)
         self.store = throttled_asyncio.RedisStore()
         # throttled-py's own options know neither sentinels' passwords nor a database there.
         self.store._backend._client = self._client  # type: ignore[assignment]  # noqa: SLF001
@@ -90,14 +84,33 @@ class SharedRedis:
 
     async def _reconnect(self) -> None:
         """Its name may lead to another server by then. Connections in use are replaced after their call."""
+        if isinstance(self._client, RedisCluster):
+            await self._client.aclose()  # it asks anew who has which slot
+            return
         pool = self._client.connection_pool
         await pool.disconnect(inuse_connections=False)
         await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py's own
 
     async def close(self) -> None:
+        if isinstance(self._client, RedisCluster):
+            await self._client.aclose()
+            return
         await self._client.aclose(close_connection_pool=True)
         if sentinels := getattr(self._client.connection_pool, "sentinel_manager", None):
             await sentinels.aclose()
+
+
+def _connect(url: str) -> Redis | RedisCluster:
+    options: dict[str, Any] = {
+        "socket_timeout": REDIS_SECONDS,
+        "socket_connect_timeout": REDIS_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if not is_of_cluster(url):
+        return connect(Redis, Sentinel, url, **options)
+    place = ClusterUrl.parse(url)
+    nodes = [ClusterNode(host, port) for host, port in place.nodes]
+    return RedisCluster(startup_nodes=nodes, **place.options, **options)
 
 
 class Buckets:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from common.redis_url import RedisUrl, SentinelUrl
+from common.redis_url import ClusterUrl, RedisUrl, SentinelUrl
 
 urls: TypeAdapter[str] = TypeAdapter(RedisUrl)
 
@@ -17,6 +17,8 @@ urls: TypeAdapter[str] = TypeAdapter(RedisUrl)
         "unix:///run/redis.sock?db=1",
         "redis+sentinel://one,two:26380/main",
         "rediss+sentinel://:secret@one/main/3?sentinel_password=other",
+        "redis+cluster://one,two:6380",
+        "rediss+cluster://user:secret@one:6380/0",
     ],
 )
 def test_a_url_is_taken_as_it_is(url: str) -> None:
@@ -46,6 +48,12 @@ def test_a_url_is_taken_as_it_is(url: str) -> None:
         "redis+sentinel://secret/main?sentinel_password",
         "redis+sentinel://secret/main#more",
         "redis+sentinels://secret/main",
+        "redis+cluster://",
+        "redis+cluster://secret,",
+        "redis+cluster://secret:0",
+        "redis+cluster://secret/1",
+        "redis+cluster://secret?ssl_cert_reqs=none",
+        "redis+clusters://secret",
     ],
 )
 def test_anything_else_is_refused_and_not_repeated(url: str) -> None:
@@ -63,4 +71,12 @@ def test_a_sentinel_url_says_all_there_is_to_say() -> None:
         master="main",
         to_redis={"ssl": True, "db": 3, "username": "ann", "password": "p@ss"},
         to_sentinels={"ssl": True, "password": "other"},
+    )
+
+
+def test_a_cluster_url_says_all_there_is_to_say() -> None:
+    place = ClusterUrl.parse("rediss+cluster://ann:p%40ss@one,[::1]:7")
+
+    assert place == ClusterUrl(
+        nodes=(("one", 6379), ("::1", 7)), options={"ssl": True, "username": "ann", "password": "p@ss"}
     )

@@ -15,6 +15,7 @@ from common.tokens import Tokens
 from tests.forwarder import forwarder
 from tests.own_server import Own, OwnServer
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.redis_cluster import RedisCluster
 from tests.sentinels import Watched
 
 # No token comes back while a test goes on.
@@ -195,3 +196,24 @@ def test_gateways_count_on_in_the_master_that_the_sentinels_have_chosen(
         return watched.raw(watched.replica).dbsize() > 1
 
     eventually(is_counted)
+
+
+@pytest.mark.kills
+def test_gateways_that_share_a_cluster_count_together_and_go_on_when_a_master_is_lost(
+    limiting, run, cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
+    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+    gateways = [limiting(cluster.url) for _ in range(2)]
+    # As many that some of their buckets are at each master.
+    callers = [Caller(f"192.0.2.{number}") for number in range(20)]
+    together = [run(_admitted(one, *callers, *callers)) for one in gateways]
+    cluster.masters()[0].kill()
+    new = (Caller(f"192.0.3.{number}") for number in count())
+
+    def counts_together_again() -> bool:
+        caller = next(new)
+        return [run(_admitted(one, caller, caller)) for one in gateways] == [2, 1]
+
+    assert together == [40, 20]
+    eventually(lambda: all(counts_together_again() for _ in range(20)))

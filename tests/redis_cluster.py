@@ -1,0 +1,131 @@
+"""A Redis Cluster of three masters with a replica each: real ones, which a test may kill."""
+
+from functools import partial
+from pathlib import Path
+
+import redis
+import server_processes
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from tests.own_server import Own, OwnServer
+from tests.polling import eventually
+
+MASTERS = 3
+SIZE = 2 * MASTERS
+# After which a node that is away counts as failed.
+NODE_TIMEOUT_MS = 1000
+MOVED_AT_ONCE = 100
+
+
+class RedisCluster:
+    """Six servers, which agree on who has which slot."""
+
+    def __init__(self, own: Own) -> None:
+        self.servers = [own(partial(_node, server_processes.free_port())) for _ in range(SIZE)]
+        self._raws = {
+            server.port: redis.Redis(port=server.port, decode_responses=True, socket_timeout=5)
+            for server in self.servers
+        }
+        for server in self.servers:
+            server.start()
+        self._introduce()
+        for place, server in enumerate(self.servers[MASTERS:]):
+            self.raw(server).execute_command("CLUSTER REPLICATE", self.node_id(self.servers[place]))
+        eventually(self.is_whole)
+
+    @property
+    def url(self) -> str:
+        """Half of the nodes that it names are away."""
+        nodes = (f"127.0.0.1:{port}" for port in (server_processes.free_port(), self.servers[0].port))
+        return f"redis+cluster://{','.join(nodes)}"
+
+    def raw(self, server: OwnServer) -> redis.Redis:
+        """A server as an operator sees it."""
+        return self._raws[server.port]
+
+    def node_id(self, server: OwnServer) -> str:
+        found: str = self.raw(server).execute_command("CLUSTER MYID")
+        return found
+
+    def masters(self) -> list[OwnServer]:
+        return [server for server in self.servers if self._role(server) == "master"]
+
+    def master_of(self, key: str) -> OwnServer:
+        """The server in which a key is."""
+        slot = key_slot(key.encode())
+        ranges = self.raw(self.masters()[0]).execute_command("CLUSTER SLOTS")
+        port = next(master[1] for first, last, master, *_ in ranges if first <= slot <= last)
+        return next(server for server in self.servers if server.port == port)
+
+    def find(self, key: str) -> redis.Redis:
+        return self.raw(self.master_of(key))
+
+    def flush(self) -> None:
+        for server in self.masters():
+            self.raw(server).flushall()
+
+    def is_whole(self) -> bool:
+        """Whether every server serves, and three of them are replicas that have all there is."""
+        try:
+            states = [self.raw(server).info("replication") for server in self.servers]
+            oks = [self.raw(server).execute_command("CLUSTER INFO") for server in self.servers]
+        except redis.ConnectionError:
+            return False
+        links = [state["master_link_status"] for state in states if state["role"] == "slave"]
+        return links == ["up"] * MASTERS and all(ok["cluster_state"] == "ok" for ok in oks)
+
+    def mend(self) -> None:
+        """Start what was killed, and wait until the cluster is whole."""
+        for server in self.servers:
+            if not server.is_running:
+                server.start()
+        eventually(self.is_whole)
+
+    def begin_move(self, slot: int, source: OwnServer, target: OwnServer) -> None:
+        """From now on the keys of a slot may be at either server."""
+        self.raw(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.node_id(source))
+        self.raw(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.node_id(target))
+
+    def end_move(self, slot: int, source: OwnServer, target: OwnServer) -> None:
+        raw = self.raw(source)
+        while keys := raw.execute_command("CLUSTER GETKEYSINSLOT", slot, MOVED_AT_ONCE):
+            raw.migrate("127.0.0.1", target.port, keys, 0, 5000)
+        new = self.node_id(target)
+        for server in (target, source, *self.masters()):
+            self.raw(server).execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+
+    def _introduce(self) -> None:
+        first = self.servers[0]
+        step = REDIS_CLUSTER_HASH_SLOTS // MASTERS + 1
+        for place, server in enumerate(self.servers):
+            raw = self.raw(server)
+            raw.execute_command("CLUSTER SET-CONFIG-EPOCH", place + 1)
+            if place < MASTERS:
+                last = min((place + 1) * step, REDIS_CLUSTER_HASH_SLOTS) - 1
+                raw.execute_command("CLUSTER ADDSLOTSRANGE", place * step, last)
+            if server is not first:
+                raw.execute_command("CLUSTER MEET", "127.0.0.1", first.port, _bus_port(self.raw(first)))
+        eventually(lambda: all(self._knows_all(server) for server in self.servers))
+
+    def _knows_all(self, server: OwnServer) -> bool:
+        nodes: dict[str, dict[str, str]] = self.raw(server).execute_command("CLUSTER NODES")
+        return len(nodes) == SIZE and not any("handshake" in node["flags"] for node in nodes.values())
+
+    def _role(self, server: OwnServer) -> str | None:
+        try:
+            role: str = self.raw(server).info("replication")["role"]
+        except redis.ConnectionError:
+            return None
+        return role
+
+
+def _bus_port(raw: redis.Redis) -> int:
+    return int(raw.config_get("cluster-port")["cluster-port"])
+
+
+def _node(bus_port: int, data: Path, port: int) -> server_processes.Server:
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(bus_port)]
+    options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0"]
+    # So that a master that is back before it has a successor has its data.
+    options += ["--appendonly", "yes"]
+    return server_processes.redis(data, port, durable=False, options=options)
