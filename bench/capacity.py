@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from math import ceil
+from typing import Any
 from uuid import UUID
 
 from bench import seed
@@ -20,7 +21,8 @@ from bench.mixed import MIX
 from bench.processes import Processes
 from bench.report import table
 from common.settings import THREADS
-from likes_service.store import PENDING, LikesStore
+from likes_service.keys import PENDING
+from likes_service.store import LikesStore
 from polls_service.items import SHARDS, vote_item
 from registry_service.store import MAX_INSTANCES_PER_SERVICE
 
@@ -241,7 +243,7 @@ def _like_bytes(url: str, names: Sequence[str], count: int) -> float:
     """Ten likes a post; without the outbox, which workers empty."""
     now = datetime.now(UTC)
     with closing(LikesStore.connect(url)) as store:
-        client = store._redis  # noqa: SLF001  no verb says how much memory there is
+        client: Any = store._redis  # noqa: SLF001  no verb says how much memory there is
         client.config_set("appendfsync", "no")
         before = client.info("memory")["used_memory"]
         for number in range(count):

@@ -29,7 +29,8 @@ from bench.report import progress, table
 from common.fields import new_id
 from common.postgres.url import database_url
 from common.settings import PostgresSettings
-from likes_service.store import LIKERS, POPULAR, LikesStore
+from likes_service.keys import LIKERS, POPULAR
+from likes_service.store import LikesStore
 from polls_service.models import NewPoll
 from polls_service.store import PollsStore
 from timelines_service.home_timelines import BY_FOLLOWEE

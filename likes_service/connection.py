@@ -1,8 +1,10 @@
 """The connection to Redis: what its errors mean, and new connections where it may have moved."""
 
+import hashlib
 import logging
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import redis
 from redis.exceptions import NoPermissionError, NoScriptError
@@ -20,7 +22,7 @@ logger = logging.getLogger(__name__)
 SYSTEM = "redis"
 UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
-CLUSTER = "is a node of a cluster, and REDIS_URL must name a single server"
+CLUSTER = "is a node of a cluster, which REDIS_URL must name as redis+cluster://"
 # Why Redis cannot serve, by what its reply has in it, also where a script meets it.
 REASONS = {
     "READONLY": "is a read-only replica",
@@ -50,6 +52,51 @@ MISTAKE = re.compile(
 )
 
 
+Command = Sequence[Any]
+
+
+class Commands(Protocol):
+    """What a single Redis and a cluster have in common."""
+
+    def execute_command(self, *command: Any) -> Any: ...
+
+    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The responses to all of them, sent together; an error reply is in its command's place."""
+        ...
+
+    def masters(self) -> Sequence["RedisClient"]: ...
+
+    def close(self) -> None: ...
+
+
+class Script:
+    """A Lua script, sent whole only where it is not known yet."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, keys: Sequence[str], values: Sequence[Any] = ()) -> Command:
+        return ("EVALSHA", self._sha, len(keys), *keys, *values)
+
+    def run(self, client: Commands, keys: Sequence[str], values: Sequence[Any] = ()) -> Any:
+        """Nothing has run where the script is not known: so it may be sent again, whole."""
+        try:
+            return client.execute_command(*self.command(keys, values))
+        except NoScriptError:
+            return client.execute_command("EVAL", self._text, len(keys), *keys, *values)
+
+    def run_all(self, client: Commands, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """The results of several calls. After an error reply nothing has run, so that call is made again."""
+        if len(calls) == 1:
+            return [self.run(client, *calls[0])]
+        found = client.execute_all([self.command(*call) for call in calls])
+        return [
+            self.run(client, *call) if isinstance(result, redis.ResponseError) else result
+            for call, result in zip(calls, found, strict=True)
+        ]
+
+
 class RedisClient(redis.Redis):
     """Raises CannotServe and CredentialsRejected for Redis's error replies, and CircuitOpen after a hang.
 
@@ -64,10 +111,25 @@ class RedisClient(redis.Redis):
         metrics.pool_connections.read_from(self._read_pool)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
+        call = super().execute_command
+        return self._guarded(str(args[0]).upper(), call, *args, **options)
+
+    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The responses to all of them, in one round trip; an error reply is in its command's place."""
+        pipeline = self.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
+        found: list[Any] = self._guarded("PIPELINE", pipeline.execute, raise_on_error=False)
+        return found
+
+    def masters(self) -> Sequence["RedisClient"]:
+        return [self]
+
+    def _guarded(self, name: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         self._breaker.raise_if_open()
         try:
-            with metrics.store_operations.time(SYSTEM, str(args[0]).upper(), errors=UNAVAILABLE):
-                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+            with metrics.store_operations.time(SYSTEM, name, errors=UNAVAILABLE):
+                return call(*args, **options)
         except redis.TimeoutError:
             self._breaker.trip()
             self._reconnect()

@@ -8,6 +8,10 @@ without a like was undone, and waits for the notification of its liker. A fifth
 is the outbox of unlikes: each waits for its event, with the time of that. An
 undone like leaves its time for a while, so that it is still a cursor.
 
+In a cluster, the user's likes are in another slot. Then `liked` is not among
+the keys of a script, and LIST or UNLIST follows in that slot. Both may come
+twice, late and in any order: the time of the like decides.
+
 What is deleted elsewhere goes in steps: Redis does nothing else meanwhile.
 """
 
@@ -18,9 +22,9 @@ UNDONE_SECONDS = 3600
 DELETED_SECONDS = 5 * 24 * 3600
 
 LIKE = """
-local likers, liked, popular, outbox, undone, deleted_users = unpack(KEYS)
+local likers, popular, outbox, undone, liked, deleted_users = unpack(KEYS)
 local post, user, at, due = unpack(ARGV)
-if redis.call('SISMEMBER', deleted_users, user) == 1 then return false end
+if deleted_users and redis.call('SISMEMBER', deleted_users, user) == 1 then return false end
 if redis.call('ZSCORE', likers, user) then
   return {0, redis.call('ZCARD', likers)}
 end
@@ -33,17 +37,17 @@ for _, list in ipairs({likers, liked}) do
 end
 redis.call('ZADD', likers, at, user)
 local count = redis.call('ZCARD', likers)
-redis.call('ZADD', liked, at, post)
+if liked then redis.call('ZADD', liked, at, post) end
 redis.call('ZADD', popular, count, post)
 redis.call('ZADD', outbox, due, post .. ' ' .. user)
-return {1, count}
+return {1, count, string.format('%.0f', at)}
 """
 
 _REMOVE = f"""
-local function remove(likers, liked, popular, undone, post, user)
+local function remove(likers, popular, undone, liked, post, user)
   redis.call('SET', undone, redis.call('ZSCORE', likers, user), 'EX', {UNDONE_SECONDS})
   redis.call('ZREM', likers, user)
-  redis.call('ZREM', liked, post)
+  if liked then redis.call('ZREM', liked, post) end
   local count = redis.call('ZCARD', likers)
   if count > 0 then
     redis.call('ZADD', popular, count, post)
@@ -56,7 +60,7 @@ end
 
 UNLIKE = f"""
 {_REMOVE}
-local likers, liked, popular, undone, outbox, unlikes = unpack(KEYS)
+local likers, popular, undone, outbox, unlikes, liked = unpack(KEYS)
 local post, user, due = unpack(ARGV)
 local liked_at = redis.call('ZSCORE', likers, user)
 if not liked_at then
@@ -66,53 +70,83 @@ redis.call('ZREM', outbox, post .. ' ' .. user)
 -- Later than its like, whatever any clock says: so the two are told apart in whatever order they are told.
 local at = string.format('%.0f', liked_at + 1)
 redis.call('ZADD', unlikes, due, post .. ' ' .. user .. ' ' .. at)
-return {{1, remove(likers, liked, popular, undone, post, user), at}}
+return {{1, remove(likers, popular, undone, liked, post, user), at}}
 """
 
+# Its entry stays in the outbox: so long is known which like it was.
 UNDO = f"""
 {_REMOVE}
-local likers, liked, popular, undone = unpack(KEYS)
+local likers, popular, undone, liked = unpack(KEYS)
 local post, user, at = unpack(ARGV)
 if redis.call('ZSCORE', likers, user) ~= at then return 0 end
-remove(likers, liked, popular, undone, post, user)
+remove(likers, popular, undone, liked, post, user)
+redis.call('EXPIRE', undone, {DELETED_SECONDS})
 return 1
 """
 
-# The next likes of a deleted post. It stays known as deleted, so that no mail that waits goes out.
+# Some likes of a deleted post. It stays known as deleted, so that no mail that waits goes out.
 DELETE_POST = f"""
 local likers, popular, mailed, outbox, deleted = unpack(KEYS)
-local post, limit, liked, undone = unpack(ARGV)
+local post = ARGV[1]
+local users = (#ARGV - 1) / 2
 redis.call('SET', deleted, 1, 'EX', {DELETED_SECONDS})
 redis.call('ZREM', popular, post)
-local found = redis.call('ZRANGE', likers, 0, limit - 1, 'WITHSCORES')
-if #found == 0 then return 0 end
-local entries, mails = {{}}, {{}}
-for place = 1, #found, 2 do
-  local user, at = found[place], found[place + 1]
-  redis.call('SET', undone .. post .. ':' .. user, at, 'EX', {UNDONE_SECONDS})
-  redis.call('ZREM', liked .. user, post)
-  table.insert(entries, post .. ' ' .. user)
-  table.insert(mails, 'liked ' .. user)
+for number = 1, users do
+  local user, at = ARGV[number * 2], ARGV[number * 2 + 1]
+  if redis.call('ZSCORE', likers, user) == at then
+    redis.call('SET', KEYS[5 + number], at, 'EX', {UNDONE_SECONDS})
+    redis.call('ZREM', likers, user)
+    redis.call('ZREM', outbox, post .. ' ' .. user)
+    redis.call('HDEL', mailed, 'liked ' .. user)
+    local liked = KEYS[5 + users + number]
+    if liked then redis.call('ZREM', liked, post) end
+  end
 end
-redis.call('ZREM', outbox, unpack(entries))
-redis.call('HDEL', mailed, unpack(mails))
-redis.call('ZREMRANGEBYRANK', likers, 0, limit - 1)
-return #entries
 """
 
-# The next likes of a deleted user, who likes nothing from now on: a token may be accepted a moment longer.
-DELETE_USER = f"""
+# A deleted user likes nothing from now on: a token may be accepted a moment longer.
+DELETE_USER = "redis.call('SADD', KEYS[1], ARGV[1])"
+
+# One like of a deleted user.
+FORGET = f"""
 {_REMOVE}
-local liked, popular, outbox, deleted_users = unpack(KEYS)
-local user, limit, likers, mailed, undone = unpack(ARGV)
-redis.call('SADD', deleted_users, user)
-local posts = redis.call('ZRANGE', liked, 0, limit - 1)
-for _, post in ipairs(posts) do
-  redis.call('ZREM', outbox, post .. ' ' .. user)
-  redis.call('HDEL', mailed .. post, 'liked ' .. user, 'taken_back ' .. user)
-  remove(likers .. post, liked, popular, undone .. post .. ':' .. user, post, user)
+local likers, popular, outbox, undone, mailed, liked = unpack(KEYS)
+local post, user = unpack(ARGV)
+redis.call('ZREM', outbox, post .. ' ' .. user)
+redis.call('HDEL', mailed, 'liked ' .. user, 'taken_back ' .. user)
+if redis.call('ZSCORE', likers, user) then
+  remove(likers, popular, undone, liked, post, user)
+elseif liked then
+  redis.call('ZREM', liked, post)
 end
-return #posts
+"""
+
+# The time of the newest of a user's likes; nothing for a user who is deleted.
+NEWEST = """
+local liked, deleted = unpack(KEYS)
+if redis.call('EXISTS', deleted) == 1 then return false end
+return redis.call('ZREVRANGE', liked, 0, 0, 'WITHSCORES')[2] or '0'
+"""
+
+# Adds a like to the user's list, unless it was undone since. Returns nothing for a user who is deleted.
+LIST = """
+local liked, undone, deleted = unpack(KEYS)
+local post, at = unpack(ARGV)
+if redis.call('EXISTS', deleted) == 1 then return false end
+if tonumber(redis.call('GET', undone) or 0) < tonumber(at) then redis.call('ZADD', liked, 'GT', at, post) end
+return 1
+"""
+
+# Takes a like out of the user's list, and every earlier one of that post.
+UNLIST = f"""
+local liked, undone = unpack(KEYS)
+local post, at = unpack(ARGV)
+at = tonumber(at)
+local listed = tonumber(redis.call('ZSCORE', liked, post) or 0)
+if listed <= at then redis.call('ZREM', liked, post) end
+if tonumber(redis.call('GET', undone) or 0) < at then
+  redis.call('SET', undone, string.format('%.0f', at), 'EX', {UNDONE_SECONDS})
+end
 """
 
 FORGET_MAILS = """
@@ -151,6 +185,23 @@ if last < first then return {} end
 return redis.call('ZREVRANGE', list, first, last, 'WITHSCORES')
 """
 
+# The members below this score and member, which is one of this ranking or of another bucket's.
+BELOW = """
+local ranking = KEYS[1]
+local limit, score, member = unpack(ARGV)
+local first = redis.call('ZCOUNT', ranking, '(' .. score, '+inf')
+local last = redis.call('ZCOUNT', ranking, score, '+inf')
+while first < last do
+  local middle = math.floor((first + last) / 2)
+  if redis.call('ZREVRANGE', ranking, middle, middle)[1] >= member then
+    first = middle + 1
+  else
+    last = middle
+  end
+end
+return redis.call('ZREVRANGE', ranking, first, first + limit - 1, 'WITHSCORES')
+"""
+
 # Of each post, the number of its likers, and whether this user is one of them: 1 or 0.
 COUNTS = """
 local counts = {}
@@ -161,11 +212,12 @@ end
 return counts
 """
 
+# Of a pending like, since when it stands and when one was that is undone, each '' if there is none.
 PENDING = """
-local outbox, likers = unpack(KEYS)
+local outbox, likers, undone = unpack(KEYS)
 local post, user = unpack(ARGV)
 if not redis.call('ZSCORE', outbox, post .. ' ' .. user) then return false end
-return redis.call('ZSCORE', likers, user) or ''
+return {redis.call('ZSCORE', likers, user) or '', redis.call('GET', undone) or ''}
 """
 
 COMPLETE = """
@@ -196,10 +248,12 @@ return overdue
 CLAIM = """
 local likers, mailed, deleted, deleted_users = unpack(KEYS)
 local kind, user, claimant = unpack(ARGV)
-if redis.call('SISMEMBER', deleted_users, user) == 1 then return 'unliked' end
+if deleted_users and redis.call('SISMEMBER', deleted_users, user) == 1 then return 'unliked' end
 local stands = redis.call('ZSCORE', likers, user) and redis.call('EXISTS', deleted) == 0
 if kind == 'liked' and not stands then return 'unliked' end
 local field = kind .. ' ' .. user
 redis.call('HSETNX', mailed, field, claimant)
 return redis.call('HGET', mailed, field) == claimant and 'granted' or 'mailed'
 """
+
+RELEASE = "redis.call('HDEL', KEYS[1], ARGV[1])"

@@ -1,10 +1,13 @@
 """Likes in Redis: who likes a post, what a user likes, which posts are popular, and the outbox."""
 
+import heapq
+import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import redis
@@ -15,10 +18,12 @@ from redis.sentinel import Sentinel
 
 from common.circuit_breaker import CircuitOpen
 from common.errors import CannotServe, CredentialsRejected
-from common.redis_url import connect
+from common.redis_url import ClusterUrl, connect, is_of_cluster
 from common.tokens import invalid_token
 from likes_service import errors, scripts
-from likes_service.connection import RedisClient
+from likes_service.cluster import ClusterClient
+from likes_service.connection import Commands, RedisClient, Script
+from likes_service.keys import DELETED_USERS, MAILED, Keys
 from likes_service.models import (
     Claim,
     LikedPost,
@@ -30,19 +35,13 @@ from likes_service.models import (
     PostLikesWithOwn,
     ValidateLike,
 )
+from likes_service.user_lists import Like, UserLists
 
-LIKERS = "likes:post:"
-LIKED = "likes:user:"
-UNDONE = "likes:undone:"
-MAILED = "likes:mailed:"
-POPULAR = "likes:popular"
-PENDING = "likes:owed"
-UNLIKES = "likes:unlikes"
-DELETED = "likes:deleted:"
-DELETED_USERS = "likes:deleted_users"
 # One step takes Redis about a millisecond.
 DELETE_STEP = 100
 SCAN_STEP = 250
+# The number of a master and a cursor there are one number.
+MOST_MASTERS = 1000
 # A job that takes longer goes on as a new one: other events have their turn.
 FORGET_SECONDS = 2.0
 
@@ -58,49 +57,57 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LikesStore:
-    """Every verb is one command or one script, so its views never disagree. Threads may share it."""
+    """Every verb is one command or one script, so its views never disagree. Threads may share it.
+
+    In a cluster, a like is where its post is, and the user's list follows: in
+    the same call, else when the outbox's entry is handled.
+    """
 
     outages = (
         redis.ConnectionError, redis.TimeoutError, NoScriptError, CannotServe, CredentialsRejected,
         CircuitOpen,
     )  # fmt: skip
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: Commands, keys: Keys) -> None:
         self._redis = client
-        self._ping = client.register_script(scripts.PING)
-        self._like = client.register_script(scripts.LIKE)
-        self._unlike = client.register_script(scripts.UNLIKE)
-        self._counts = client.register_script(scripts.COUNTS)
-        self._page = client.register_script(scripts.PAGE)
-        self._pending = client.register_script(scripts.PENDING)
-        self._undo = client.register_script(scripts.UNDO)
-        self._complete = client.register_script(scripts.COMPLETE)
-        self._claim_overdue = client.register_script(scripts.CLAIM_OVERDUE)
-        self._claim = client.register_script(scripts.CLAIM)
-        self._delete_post = client.register_script(scripts.DELETE_POST)
-        self._forget_mails = client.register_script(scripts.FORGET_MAILS)
-        self._delete_user = client.register_script(scripts.DELETE_USER)
+        self._keys = keys
+        self._lists = UserLists(client, keys) if keys.is_split else None
+        self._counts = Script(scripts.COUNTS)
+        self._page = Script(scripts.PAGE)
+        self._below = Script(scripts.BELOW)
+        self._pending = Script(scripts.PENDING)
+        self._ping = Script(scripts.PING)
+        self._like = Script(scripts.LIKE)
+        self._unlike = Script(scripts.UNLIKE)
+        self._undo = Script(scripts.UNDO)
+        self._complete = Script(scripts.COMPLETE)
+        self._claim_overdue = Script(scripts.CLAIM_OVERDUE)
+        self._claim = Script(scripts.CLAIM)
+        self._release = Script(scripts.RELEASE)
+        self._delete_post = Script(scripts.DELETE_POST)
+        self._delete_user = Script(scripts.DELETE_USER)
+        self._forget_mails = Script(scripts.FORGET_MAILS)
+        self._forget_like = Script(scripts.FORGET)
 
     @classmethod
     def connect(cls, url: str, threads: int = 1) -> Self:
         """Build the pool, without network activity."""
         # Nothing is sent twice: without a response, the store cannot know whether the script ran.
-        return cls(
-            connect(
-                RedisClient,
-                Sentinel,
-                url,
-                protocol=2,
-                decode_responses=True,
-                max_connections=threads + SPARE_CONNECTIONS,
-                socket_connect_timeout=CONNECT_SECONDS,
-                socket_timeout=SOCKET_TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
-        )
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "decode_responses": True,
+            "max_connections": threads + SPARE_CONNECTIONS,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if is_of_cluster(url):
+            place = ClusterUrl.parse(url)
+            return cls(ClusterClient(place.nodes, **place.options, **options), Keys(is_split=True))
+        return cls(connect(RedisClient, Sentinel, url, **options), Keys(is_split=False))
 
     def ping(self) -> str | None:
-        self._ping([POPULAR])
+        self._ping.run_all(self._redis, [([self._keys.popular(bucket)], ()) for bucket in self._keys.buckets])
         return self._data_risks()
 
     def close(self) -> None:
@@ -111,11 +118,21 @@ class LikesStore:
 
         Raises Unauthorized for a user who is deleted.
         """
-        keys = [*_keys(post_id, username), POPULAR, PENDING, _undone(post_id, username), DELETED_USERS]
-        liked = self._like(keys, [str(post_id), username, _microseconds(at), _microseconds(due)])
-        if liked is None:
+        keys, bucket, since = self._keys, self._keys.bucket(post_id), _microseconds(at)
+        if self._lists:
+            since = max(since, self._lists.newest(username) + 1)
+        places = [
+            keys.likers(post_id), keys.popular(bucket), keys.pending(bucket), keys.undone(post_id, username),
+            *self._if_single(keys.liked(username), DELETED_USERS),
+        ]  # fmt: skip
+        found = self._run(self._like, places, [str(post_id), username, since, _microseconds(due)])
+        if found is None:
             raise invalid_token()
-        changed, count = liked
+        changed, count, *liked_at = found
+        # The like is recorded: if its user's list is out of reach, the outbox has what is left to do.
+        with suppress(*self.outages):
+            if changed and not self._is_listed(post_id, username, *liked_at):
+                raise invalid_token()
         return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
     def unlike(self, post_id: UUID, username: str, due: datetime) -> tuple[LikeState, datetime | None]:
@@ -123,27 +140,45 @@ class LikesStore:
 
         The unlike is then in an outbox of its own: overdue when it is not complete by `due`.
         """
-        keys = [*_keys(post_id, username), POPULAR, _undone(post_id, username), PENDING, UNLIKES]
-        changed, count, *at = self._unlike(keys, [str(post_id), username, _microseconds(due)])
+        bucket = self._keys.bucket(post_id)
+        places = [
+            self._keys.likers(post_id), self._keys.popular(bucket), self._keys.undone(post_id, username),
+            self._keys.pending(bucket), self._keys.unlikes(bucket),
+            *self._if_single(self._keys.liked(username)),
+        ]  # fmt: skip
+        changed, count, *at = self._run(self._unlike, places, [str(post_id), username, _microseconds(due)])
         state = LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
-        return state, _moment(*at) if changed else None
+        if not changed:
+            return state, None
+        # As above.
+        with suppress(*self.outages):
+            self._unlist([(username, (post_id, int(*at) - 1))])
+        return state, _moment(*at)
 
     def count(self, post_id: UUID) -> PostLikes:
-        return PostLikes(post_id=post_id, count=self._redis.zcard(_likers(post_id)))
+        count: int = self._redis.execute_command("ZCARD", self._keys.likers(post_id))
+        return PostLikes(post_id=post_id, count=count)
 
     def counts(self, post_ids: Sequence[UUID], username: str | None) -> list[PostLikesWithOwn]:
         """The likes of each of these posts, in this order; without a username, none is the user's own."""
-        found = self._counts([_likers(post_id) for post_id in post_ids], [username or ""])
-        return [
-            PostLikesWithOwn(post_id=post_id, count=count, liked=bool(liked))
-            for post_id, count, liked in zip(post_ids, found[::2], found[1::2], strict=True)
-        ]
+        buckets: dict[int, list[UUID]] = {}
+        for post_id in post_ids:
+            buckets.setdefault(self._keys.bucket(post_id), []).append(post_id)
+        calls = [([self._keys.likers(one) for one in posts], [username or ""]) for posts in buckets.values()]
+        likes: dict[UUID, PostLikesWithOwn] = {}
+        for posts, found in zip(buckets.values(), self._counts.run_all(self._redis, calls), strict=True):
+            for post_id, count, liked in zip(posts, found[::2], found[1::2], strict=True):
+                likes[post_id] = PostLikesWithOwn(post_id=post_id, count=count, liked=bool(liked))
+        return [likes[post_id] for post_id in post_ids]
 
     def likers(
         self, post_id: UUID, limit: int, before: str | None = None, after: str | None = None
     ) -> list[Liker]:
         """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
-        keys = [_likers(post_id), _undone(post_id, before), _undone(post_id, after)]
+        keys = [
+            self._keys.likers(post_id),
+            *(self._keys.undone(post_id, cursor) for cursor in (before, after)),
+        ]
         return [
             Liker(username=username, liked_at=_moment(score))
             for username, score in self._scored(keys, limit, before, after)
@@ -153,51 +188,82 @@ class LikesStore:
         self, username: str, limit: int, before: UUID | None = None, after: UUID | None = None
     ) -> list[LikedPost]:
         """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
-        keys = [_liked(username), _undone(before, username), _undone(after, username)]
+        undone = (self._keys.undone_of(username, cursor) for cursor in (before, after))
         return [
             LikedPost(post_id=UUID(post_id), liked_at=_moment(score))
-            for post_id, score in self._scored(keys, limit, before, after)
+            for post_id, score in self._scored([self._keys.liked(username), *undone], limit, before, after)
         ]
 
     def popular(self, limit: int, before: UUID | None) -> list[PostLikes]:
         """Most liked first, ties newest first. Raises BadRequest when `before` has no likes."""
-        return [
-            PostLikes(post_id=UUID(post_id), count=int(score))
-            for post_id, score in self._scored([POPULAR], limit, before)
+        rankings = [self._keys.popular(bucket) for bucket in self._keys.buckets]
+        score: str | None = "+inf"
+        if before:
+            ranking = self._keys.popular(self._keys.bucket(before))
+            if (score := self._redis.execute_command("ZSCORE", ranking, str(before))) is None:
+                raise errors.unknown_cursor(str(before))
+        calls = [([ranking], [limit, score, str(before or "")]) for ranking in rankings]
+        found = self._below.run_all(self._redis, calls)
+        places = [
+            (int(count), post) for page in found for post, count in zip(page[::2], page[1::2], strict=True)
         ]
+        return [PostLikes(post_id=UUID(post), count=count) for count, post in heapq.nlargest(limit, places)]
 
     def pending(self, post_id: UUID, username: str) -> OutboxEntry | None:
-        """The outbox's entry for this like; None when it is complete."""
-        pending = self._pending([PENDING, _likers(post_id)], [str(post_id), username])
-        if pending is None:
+        """The outbox's entry for this like, when its user's list has it; None when it is complete."""
+        keys = [
+            self._keys.pending(self._keys.bucket(post_id)), self._keys.likers(post_id),
+            self._keys.undone(post_id, username),
+        ]  # fmt: skip
+        found = self._run(self._pending, keys, [str(post_id), username])
+        if found is None:
             return None
-        liked_at = _moment(pending) if pending else None
-        return OutboxEntry(post_id=post_id, username=username, liked_at=liked_at)
+        liked_at, undone_at = found
+        if liked_at and not self._is_listed(post_id, username, liked_at):
+            return None
+        if undone_at and not liked_at:
+            self._unlist([(username, (post_id, undone_at))])
+        return OutboxEntry(post_id, username, _moment(liked_at) if liked_at else None)
 
     def undo(self, pending: OutboxEntry) -> OutboxEntry | None:
         """Take this very like back: its entry now waits for the notification. None if it is gone already."""
-        keys = [*_keys(pending.post_id, pending.username), POPULAR]
-        keys.append(_undone(pending.post_id, pending.username))
-        is_taken = self._undo(keys, [str(pending.post_id), pending.username, _version(pending)])
-        return replace(pending, liked_at=None) if is_taken else None
+        post_id, username, version = pending.post_id, pending.username, _version(pending)
+        keys = [
+            self._keys.likers(post_id), self._keys.popular(self._keys.bucket(post_id)),
+            self._keys.undone(post_id, username), *self._if_single(self._keys.liked(username)),
+        ]  # fmt: skip
+        if not self._run(self._undo, keys, [str(post_id), username, version]):
+            return None
+        self._unlist([(username, (post_id, version))])
+        return replace(pending, liked_at=None)
 
     def complete(self, pending: OutboxEntry) -> None:
         """Remove the entry, unless the user has changed their mind since: then there is a new one."""
-        self._complete(
-            [PENDING, _likers(pending.post_id)], [str(pending.post_id), pending.username, _version(pending)]
-        )
+        post_id = pending.post_id
+        keys = [self._keys.pending(self._keys.bucket(post_id)), self._keys.likers(post_id)]
+        self._run(self._complete, keys, [str(post_id), pending.username, _version(pending)])
 
     def complete_unlike(self, told: ValidateLike) -> None:
-        """Remove the entry of an unlike of which its event tells."""
+        """Remove the entry of an unlike of which its event tells, when its user's list does not have it."""
         assert told.unliked_at
-        self._redis.zrem(UNLIKES, f"{told.post_id} {told.username} {_microseconds(told.unliked_at)}")
+        at = _microseconds(told.unliked_at)
+        self._unlist([(told.username, (told.post_id, at - 1))])
+        unlikes = self._keys.unlikes(self._keys.bucket(told.post_id))
+        self._redis.execute_command("ZREM", unlikes, f"{told.post_id} {told.username} {at}")
 
     def claim_overdue(self, now: datetime, limit: int) -> list[ValidateLike]:
         """At most `limit` overdue likes and as many unlikes.
 
         Each is due again later, after a longer pause every time.
         """
-        entries = self._claim_overdue([PENDING, UNLIKES], [_microseconds(now), limit, LIKERS])
+        entries: list[str] = []
+        at = _microseconds(now)
+        for bucket in self._buckets_due(at):
+            keys = [self._keys.pending(bucket), self._keys.unlikes(bucket)]
+            left = limit - len(entries)
+            entries += self._run(self._claim_overdue, keys, [at, left, self._keys.likers_of(bucket)])
+            if len(entries) >= limit:
+                break
         return [
             ValidateLike(post_id=UUID(post_id), username=name, unliked_at=_moment(*at) if at else None)
             for post_id, name, *at in map(str.split, entries)
@@ -206,85 +272,132 @@ class LikesStore:
     def claim(self, notification: Notification, claimant: str) -> Claim:
         """Granted to this claimant, and to no other, while its like is there. The same claimant may claim
         again."""
+        post_id = notification.post_id
+        # In a cluster, one who is deleted just now may leave a claim.
+        if self._lists and self._lists.is_closed(notification.username):
+            return "unliked"
         keys = [
-            _likers(notification.post_id), _mailed(notification.post_id), _deleted(notification.post_id),
-            DELETED_USERS,
+            self._keys.likers(post_id), self._keys.mailed(post_id), self._keys.deleted(post_id),
+            *self._if_single(DELETED_USERS),
         ]  # fmt: skip
-        claim: Claim = self._claim(keys, [notification.kind, notification.username, claimant])
+        claim: Claim = self._run(self._claim, keys, [notification.kind, notification.username, claimant])
         return claim
 
     def release(self, notification: Notification) -> None:
         """It was not mailed after all."""
-        self._redis.hdel(_mailed(notification.post_id), f"{notification.kind} {notification.username}")
+        field = f"{notification.kind} {notification.username}"
+        self._run(self._release, [self._keys.mailed(notification.post_id)], [field])
 
     def delete_post(self, post_id: UUID) -> None:
         """Take the likes of a deleted post back, in steps; nothing is mailed about them any more."""
-        keys = [_likers(post_id), POPULAR, _mailed(post_id), PENDING, _deleted(post_id)]
-        while self._delete_post(keys, [str(post_id), DELETE_STEP, LIKED, UNDONE]) == DELETE_STEP:
-            pass
+        keys, bucket = self._keys, self._keys.bucket(post_id)
+        places = [
+            keys.likers(post_id), keys.popular(bucket), keys.mailed(post_id), keys.pending(bucket),
+            keys.deleted(post_id),
+        ]  # fmt: skip
+        found = None
+        while found != []:
+            found = list(self._scored([keys.likers(post_id)], DELETE_STEP))
+            self._unlist([(username, (post_id, at)) for username, at in found])
+            undone = [keys.undone(post_id, username) for username, _ in found]
+            liked = self._if_single(*(keys.liked(username) for username, _ in found))
+            likes = [word for like in found for word in like]
+            self._run(self._delete_post, [*places, *undone, *liked], [str(post_id), *likes])
 
     def delete_user(self, username: str) -> None:
         """Take the likes of a deleted user back, in steps; there are no new ones any more."""
-        keys = [_liked(username), POPULAR, PENDING, DELETED_USERS]
-        while self._delete_user(keys, [username, DELETE_STEP, LIKERS, MAILED, UNDONE]) == DELETE_STEP:
-            pass
+        if self._lists:
+            self._lists.close(username)
+        else:
+            self._run(self._delete_user, [DELETED_USERS], [username])
+        while found := list(self._scored([self._keys.liked(username)], DELETE_STEP)):
+            self._forget(username, [UUID(post_id) for post_id, _ in found])
+            self._unlist([(username, like) for like in found])
 
     def forget_mails(self, username: str, place: int) -> int:
         """Delete the claims of mails about likes that were taken back, to which no list leads.
 
-        It reads all keys of Redis in steps, from a place on: 0 is the beginning. The place where it goes on
-        after some seconds; 0 is the end.
+        It reads all keys of each master in steps, from a place on: 0 is the beginning. The place where it goes
+        on after some seconds; 0 is the end.
         """
         end = time.monotonic() + FORGET_SECONDS
-        while True:
-            place, keys = self._redis.scan(place, f"{MAILED}*", SCAN_STEP)
-            self._forget_mails(keys, [username])
-            if place == 0 or time.monotonic() > end:
-                return place
+        masters = self._redis.masters()
+        cursor, number = divmod(place, MOST_MASTERS)
+        while number < len(masters):
+            cursor, mailed = masters[number].scan(cursor, f"{MAILED}*", SCAN_STEP)
+            calls = [[key] for key in mailed] if self._lists else [mailed] * bool(mailed)
+            self._forget_mails.run_all(self._redis, [(keys, [username]) for keys in calls])
+            number += cursor == 0
+            if number < len(masters) and time.monotonic() > end:
+                return cursor * MOST_MASTERS + number
+        return 0
+
+    def _buckets_due(self, at: int) -> Sequence[int]:
+        """Those with entries that are due, in any order: each is first at times."""
+        buckets = self._keys.buckets
+        if not self._lists:
+            return buckets
+        outboxes = [
+            outbox(bucket) for bucket in buckets for outbox in (self._keys.pending, self._keys.unlikes)
+        ]
+        due = self._redis.execute_all([("ZCOUNT", outbox, "-inf", at) for outbox in outboxes])
+        found = [bucket for bucket in buckets if any(due[2 * bucket : 2 * bucket + 2])]
+        return random.sample(found, len(found))
+
+    def _run(self, script: Script, keys: Sequence[str], values: Sequence[Any]) -> Any:
+        return script.run(self._redis, keys, values)
+
+    def _if_single(self, *keys: str) -> tuple[str, ...]:
+        """What a script changes as well, unless it is in another slot."""
+        return () if self._lists else keys
+
+    def _is_listed(self, post_id: UUID, username: str, at: int | str) -> bool:
+        """See that the user's list has a like. A user who is deleted has none: then the like goes."""
+        if self._lists is None or self._lists.add(username, (post_id, at)):
+            return True
+        self._forget(username, [post_id])
+        return False
+
+    def _unlist(self, likes: Sequence[tuple[str, Like]]) -> None:
+        """See that the users' lists do not have these likes."""
+        if self._lists and likes:
+            self._lists.remove(likes)
+
+    def _forget(self, username: str, post_ids: Sequence[UUID]) -> None:
+        """Take likes of a deleted user away, as if they had never been."""
+        keys = self._keys
+        calls = []
+        for post_id in post_ids:
+            bucket = keys.bucket(post_id)
+            places = [
+                keys.likers(post_id), keys.popular(bucket), keys.pending(bucket),
+                keys.undone(post_id, username), keys.mailed(post_id), *self._if_single(keys.liked(username)),
+            ]  # fmt: skip
+            calls.append((places, [str(post_id), username]))
+        self._forget_like.run_all(self._redis, calls)
 
     def _data_risks(self) -> str | None:
         try:
-            info = self._redis.info()
+            settings = [master.info() for master in self._redis.masters()]
         except self.outages:
             return None  # A user without the right, or a proxy: likes work all the same.
-        risks = []
-        if (policy := info.get("maxmemory_policy", NO_EVICTION)) != NO_EVICTION:
-            risks.append(f"maxmemory-policy {policy} deletes likes when memory is full: set {NO_EVICTION}")
-        if not info.get("aof_enabled", True):
-            risks.append("without an append-only file, a restart loses likes: set appendonly yes")
+        risks: dict[str, None] = {}
+        for info in settings:
+            if (policy := info.get("maxmemory_policy", NO_EVICTION)) != NO_EVICTION:
+                risks[f"maxmemory-policy {policy} deletes likes when memory is full: set {NO_EVICTION}"] = (
+                    None
+                )
+            if not info.get("aof_enabled", True):
+                risks["without an append-only file, a restart loses likes: set appendonly yes"] = None
         return "; ".join(risks) or None
 
     def _scored(
-        self, keys: list[str], limit: int, before: object, after: object = None
+        self, keys: Sequence[str], limit: int, before: object = None, after: object = None
     ) -> Iterator[tuple[str, str]]:
-        found: str | list[str] = self._page(keys, [limit, str(before or ""), str(after or "")])
+        found: str | list[str] = self._run(self._page, keys, [limit, str(before or ""), str(after or "")])
         if isinstance(found, str):
             raise errors.unknown_cursor(found)
         return zip(found[::2], found[1::2], strict=True)
-
-
-def _likers(post_id: UUID) -> str:
-    return f"{LIKERS}{post_id}"
-
-
-def _liked(username: str) -> str:
-    return f"{LIKED}{username}"
-
-
-def _undone(post_id: UUID | None, username: str | None) -> str:
-    return f"{UNDONE}{post_id}:{username}"
-
-
-def _mailed(post_id: UUID) -> str:
-    return f"{MAILED}{post_id}"
-
-
-def _deleted(post_id: UUID) -> str:
-    return f"{DELETED}{post_id}"
-
-
-def _keys(post_id: UUID, username: str) -> tuple[str, str]:
-    return _likers(post_id), _liked(username)
 
 
 def _version(pending: OutboxEntry) -> int | str:

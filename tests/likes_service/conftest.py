@@ -30,6 +30,7 @@ from likes_service.settings import LikesSettings
 from likes_service.store import LikesStore
 from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS
+from tests.redis_cluster import RedisCluster
 
 tube_numbers = itertools.count()
 
@@ -53,8 +54,21 @@ def raw_redis(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def store(redis_url: str) -> Iterator[LikesStore]:
-    store = LikesStore.connect(redis_url)
+def cluster_url(cluster: RedisCluster) -> str:
+    return cluster.url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of a module with PLACES has its store in each of them, unless it looks into Redis itself."""
+    if hasattr(metafunc.module, "PLACES") and "store" in metafunc.fixturenames:
+        looks = "redis_url" in metafunc.fixturenames
+        metafunc.parametrize("store", ["redis_url"] if looks else metafunc.module.PLACES, indirect=True)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> Iterator[LikesStore]:
+    """A store in a single Redis, or where its parameter says."""
+    store = LikesStore.connect(request.getfixturevalue(getattr(request, "param", "redis_url")))
     yield store
     store.close()
 

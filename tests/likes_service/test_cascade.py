@@ -15,6 +15,7 @@ from likes_service.models import EVENT, AccountDeleted, Event, Liked, LikeUndone
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW, take_all
 
+PLACES = ["redis_url", "cluster_url"]
 Apply = Callable[[Event], None]
 
 

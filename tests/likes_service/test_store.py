@@ -20,6 +20,7 @@ from likes_service.store import CONNECT_SECONDS, SOCKET_TIMEOUT_SECONDS, LikesSt
 from tests.hung_server import count_waits, hung_server
 from tests.likes_service.conftest import LATER, NOW
 
+PLACES = ["redis_url", "cluster_url"]
 SECOND = timedelta(seconds=1)
 
 
@@ -460,7 +461,7 @@ def test_what_is_overdue_comes_in_bites(store, post_id):
 def test_what_stays_overdue_is_taken_ever_more_rarely(store, post_id):
     like(store, post_id, "bob")
 
-    taken = [second for second in range(3600) if store.claim_overdue(NOW + second * SECOND, 10)]
+    taken = [second for second in range(0, 3600, 10) if store.claim_overdue(NOW + second * SECOND, 10)]
 
     assert taken == [30, 60, 120, 240, 480, 960, 1920]
 
@@ -478,7 +479,7 @@ def test_word_owed_to_a_liker_is_taken_again_after_half_a_minute(store, post_id)
     like(store, post_id, "bob")
     store.undo(store.pending(post_id, "bob"))
 
-    taken = [second for second in range(100) if store.claim_overdue(NOW + second * SECOND, 10)]
+    taken = [second for second in range(0, 100, 10) if store.claim_overdue(NOW + second * SECOND, 10)]
 
     assert taken == [30, 60, 90]
 
