@@ -39,6 +39,7 @@ REASONS = {
     "ASK": CLUSTER,
     "TRYAGAIN": CLUSTER,
     "CROSSSLOT": CLUSTER,
+    "LIKESMOVED": "has handed its likes to a cluster, which REDIS_URL must name",
 }
 REASON = re.compile(rf"\b({'|'.join(REASONS)})\b")
 

@@ -11,6 +11,12 @@ PENDING = "likes:owed"
 UNLIKES = "likes:unlikes"
 DELETED = "likes:deleted:"
 DELETED_USERS = "likes:deleted_users"
+# Of a copy to a cluster: how far it is, which keys have changed since, which of them are copied just now.
+COPY = "likes:copy"
+CHANGED = "likes:changed"
+CHANGING = "likes:changing"
+# In the cluster: there until it has all likes.
+FILLING = "likes:filling"
 
 # Where each like is in a cluster, so it can never change.
 BUCKETS = 64

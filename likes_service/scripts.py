@@ -15,9 +15,17 @@ twice, late and in any order: the time of the like decides.
 What is deleted elsewhere goes in steps: Redis does nothing else meanwhile.
 """
 
+from likes_service.keys import CHANGED, COPY
+
 # Changes nothing, but is a write, by a script, that takes memory: refused wherever a like would be.
 PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
 UNDONE_SECONDS = 3600
+# Before every script that changes something in a single Redis: key_copy.py says what for.
+NOTE_CHANGES = f"""
+local copy = redis.call('GET', '{COPY}')
+if copy == 'moved' then return redis.error_reply('LIKESMOVED') end
+if copy then redis.call('SADD', '{CHANGED}', unpack(KEYS)) end
+"""
 # Longer than a mail is deferred.
 DELETED_SECONDS = 5 * 24 * 3600
 
@@ -121,6 +129,9 @@ elseif liked then
 end
 """
 
+# The claims of a deleted user about one post.
+FORGET_MAILS = "redis.call('HDEL', KEYS[1], 'liked ' .. ARGV[1], 'taken_back ' .. ARGV[1])"
+
 # The time of the newest of a user's likes; nothing for a user who is deleted.
 NEWEST = """
 local liked, deleted = unpack(KEYS)
@@ -149,11 +160,6 @@ if tonumber(redis.call('GET', undone) or 0) < at then
 end
 """
 
-FORGET_MAILS = """
-for _, mailed in ipairs(KEYS) do
-  redis.call('HDEL', mailed, 'liked ' .. ARGV[1], 'taken_back ' .. ARGV[1])
-end
-"""
 
 # The members next to a cursor, highest score first; or the cursor, when it was never on the list.
 PAGE = """
@@ -254,6 +260,13 @@ if kind == 'liked' and not stands then return 'unliked' end
 local field = kind .. ' ' .. user
 redis.call('HSETNX', mailed, field, claimant)
 return redis.call('HGET', mailed, field) == claimant and 'granted' or 'mailed'
+"""
+
+# Of a post that was copied.
+RANK = """
+local likers, popular = unpack(KEYS)
+local count = redis.call('ZCARD', likers)
+if count > 0 then redis.call('ZADD', popular, count, ARGV[1]) else redis.call('ZREM', popular, ARGV[1]) end
 """
 
 RELEASE = "redis.call('HDEL', KEYS[1], ARGV[1])"

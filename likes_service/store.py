@@ -21,8 +21,8 @@ from common.errors import CannotServe, CredentialsRejected
 from common.redis_url import ClusterUrl, connect, is_of_cluster
 from common.tokens import invalid_token
 from likes_service import errors, scripts
-from likes_service.cluster import ClusterClient
 from likes_service.connection import Commands, RedisClient, Script
+from likes_service.filled_cluster import FilledCluster
 from likes_service.keys import DELETED_USERS, MAILED, Keys
 from likes_service.models import (
     Claim,
@@ -76,18 +76,18 @@ class LikesStore:
         self._page = Script(scripts.PAGE)
         self._below = Script(scripts.BELOW)
         self._pending = Script(scripts.PENDING)
-        self._ping = Script(scripts.PING)
-        self._like = Script(scripts.LIKE)
-        self._unlike = Script(scripts.UNLIKE)
-        self._undo = Script(scripts.UNDO)
-        self._complete = Script(scripts.COMPLETE)
-        self._claim_overdue = Script(scripts.CLAIM_OVERDUE)
-        self._claim = Script(scripts.CLAIM)
-        self._release = Script(scripts.RELEASE)
-        self._delete_post = Script(scripts.DELETE_POST)
-        self._delete_user = Script(scripts.DELETE_USER)
-        self._forget_mails = Script(scripts.FORGET_MAILS)
-        self._forget_like = Script(scripts.FORGET)
+        self._ping = self._change(scripts.PING)
+        self._like = self._change(scripts.LIKE)
+        self._unlike = self._change(scripts.UNLIKE)
+        self._undo = self._change(scripts.UNDO)
+        self._complete = self._change(scripts.COMPLETE)
+        self._claim_overdue = self._change(scripts.CLAIM_OVERDUE)
+        self._claim = self._change(scripts.CLAIM)
+        self._release = self._change(scripts.RELEASE)
+        self._delete_post = self._change(scripts.DELETE_POST)
+        self._delete_user = self._change(scripts.DELETE_USER)
+        self._forget_mails = self._change(scripts.FORGET_MAILS)
+        self._forget_like = self._change(scripts.FORGET)
 
     @classmethod
     def connect(cls, url: str, threads: int = 1) -> Self:
@@ -103,7 +103,7 @@ class LikesStore:
         }
         if is_of_cluster(url):
             place = ClusterUrl.parse(url)
-            return cls(ClusterClient(place.nodes, **place.options, **options), Keys(is_split=True))
+            return cls(FilledCluster(place.nodes, **place.options, **options), Keys(is_split=True))
         return cls(connect(RedisClient, Sentinel, url, **options), Keys(is_split=False))
 
     def ping(self) -> str | None:
@@ -317,16 +317,15 @@ class LikesStore:
     def forget_mails(self, username: str, place: int) -> int:
         """Delete the claims of mails about likes that were taken back, to which no list leads.
 
-        It reads all keys of each master in steps, from a place on: 0 is the beginning. The place where it goes
-        on after some seconds; 0 is the end.
+        It reads all keys of each master in steps, from a place on: 0 is the beginning. The place where it
+        goes on after some seconds; 0 is the end.
         """
         end = time.monotonic() + FORGET_SECONDS
         masters = self._redis.masters()
         cursor, number = divmod(place, MOST_MASTERS)
         while number < len(masters):
             cursor, mailed = masters[number].scan(cursor, f"{MAILED}*", SCAN_STEP)
-            calls = [[key] for key in mailed] if self._lists else [mailed] * bool(mailed)
-            self._forget_mails.run_all(self._redis, [(keys, [username]) for keys in calls])
+            self._forget_mails.run_all(self._redis, [([str(key)], [username]) for key in mailed])
             number += cursor == 0
             if number < len(masters) and time.monotonic() > end:
                 return cursor * MOST_MASTERS + number
@@ -343,6 +342,9 @@ class LikesStore:
         due = self._redis.execute_all([("ZCOUNT", outbox, "-inf", at) for outbox in outboxes])
         found = [bucket for bucket in buckets if any(due[2 * bucket : 2 * bucket + 2])]
         return random.sample(found, len(found))
+
+    def _change(self, text: str) -> Script:
+        return Script(text if self._lists else scripts.NOTE_CHANGES + text)
 
     def _run(self, script: Script, keys: Sequence[str], values: Sequence[Any]) -> Any:
         return script.run(self._redis, keys, values)

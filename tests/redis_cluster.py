@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis
 import server_processes
@@ -12,8 +13,8 @@ from tests.polling import eventually
 
 MASTERS = 3
 SIZE = 2 * MASTERS
-# After which a node that is away counts as failed.
-NODE_TIMEOUT_MS = 1000
+# After which a node that is away counts as failed: never on a busy machine, but where a test wants it soon.
+PATIENT_MS, IMPATIENT_MS = 60_000, 1000
 MOVED_AT_ONCE = 100
 
 
@@ -30,21 +31,21 @@ class RedisCluster:
             server.start()
         self._introduce()
         for place, server in enumerate(self.servers[MASTERS:]):
-            self.raw(server).execute_command("CLUSTER REPLICATE", self.node_id(self.servers[place]))
+            self._ask(server, "CLUSTER REPLICATE", self.node_id(self.servers[place]))
         eventually(self.is_whole)
 
     @property
     def url(self) -> str:
-        """Half of the nodes that it names are away."""
-        nodes = (f"127.0.0.1:{port}" for port in (server_processes.free_port(), self.servers[0].port))
-        return f"redis+cluster://{','.join(nodes)}"
+        """It names one node that is away, and two of the six."""
+        ports = server_processes.free_port(), self.servers[0].port, self.servers[-1].port
+        return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in ports)}"
 
     def raw(self, server: OwnServer) -> redis.Redis:
         """A server as an operator sees it."""
         return self._raws[server.port]
 
     def node_id(self, server: OwnServer) -> str:
-        found: str = self.raw(server).execute_command("CLUSTER MYID")
+        found: str = self._ask(server, "CLUSTER MYID")
         return found
 
     def masters(self) -> list[OwnServer]:
@@ -53,7 +54,7 @@ class RedisCluster:
     def master_of(self, key: str) -> OwnServer:
         """The server in which a key is."""
         slot = key_slot(key.encode())
-        ranges = self.raw(self.masters()[0]).execute_command("CLUSTER SLOTS")
+        ranges = self._ask(self.masters()[0], "CLUSTER SLOTS")
         port = next(master[1] for first, last, master, *_ in ranges if first <= slot <= last)
         return next(server for server in self.servers if server.port == port)
 
@@ -68,8 +69,8 @@ class RedisCluster:
         """Whether every server serves, and three of them are replicas that have all there is."""
         try:
             states = [self.raw(server).info("replication") for server in self.servers]
-            oks = [self.raw(server).execute_command("CLUSTER INFO") for server in self.servers]
-        except redis.ConnectionError:
+            oks = [self._ask(server, "CLUSTER INFO") for server in self.servers]
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
         links = [state["master_link_status"] for state in states if state["role"] == "slave"]
         return links == ["up"] * MASTERS and all(ok["cluster_state"] == "ok" for ok in oks)
@@ -80,36 +81,49 @@ class RedisCluster:
             if not server.is_running:
                 server.start()
         eventually(self.is_whole)
+        self._set_timeout(PATIENT_MS)
+
+    def fail_over_soon(self) -> None:
+        """Until the cluster is mended, a master that is lost has a successor within seconds."""
+        self._set_timeout(IMPATIENT_MS)
 
     def begin_move(self, slot: int, source: OwnServer, target: OwnServer) -> None:
         """From now on the keys of a slot may be at either server."""
-        self.raw(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.node_id(source))
-        self.raw(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.node_id(target))
+        self._ask(target, "CLUSTER SETSLOT", slot, "IMPORTING", self.node_id(source))
+        self._ask(source, "CLUSTER SETSLOT", slot, "MIGRATING", self.node_id(target))
 
     def end_move(self, slot: int, source: OwnServer, target: OwnServer) -> None:
-        raw = self.raw(source)
-        while keys := raw.execute_command("CLUSTER GETKEYSINSLOT", slot, MOVED_AT_ONCE):
-            raw.migrate("127.0.0.1", target.port, keys, 0, 5000)
+        while keys := self._ask(source, "CLUSTER GETKEYSINSLOT", slot, MOVED_AT_ONCE):
+            self.raw(source).migrate("127.0.0.1", target.port, keys, 0, 5000)
         new = self.node_id(target)
         for server in (target, source, *self.masters()):
-            self.raw(server).execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+            self._ask(server, "CLUSTER SETSLOT", slot, "NODE", new)
+
+    def _set_timeout(self, milliseconds: int) -> None:
+        for server in self.servers:
+            self.raw(server).config_set("cluster-node-timeout", milliseconds)
 
     def _introduce(self) -> None:
         first = self.servers[0]
         step = REDIS_CLUSTER_HASH_SLOTS // MASTERS + 1
         for place, server in enumerate(self.servers):
-            raw = self.raw(server)
-            raw.execute_command("CLUSTER SET-CONFIG-EPOCH", place + 1)
+            self._ask(server, "CLUSTER SET-CONFIG-EPOCH", place + 1)
             if place < MASTERS:
                 last = min((place + 1) * step, REDIS_CLUSTER_HASH_SLOTS) - 1
-                raw.execute_command("CLUSTER ADDSLOTSRANGE", place * step, last)
+                self._ask(server, "CLUSTER ADDSLOTSRANGE", place * step, last)
             if server is not first:
-                raw.execute_command("CLUSTER MEET", "127.0.0.1", first.port, _bus_port(self.raw(first)))
+                self._ask(server, "CLUSTER MEET", "127.0.0.1", first.port, self._bus_port(first))
         eventually(lambda: all(self._knows_all(server) for server in self.servers))
 
     def _knows_all(self, server: OwnServer) -> bool:
-        nodes: dict[str, dict[str, str]] = self.raw(server).execute_command("CLUSTER NODES")
+        nodes: dict[str, dict[str, str]] = self._ask(server, "CLUSTER NODES")
         return len(nodes) == SIZE and not any("handshake" in node["flags"] for node in nodes.values())
+
+    def _ask(self, server: OwnServer, *command: object) -> Any:
+        return self.raw(server).execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
+
+    def _bus_port(self, server: OwnServer) -> int:
+        return int(self._ask(server, "CONFIG GET", "cluster-port")["cluster-port"])
 
     def _role(self, server: OwnServer) -> str | None:
         try:
@@ -119,13 +133,9 @@ class RedisCluster:
         return role
 
 
-def _bus_port(raw: redis.Redis) -> int:
-    return int(raw.config_get("cluster-port")["cluster-port"])
-
-
 def _node(bus_port: int, data: Path, port: int) -> server_processes.Server:
     options = ["--cluster-enabled", "yes", "--cluster-port", str(bus_port)]
-    options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0"]
+    options += ["--cluster-node-timeout", str(PATIENT_MS), "--repl-diskless-sync-delay", "0"]
     # So that a master that is back before it has a successor has its data.
     options += ["--appendonly", "yes"]
     return server_processes.redis(data, port, durable=False, options=options)

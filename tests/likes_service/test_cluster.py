@@ -70,7 +70,7 @@ def test_the_buckets_are_spread_over_all_masters(cluster: RedisCluster) -> None:
 
 
 def test_the_ranking_of_all_buckets_goes_on_behind_any_post(store: LikesStore) -> None:
-    posts = [new_id() for _ in range(30)]
+    posts = [new_id() for _ in range(9)]
     for number, post_id in enumerate(posts):
         for liker in range(number % 3 + 1):
             _like(store, post_id, f"user{liker}")
@@ -211,6 +211,7 @@ def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
         while not is_over.is_set():
             succeeds(partial(_like, store, new_id(), "dave"), LikesStore.outages)
 
+    cluster.fail_over_soon()
     with ThreadPoolExecutor(2) as threads:
         loads = [threads.submit(load) for _ in range(2)]
         strike(master)

@@ -208,6 +208,7 @@ def test_gateways_that_share_a_cluster_count_together_and_go_on_when_a_master_is
     # As many that some of their buckets are at each master.
     callers = [Caller(f"192.0.2.{number}") for number in range(20)]
     together = [run(_admitted(one, *callers, *callers)) for one in gateways]
+    cluster.fail_over_soon()
     cluster.masters()[0].kill()
     new = (Caller(f"192.0.3.{number}") for number in count())
 
