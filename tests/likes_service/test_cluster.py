@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from redis.crc import key_slot
 
-from common.errors import CannotServe
+from common.errors import CannotServe, CredentialsRejected
 from common.fields import new_id
 from likes_service.keys import BUCKETS, Keys
 from likes_service.models import LikeState, ValidateLike
@@ -189,7 +189,7 @@ def test_a_bucket_that_moves_is_an_outage_for_its_likes_alone_and_loses_none(
         _like(store, post_id, "carol")
     _like(store, other, "carol")
     cluster.raw(source).migrate("127.0.0.1", target.port, [key], 0, 5000)
-    assert store.count(post_id).count == 1
+    assert (store.count(post_id).count, len(store.likers(post_id, 9))) == (1, 1)
     cluster.end_move(key_slot(key.encode()), source, target)
 
     assert _like(store, post_id, "carol").count == 2
@@ -223,6 +223,15 @@ def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
 
     assert [one.result() for one in loads] == [None, None]
     assert {one.username for one in store.likers(post_id, 9)} == {"bob", "carol"}
+
+
+def test_credentials_that_a_cluster_rejects_are_told_apart_from_an_outage(
+    cluster: RedisCluster, post_id: UUID
+) -> None:
+    store = LikesStore.connect(cluster.url.replace("//", "//nobody:wrong@"))
+
+    with pytest.raises(CredentialsRejected, match="rejects user nobody: correct REDIS_URL"):
+        _like(store, post_id, "bob")
 
 
 def test_a_cluster_of_which_no_node_responds_is_an_outage(post_id: UUID) -> None:
