@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from threading import Event
@@ -212,13 +212,13 @@ def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
             succeeds(partial(_like, store, new_id(), "dave"), LikesStore.outages)
 
     cluster.fail_over_soon()
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as threads, ExitStack() as stack:
+        stack.callback(is_over.set)
         loads = [threads.submit(load) for _ in range(2)]
         strike(master)
         with pytest.raises(LikesStore.outages):
             _like(store, post_id, "carol")
         eventually(lambda: succeeds(lambda: _like(store, post_id, "carol"), LikesStore.outages))
-        is_over.set()
     master.resume()
 
     assert [one.result() for one in loads] == [None, None]

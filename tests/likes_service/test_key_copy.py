@@ -2,9 +2,11 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
+from threading import Event
 from uuid import UUID
 
 import pytest
@@ -16,7 +18,7 @@ from likes_service import key_copy, move
 from likes_service.cluster import ClusterClient
 from likes_service.connection import RedisClient
 from likes_service.key_copy import CopyRefused, KeyCopy
-from likes_service.models import Liked
+from likes_service.models import Liked, OutboxEntry
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW
 from tests.redis_cluster import RedisCluster
@@ -64,11 +66,12 @@ def test_a_move_under_load_loses_no_like_and_doubles_none(
 ) -> None:
     store = LikesStore.connect(redis_url, THREADS)
     posts, users = [new_id() for _ in range(9)], [f"user{number}" for number in range(9)]
+    is_over = Event()
 
     def change(seed: int) -> int:
         dice = random.Random(seed)
         changes = 0
-        while True:
+        while not is_over.is_set():
             post_id, user = dice.choice(posts), dice.choice(users)
             try:
                 if dice.random() < 0.6:
@@ -76,13 +79,15 @@ def test_a_move_under_load_loses_no_like_and_doubles_none(
                 else:
                     store.unlike(post_id, user, LATER)
             except CannotServe:
-                return changes
+                break
             changes += 1
+        return changes
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads, ExitStack() as stack:
+        stack.callback(is_over.set)
         loads = [threads.submit(change, seed) for seed in range(THREADS)]
         _move(copy)
-        assert all(load.result() for load in loads)
+    assert all(load.result() for load in loads)
 
     assert _seen(after, posts, users) == _seen(store, posts, users)
     store.close()
@@ -183,6 +188,32 @@ def test_the_cluster_refuses_everything_until_it_has_all(
     copy.finish()
 
     assert after.count(post_id).count == 1
+
+
+CHANGES: dict[str, Callable[[LikesStore, UUID], object]] = {
+    "ping": lambda store, _: store.ping(),
+    "like": lambda store, post_id: store.like(post_id, "carol", NOW, LATER),
+    "unlike": lambda store, post_id: store.unlike(post_id, "bob", LATER),
+    "undo": lambda store, post_id: store.undo(OutboxEntry(post_id, "bob", NOW)),
+    "complete": lambda store, post_id: store.complete(OutboxEntry(post_id, "bob", NOW)),
+    "sweep": lambda store, _: store.claim_overdue(LATER, 9),
+    "claim": lambda store, post_id: store.claim(_notification(post_id, "bob"), "worker"),
+    "release": lambda store, post_id: store.release(_notification(post_id, "bob")),
+    "delete a post": lambda store, post_id: store.delete_post(post_id),
+    "delete a user": lambda store, _: store.delete_user("bob"),
+}
+
+
+def test_a_single_redis_that_has_handed_its_likes_over_takes_no_change(
+    store: LikesStore, copy: KeyCopy, post_id: UUID
+) -> None:
+    store.like(post_id, "bob", NOW, LATER)
+    _move(copy)
+
+    for change in CHANGES.values():
+        with pytest.raises(CannotServe, match="handed its likes to a cluster"):
+            change(store, post_id)
+    assert store.count(post_id).count == 1
 
 
 def test_a_finished_move_is_not_made_again(
