@@ -3,7 +3,7 @@
 import heapq
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -150,7 +150,7 @@ class LikesStore:
         state = LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
         if not changed:
             return state, None
-        # As above.
+        # The unlike is recorded: as for a like.
         with suppress(*self.outages):
             self._unlist([(username, (post_id, int(*at) - 1))])
         return state, _moment(*at)
@@ -383,15 +383,8 @@ class LikesStore:
             settings = [master.info() for master in self._redis.masters()]
         except self.outages:
             return None  # A user without the right, or a proxy: likes work all the same.
-        risks: dict[str, None] = {}
-        for info in settings:
-            if (policy := info.get("maxmemory_policy", NO_EVICTION)) != NO_EVICTION:
-                risks[f"maxmemory-policy {policy} deletes likes when memory is full: set {NO_EVICTION}"] = (
-                    None
-                )
-            if not info.get("aof_enabled", True):
-                risks["without an append-only file, a restart loses likes: set appendonly yes"] = None
-        return "; ".join(risks) or None
+        # Masters of a cluster that are set in one way have one risk.
+        return "; ".join(dict.fromkeys(risk for info in settings for risk in _risks(info))) or None
 
     def _scored(
         self, keys: Sequence[str], limit: int, before: object = None, after: object = None
@@ -402,6 +395,13 @@ class LikesStore:
         if isinstance(found, str):
             raise errors.unknown_cursor(found)
         return zip(found[::2], found[1::2], strict=True)
+
+
+def _risks(info: Mapping[str, Any]) -> Iterator[str]:
+    if (policy := info.get("maxmemory_policy", NO_EVICTION)) != NO_EVICTION:
+        yield f"maxmemory-policy {policy} deletes likes when memory is full: set {NO_EVICTION}"
+    if not info.get("aof_enabled", True):
+        yield "without an append-only file, a restart loses likes: set appendonly yes"
 
 
 def _version(pending: OutboxEntry) -> int | str:
