@@ -163,9 +163,11 @@ def _build_likes(app: FastAPI) -> None:
 
     @app.post("/likes/{post_id}", status_code=201)
     def like(post_id: UUID, username: User) -> LikeState:
-        keys = [f"likes:post:{post_id}", f"likes:user:{username}", "likes:popular", "likes:owed"]
+        likers, liked = f"likes:post:{post_id}", f"likes:user:{username}"
+        undone = f"likes:undone:{post_id}:{username}"
+        keys = [likers, "likes:popular", "likes:owed", undone, liked, "likes:deleted_users"]
         now = time.time_ns() // 1000
-        changed, count = script(keys, [str(post_id), username, now, now + 30_000_000])
+        changed, count, *_ = script(keys, [str(post_id), username, now, now + 30_000_000])
         return LikeState(post_id=post_id, username=username, liked=True, changed=bool(changed), count=count)
 
 
