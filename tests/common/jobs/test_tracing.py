@@ -141,7 +141,7 @@ def test_a_job_that_meets_an_outage_is_a_span_with_an_error(collector: Receiver,
 
     stop = Event()
     stop.set()  # else the loop pauses after an outage
-    worker._turn(queue, each(fail), (Away,), stop, 1, None)
+    worker._turn(queue, Redundant([queue]), each(fail), (Away,), stop, 1, None)
 
     processed = collector.wait_for(f"process {queue.tube}", trace)
     assert (processed.is_error, processed.attributes["error.type"]) == (True, "Away")
@@ -186,7 +186,7 @@ def test_work_that_no_request_has_caused_begins_a_trace_with_its_job(
 
 @pytest.mark.usefixtures("collector")
 def test_a_job_that_cannot_be_read_is_buried_as_ever(queue: JobQueue) -> None:
-    with queue._exclusive_connection() as client:
+    with queue._exclusive_connection(None) as client:
         client.put(b"no envelope")
     handle(queue, each(lambda payload: None))
 
