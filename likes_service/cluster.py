@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 from redis.utils import str_if_bytes
 
 from common.circuit_breaker import CircuitOpen
@@ -67,14 +67,16 @@ class ClusterClient:
             try:
                 return send(*command)
             except MovedError as exc:
-                self._slots[slot] = exc.node_addr
+                address = self._slots[slot] = self._place(exc, slot)
                 self._is_in_doubt = True
-                send = self._node(exc.node_addr).execute_command
+                send = self._node(address).execute_command
             except AskError as exc:
-                send = self._node(exc.node_addr).ask
+                send = self._node(self._place(exc, slot)).ask
             except TryAgainError:
                 time.sleep(PAUSE_SECONDS)
                 send = self._master(slot).execute_command
+            except NoScriptError:
+                raise
             except OUTAGES:
                 self._is_in_doubt = True
                 raise
@@ -116,6 +118,8 @@ class ClusterClient:
         try:
             return self._node(self._slots[slot])
         except KeyError:
+            # The node that was asked may not have known all of them yet.
+            self._is_in_doubt = True
             raise CannotServe(NO_MASTER) from None
 
     def _ask_for_slots(self) -> None:
@@ -123,12 +127,15 @@ class ClusterClient:
         if not self._is_in_doubt or (self._slots and now < self._asked_at + DOUBT_SECONDS):
             return
         self._asked_at = now
-        known = list({*self._slots.values(), *self._nodes, *self._seeds})
+        known = list({*self._slots.values(), *self._seeds})
         random.shuffle(known)
         for address in known:
             if time.monotonic() < now + ASK_SECONDS and (found := self._slots_of(address)):
                 self._slots = found
                 self._is_in_doubt = False
+                # A node that is gone for good would keep its connections.
+                masters = set(found.values())
+                self._nodes = {one: node for one, node in self._nodes.items() if one in masters}
                 return
         if not self._slots:
             raise CannotServe("is a cluster of which no node responds")
@@ -147,6 +154,11 @@ class ClusterClient:
             for first, last, master, *_ in ranges
             for slot in range(first, last + 1)
         }
+
+    def _place(self, exc: MovedError | AskError, slot: int) -> Address:
+        """Where a node says that the slot is; without a host, that is its own."""
+        host, port = exc.node_addr
+        return host or self._slots[slot][0], port
 
     def _node(self, address: Address) -> Node:
         if node := self._nodes.get(address):

@@ -88,7 +88,7 @@ class Script:
             return client.execute_command("EVAL", self._text, len(keys), *keys, *values)
 
     def run_all(self, client: Commands, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """The results of several calls. After an error reply nothing has run, so that call is made again."""
+        """The results of several calls. One that meets an error is made again: it may be made twice."""
         if len(calls) == 1:
             return [self.run(client, *calls[0])]
         found = client.execute_all([self.command(*call) for call in calls])
@@ -153,7 +153,7 @@ class RedisClient(redis.Redis):
             return self._rejection(exc)
         if found := REASON.search(text):
             return CannotServe(REASONS[found[1]])
-        # After NOSCRIPT, redis-py loads the script and calls it again.
+        # After NOSCRIPT, `Script.run` sends the script whole.
         if isinstance(exc, redis.ConnectionError | NoScriptError) or MISTAKE.search(text):
             return None
         # From a proxy without a Redis behind it, for example. It may name addresses: only the log has it.

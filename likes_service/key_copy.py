@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from likes_service import scripts
 from likes_service.connection import Command, Commands, RedisClient, Script
@@ -18,8 +18,10 @@ from likes_service.keys import (
     CHANGED,
     CHANGING,
     COPY,
+    COPY_ID,
     DELETED,
     DELETED_USERS,
+    FILLED,
     FILLING,
     LIKED,
     LIKERS,
@@ -86,6 +88,7 @@ class KeyCopy:
         self._copy_outbox(UNLIKES, KEYS.unlikes)
         for names in _batches(self._source.sscan_iter(DELETED_USERS, count=BATCH)):
             self._write([("SET", KEYS.deleted_user(name.decode()), 1) for name in names])
+        self._target.execute_command("SET", FILLED, self._source.get(COPY_ID))
         self._target.execute_command("DEL", FILLING)
 
     def _state(self) -> Any:
@@ -94,7 +97,8 @@ class KeyCopy:
     def _is_over(self) -> bool:
         if self._target.execute_command("EXISTS", FILLING):
             return False
-        if self._state() != b"moved":
+        filled = self._target.execute_command("GET", FILLED)
+        if self._state() != b"moved" or filled != self._source.get(COPY_ID):
             raise CopyRefused(
                 f"this is not the cluster of the copy: delete {COPY} in the single Redis for another"
             )
@@ -102,9 +106,10 @@ class KeyCopy:
 
     def _begin(self) -> None:
         rankings: list[Command] = [("EXISTS", KEYS.popular(bucket)) for bucket in KEYS.buckets]
-        if any(self._target.execute_all(rankings)):
+        if any(_checked(self._target.execute_all(rankings))):
             raise CopyRefused("there are likes in the cluster")
         self._target.execute_command("SET", FILLING, 1)
+        self._source.set(COPY_ID, uuid4().hex)
         self._source.set(COPY, "copying")
 
     def _catch_up(self) -> int:
@@ -118,10 +123,12 @@ class KeyCopy:
             count += self._source.srem(CHANGING, *keys)
         return count
 
-    def _copy(self, keys: Sequence[bytes]) -> None:
+    def _copy(self, noted: Sequence[bytes]) -> None:
         writes: list[Command] = []
         rankings = []
-        found = self._source.execute_all([(verb, key) for key in keys for verb in ("PTTL", "DUMP")])
+        # Not those that are put together there: to read the whole ranking may take seconds.
+        keys = [key for key in noted if _copies(key.decode())]
+        found = _checked(self._source.execute_all([(verb, key) for key in keys for verb in ("PTTL", "DUMP")]))
         for key, ttl, content in zip(keys, found[::2], found[1::2], strict=True):
             for copy in _copies(key.decode()):
                 restore = ("RESTORE", copy, max(ttl, 1) if ttl >= 0 else 0, content, "REPLACE")
@@ -145,9 +152,16 @@ class KeyCopy:
             )
 
     def _write(self, commands: Sequence[Command]) -> None:
-        for response in self._target.execute_all(commands) if commands else ():
-            if isinstance(response, Exception):
-                raise response
+        if commands:
+            _checked(self._target.execute_all(commands))
+
+
+def _checked(responses: list[Any]) -> list[Any]:
+    """Raises the first error among them."""
+    for response in responses:
+        if isinstance(response, Exception):
+            raise response
+    return responses
 
 
 def _copies(key: str) -> Iterable[str]:

@@ -15,6 +15,9 @@ DELETED_USERS = "likes:deleted_users"
 COPY = "likes:copy"
 CHANGED = "likes:changed"
 CHANGING = "likes:changing"
+# Which copy it is: the cluster has that, too, once it has all likes.
+COPY_ID = "likes:copy_id"
+FILLED = "likes:filled"
 # In the cluster: there until it has all likes.
 FILLING = "likes:filling"
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from itertools import accumulate
 from typing import Any
 
+import redis
 from pydantic import TypeAdapter, ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -64,7 +65,7 @@ def main() -> None:
         )
     try:
         move(source, given.cluster, given.finish)
-    except (CopyRefused, *LikesStore.outages) as exc:
+    except (CopyRefused, redis.RedisError, *LikesStore.outages) as exc:
         sys.exit(f"\n{exc}: run it again when that is mended")
 
 

@@ -20,10 +20,14 @@ from likes_service.keys import CHANGED, COPY
 # Changes nothing, but is a write, by a script, that takes memory: refused wherever a like would be.
 PING = "return redis.call('ZADD', KEYS[1], 'XX', 0, '')"
 UNDONE_SECONDS = 3600
-# Before every script that changes something in a single Redis: key_copy.py says what for.
-NOTE_CHANGES = f"""
+# Before every script that changes something in a single Redis, or says what is left to do: key_copy.py says
+# what for.
+REFUSE_MOVED = f"""
 local copy = redis.call('GET', '{COPY}')
 if copy == 'moved' then return redis.error_reply('LIKESMOVED') end
+"""
+NOTE_CHANGES = f"""
+{REFUSE_MOVED}
 if copy then redis.call('SADD', '{CHANGED}', unpack(KEYS)) end
 """
 # Longer than a mail is deferred.
@@ -233,6 +237,8 @@ if (redis.call('ZSCORE', likers, user) or '') == at then
   redis.call('ZREM', outbox, post .. ' ' .. user)
 end
 """
+
+COMPLETE_UNLIKE = "redis.call('ZREM', KEYS[1], ARGV[1])"
 
 # Half a minute after it was put, then when the like is twice as old, at last every hour: a job that is only
 # waiting for its turn, however long, is not put again and again beside itself.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import Any, Self
 from uuid import UUID
 
@@ -75,12 +76,13 @@ class LikesStore:
         self._counts = Script(scripts.COUNTS)
         self._page = Script(scripts.PAGE)
         self._below = Script(scripts.BELOW)
-        self._pending = Script(scripts.PENDING)
+        self._pending = Script(scripts.PENDING if keys.is_split else scripts.REFUSE_MOVED + scripts.PENDING)
         self._ping = self._change(scripts.PING)
         self._like = self._change(scripts.LIKE)
         self._unlike = self._change(scripts.UNLIKE)
         self._undo = self._change(scripts.UNDO)
         self._complete = self._change(scripts.COMPLETE)
+        self._complete_unlike = self._change(scripts.COMPLETE_UNLIKE)
         self._claim_overdue = self._change(scripts.CLAIM_OVERDUE)
         self._claim = self._change(scripts.CLAIM)
         self._release = self._change(scripts.RELEASE)
@@ -249,7 +251,7 @@ class LikesStore:
         at = _microseconds(told.unliked_at)
         self._unlist([(told.username, (told.post_id, at - 1))])
         unlikes = self._keys.unlikes(self._keys.bucket(told.post_id))
-        self._redis.execute_command("ZREM", unlikes, f"{told.post_id} {told.username} {at}")
+        self._run(self._complete_unlike, [unlikes], [f"{told.post_id} {told.username} {at}"])
 
     def claim_overdue(self, now: datetime, limit: int) -> list[ValidateLike]:
         """At most `limit` overdue likes and as many unlikes.
@@ -273,14 +275,15 @@ class LikesStore:
         """Granted to this claimant, and to no other, while its like is there. The same claimant may claim
         again."""
         post_id = notification.post_id
-        # In a cluster, one who is deleted just now may leave a claim.
-        if self._lists and self._lists.is_closed(notification.username):
-            return "unliked"
         keys = [
             self._keys.likers(post_id), self._keys.mailed(post_id), self._keys.deleted(post_id),
             *self._if_single(DELETED_USERS),
         ]  # fmt: skip
         claim: Claim = self._run(self._claim, keys, [notification.kind, notification.username, claimant])
+        # Afterwards: either this sees that the user is deleted, or the deletion finds the claim.
+        if self._lists and self._lists.is_closed(notification.username):
+            self.release(notification)
+            return "unliked"
         return claim
 
     def release(self, notification: Notification) -> None:
@@ -325,11 +328,19 @@ class LikesStore:
         cursor, number = divmod(place, MOST_MASTERS)
         while number < len(masters):
             cursor, mailed = masters[number].scan(cursor, f"{MAILED}*", SCAN_STEP)
-            self._forget_mails.run_all(self._redis, [([str(key)], [username]) for key in mailed])
+            self._forget_claims(username, [str(key) for key in mailed])
             number += cursor == 0
             if number < len(masters) and time.monotonic() > end:
                 return cursor * MOST_MASTERS + number
         return 0
+
+    def _forget_claims(self, username: str, mailed: Sequence[str]) -> None:
+        """Only where there are any: each key that is written to is copied again while likes move."""
+        fields = (f"liked {username}", f"taken_back {username}")
+        found = self._redis.execute_all([("HMGET", key, *fields) for key in mailed])
+        has_claims = [isinstance(claims, redis.RedisError) or any(claims) for claims in found]
+        stale = list(compress(mailed, has_claims))
+        self._forget_mails.run_all(self._redis, [([key], [username]) for key in stale])
 
     def _buckets_due(self, at: int) -> Sequence[int]:
         """Those with entries that are due, in any order: each is first at times."""

@@ -1,5 +1,6 @@
 """A Redis Cluster of three masters with a replica each: real ones, which a test may kill."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ class RedisCluster:
             if not server.is_running:
                 server.start()
         eventually(self.is_whole)
-        self._set_timeout(PATIENT_MS)
+        self._set_timeout(PATIENT_MS, self.servers)
 
-    def fail_over_soon(self) -> None:
-        """Until the cluster is mended, a master that is lost has a successor within seconds."""
-        self._set_timeout(IMPATIENT_MS)
+    def fail_over_soon(self, lost: OwnServer | None = None) -> None:
+        """Until the cluster is mended, a master that is lost, or will be, has a successor within seconds."""
+        self._set_timeout(IMPATIENT_MS, [server for server in self.servers if server is not lost])
 
     def begin_move(self, slot: int, source: OwnServer, target: OwnServer) -> None:
         """From now on the keys of a slot may be at either server."""
@@ -99,8 +100,8 @@ class RedisCluster:
         for server in (target, source, *self.masters()):
             self._ask(server, "CLUSTER SETSLOT", slot, "NODE", new)
 
-    def _set_timeout(self, milliseconds: int) -> None:
-        for server in self.servers:
+    def _set_timeout(self, milliseconds: int, servers: Iterable[OwnServer]) -> None:
+        for server in servers:
             self.raw(server).config_set("cluster-node-timeout", milliseconds)
 
     def _introduce(self) -> None:

@@ -192,6 +192,21 @@ def test_a_list_may_be_a_moment_old_but_not_for_its_writer(
 
 
 @pytest.mark.usefixtures("lag_does_not_matter")
+def test_newer_posts_are_looked_for_where_they_are_written(
+    pair: Pair, timelines: TestClient, as_user: AsUser, author: str
+) -> None:
+    _post(timelines, as_user(author), "older")
+    _pause(pair)
+    newer = _post(timelines, as_user(author), "newer")
+
+    link = timelines.get(f"/posts/{author}").links["prev"]["url"]
+
+    # A standby cannot say which transactions it has not seen.
+    assert "seen=" not in link
+    assert [post["id"] for post in timelines.get(link).json()] == [newer]
+
+
+@pytest.mark.usefixtures("lag_does_not_matter")
 def test_an_edit_is_seen_at_once_by_clients_with_a_token(
     pair: Pair, timelines: TestClient, as_user: AsUser, author: str
 ) -> None:

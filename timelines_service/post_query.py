@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from common.fields import time_of
 from common.postgres.database import Database
+from common.staleness import may_be_stale
 from timelines_service.models import Post
 from timelines_service.stream_log import Position, Snapshot, StreamLog
 
@@ -53,8 +54,11 @@ MARK_FIELDS = ("reposted", "bookmarked", "pinned")
 LAST_FIELD = len(FIELDS) - 1
 FIRST_MARK = len(FIELDS) + 2
 
-# In each row of a list, first: what the statement sees. To plan a subselect would take longer.
-SEEN = "pg_current_snapshot(),"
+# In each row of a list, first: what the statement sees. To plan a subselect would take longer. A standby's
+# snapshot does not name the transactions that still run.
+SEEN = "CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot() END,"
+# How much the clocks of instances may differ.
+CLOCKS_SECONDS = 60
 
 Item = TypeVar("Item")
 Other = TypeVar("Other")
@@ -125,6 +129,8 @@ class PostList:
 
         if page.after is None:
             return _found(run(self.older, page.before or LAST_ID))
+        # What is new is what a standby may lack.
+        may_be_stale.set(False)
         newer = _found(run(self.newer, page.after)[::-1])
         if page.seen is None:
             return newer
@@ -144,7 +150,7 @@ class LatePosts(NamedTuple):
         """A page of what a reader who has seen so much has not: first what is late, then these newer ones."""
         # Without newer ones the cursor stays, so that a later end of the log hides none.
         now = newer.seen or self.log.now()
-        if seen.is_lost(now):
+        if seen.is_lost(now) or self._is_ahead(now):
             return newer
         if not seen.is_end and (late := self._within(seen)):
             return late
@@ -152,6 +158,10 @@ class LatePosts(NamedTuple):
         if late.seen != now:
             return late
         return Found([*newer[len(late) - self.limit :], *late], now)
+
+    def _is_ahead(self, now: Position) -> bool:
+        """Whether the cursor is of no post: to it, the whole log would be late."""
+        return self.cursor.int >> 80 > (now.at + CLOCKS_SECONDS) * 1000
 
     def _within(self, part: Position) -> Found[Any]:
         """Those of a part of the log; where there are more than a page shows, `seen` has the rest."""
@@ -172,10 +182,11 @@ class LatePosts(NamedTuple):
 
 def _found(rows: list[Any]) -> Found[Any]:
     """These rows, and what their statement has seen: each begins with it."""
-    if not rows:
-        return Found()
+    items = [row[1:] for row in rows]
+    if not rows or rows[0][0] is None:
+        return Found(items)
     seen = Snapshot.from_postgres(rows[0][0])
-    return Found((row[1:] for row in rows), Position(int(time.time()), seen, seen))
+    return Found(items, Position(int(time.time()), seen, seen))
 
 
 def array_of(usernames: Sequence[str]) -> str:

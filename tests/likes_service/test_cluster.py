@@ -196,6 +196,16 @@ def test_a_bucket_that_moves_is_an_outage_for_its_likes_alone_and_loses_none(
     assert cluster.raw(target).zcard(key) == 2
 
 
+def test_a_cluster_of_which_a_part_was_known_is_asked_for_the_rest(store: LikesStore, post_id: UUID) -> None:
+    store.count(post_id)
+    # As it is when the first node that was asked had not met the others.
+    del store._redis._slots[key_slot(KEYS.likers(post_id).encode())]
+
+    with pytest.raises(CannotServe, match="no master serves that slot"):
+        _like(store, post_id, "bob")
+    assert eventually(lambda: succeeds(lambda: _like(store, post_id, "bob"), LikesStore.outages))
+
+
 @pytest.mark.kills
 @pytest.mark.parametrize("strike", [OwnServer.kill, OwnServer.hang])
 def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
@@ -211,13 +221,13 @@ def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
         while not is_over.is_set():
             succeeds(partial(_like, store, new_id(), "dave"), LikesStore.outages)
 
-    cluster.fail_over_soon()
     with ThreadPoolExecutor(2) as threads, ExitStack() as stack:
         stack.callback(is_over.set)
         loads = [threads.submit(load) for _ in range(2)]
         strike(master)
         with pytest.raises(LikesStore.outages):
             _like(store, post_id, "carol")
+        cluster.fail_over_soon(master)
         eventually(lambda: succeeds(lambda: _like(store, post_id, "carol"), LikesStore.outages))
     master.resume()
 

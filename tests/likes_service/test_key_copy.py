@@ -18,7 +18,7 @@ from likes_service import key_copy, move
 from likes_service.cluster import ClusterClient
 from likes_service.connection import RedisClient
 from likes_service.key_copy import CopyRefused, KeyCopy
-from likes_service.models import Liked, OutboxEntry
+from likes_service.models import Liked, OutboxEntry, ValidateLike
 from likes_service.store import LikesStore
 from tests.likes_service.conftest import LATER, NOW
 from tests.redis_cluster import RedisCluster
@@ -195,12 +195,17 @@ CHANGES: dict[str, Callable[[LikesStore, UUID], object]] = {
     "like": lambda store, post_id: store.like(post_id, "carol", NOW, LATER),
     "unlike": lambda store, post_id: store.unlike(post_id, "bob", LATER),
     "undo": lambda store, post_id: store.undo(OutboxEntry(post_id, "bob", NOW)),
+    "pending": lambda store, post_id: store.pending(post_id, "bob"),
     "complete": lambda store, post_id: store.complete(OutboxEntry(post_id, "bob", NOW)),
     "sweep": lambda store, _: store.claim_overdue(LATER, 9),
     "claim": lambda store, post_id: store.claim(_notification(post_id, "bob"), "worker"),
     "release": lambda store, post_id: store.release(_notification(post_id, "bob")),
     "delete a post": lambda store, post_id: store.delete_post(post_id),
     "delete a user": lambda store, _: store.delete_user("bob"),
+    "forget mails": lambda store, _: store.forget_mails("bob", 0),
+    "tell of an unlike": lambda store, post_id: store.complete_unlike(
+        ValidateLike(post_id=post_id, username="bob", unliked_at=NOW)
+    ),
 }
 
 
@@ -208,6 +213,7 @@ def test_a_single_redis_that_has_handed_its_likes_over_takes_no_change(
     store: LikesStore, copy: KeyCopy, post_id: UUID
 ) -> None:
     store.like(post_id, "bob", NOW, LATER)
+    store.claim(_notification(post_id, "bob"), "worker")
     _move(copy)
 
     for change in CHANGES.values():
