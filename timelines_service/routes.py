@@ -203,7 +203,6 @@ def tagged(
 
 @routes.get(
     "/search/posts",
-    dependencies=[MAY_BE_STALE],
     response_model=list[Post],
     responses={200: {"headers": headers.LINKS}, **problems(*UNAVAILABLE)},
     openapi_extra=TOKEN_OPTIONAL,

@@ -93,13 +93,15 @@ class Database:
         What may be stale is read from the standby at `replica_url`, if there is one.
         """
         extensions.set_wait_callback(wait)
-        database = cls(_pool(url), url, tables)
+        database = cls(_pool(url, STATEMENT_SECONDS), url, tables)
         if replica_url:
             database._add_standby(replica_url)
         return database
 
     def _add_standby(self, url: URL) -> None:
-        standby = Database(_pool(url), url, MetaData(), REPLICA, REPLICA_DEADLINE_SECONDS)
+        standby = Database(
+            _pool(url, REPLICA_DEADLINE_SECONDS), url, MetaData(), REPLICA, REPLICA_DEADLINE_SECONDS
+        )
         standby._obstacle = None  # the primary's migrations are its own
         self._standby = standby
         self.replica = Replica(self.rows, standby.rows, (*self.outages, psycopg2.Error))
@@ -116,8 +118,11 @@ class Database:
         Its SQL is kept: build a statement once, and give its values with each call.
         What the replica does not have may be new: then the primary is asked.
         """
-        if self.replica and may_be_stale.get() and (found := self.replica.rows(statement, values)):
-            return found
+        if self.replica and may_be_stale.get():
+            if found := self.replica.rows(statement, values):
+                return found
+            # What the same request reads next must not be older.
+            may_be_stale.set(False)
         sql = self._sql(statement)
         with self._timed(sql.split(None, 1)[0].upper()), self.autocommit() as connection:
             driver: Any = connection.connection.driver_connection
@@ -240,10 +245,10 @@ class Database:
             logger.warning("created table %s, which was missing: its rows are lost", name)
 
 
-def _pool(url: URL) -> Engine:
+def _pool(url: URL, statement_seconds: float) -> Engine:
     return create_engine(
         f"{DRIVER}://",
-        creator=partial(connect, libpq_parameters(url), STATEMENT_SECONDS),
+        creator=partial(connect, libpq_parameters(url), statement_seconds),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         hide_parameters=True,  # an error's text goes to the log
