@@ -52,6 +52,8 @@ NEEDS = {
 }
 # A POST that was under way may have had its effect: the gateway must not send it again.
 NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote", "repost"}
+# What these are told where it has been done already: by themselves before an answer was lost, or by another.
+DONE_ALREADY = {"vote": 409, "delete": 404, "dismiss": 404}
 # Nobody may have something to delete or to dismiss now.
 SELDOM = {"delete", "dismiss", "unrepost"}
 
@@ -159,7 +161,7 @@ class Report:
             f"{answer.kind}: {answer.status} after {answer.seconds:.1f} s, {self._when(answer)}"
             for answer in self.history.answers
             if not answer.is_success
-            and answer.status != 409
+            and answer.status != DONE_ALREADY.get(answer.kind)
             and not any(one.excuses(answer) for one in events)
         ]
 
