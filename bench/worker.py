@@ -40,7 +40,7 @@ def fill(queue: JobQueue, jobs: int) -> None:
 
 def drain(settings: TimelinesSettings, jobs: int, batch: int) -> float:
     """Seconds that a worker takes for so many jobs."""
-    queue = JobQueue.connect(settings.beanstalkd_host, settings.beanstalkd_port, TUBE)
+    queue = JobQueue.connect(*settings.beanstalkds[0], TUBE)
     fill(queue, jobs)
     store, stop = TimelinesStore.connect(settings.database), Event()
     prepare(store.prepare, store.outages, stop)

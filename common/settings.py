@@ -56,6 +56,8 @@ THREADS = 8
 # Of difflib's ratio: DB_PASSWROD and DB_PASSWORD have 0.91, DATABASE_URL and USERS_DATABASE_URL 0.8.
 NEAR = 0.85
 OPEN_TELEMETRY = "OTEL_"
+# Two names of one, by HTTP.
+EXPORTERS = {"otlp", "otlp_proto_http"}
 # HOSTS and PORTS are other programs' words.
 SHORTEST_COMPARED = 6
 
@@ -309,7 +311,10 @@ class ServiceSettings(Settings):
             return nullcontext()
         variables = _open_telemetry_variables()
         is_disabled = variables.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        if is_disabled or variables.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        exporters = variables.get("OTEL_TRACES_EXPORTER", "otlp").split(",")
+        if unknown := set(exporters) - EXPORTERS - {"none"}:
+            logger.warning("OTEL_TRACES_EXPORTER: spans go by otlp, not by %s", ", ".join(sorted(unknown)))
+        if is_disabled or EXPORTERS.isdisjoint(exporters):
             return nullcontext()
         # Only here: it takes a fifth of a second to load, and some megabytes.
         from common.telemetry.otlp import exporting  # noqa: PLC0415

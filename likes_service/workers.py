@@ -51,8 +51,8 @@ class Connections:
         self._settings = settings
         self._stack = stack
         self._tokens = Tokens.from_settings(settings)
-        threads = MAX_SESSIONS * len(settings.beanstalkds)
-        self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url, threads)))
+        self._threads = MAX_SESSIONS * len(settings.beanstalkds)
+        self.store = stack.enter_context(closing(LikesStore.connect(settings.redis_url, self._threads)))
 
     @cached_property
     def _directory(self) -> Directory:
@@ -62,7 +62,7 @@ class Connections:
         return self._stack.enter_context(closing(Producer(self._settings.beanstalkds, tube)))
 
     def service(self, name: str) -> ServiceClient:
-        client = ServiceClient(name, self._directory, self._tokens, "likes")
+        client = ServiceClient(name, self._directory, self._tokens, "likes", max_calls=self._threads)
         return self._stack.enter_context(closing(client))
 
 

@@ -6,7 +6,14 @@ from common.settings import HeaderToken, ServiceSettings
 
 
 class RegistrySettings(ServiceSettings):
-    QUIET_PATHS: ClassVar = (*ServiceSettings.QUIET_PATHS, "/heartbeat/", "/services", "/prometheus/targets")
+    QUIET_PATHS: ClassVar = (
+        *ServiceSettings.QUIET_PATHS,
+        "/register",
+        "/heartbeat/",
+        "/deregister/",
+        "/services",
+        "/prometheus/targets",
+    )
 
     port: int = 8006
     registry_token_previous: HeaderToken = ""

@@ -43,12 +43,13 @@ class ServiceClient:
         tokens: Tokens,
         caller: str,
         transport: httpx.BaseTransport | None = None,
+        max_calls: int = MAX_CONCURRENT_CALLS,
     ) -> None:
         self._service_name = service_name
         self._balancer = Balancer(directory)
         self._tokens = tokens
         self._caller = caller
-        self._bulkhead = ThreadBulkhead(MAX_CONCURRENT_CALLS, MAX_WAIT_SECONDS)
+        self._bulkhead = ThreadBulkhead(max_calls, MAX_WAIT_SECONDS)
         # The transport itself: a client around it would keep cookies and add headers of its own.
         # Instances speak plain HTTP: a TLS context would read all certificates for nothing.
         self._transport = transport or httpx.HTTPTransport(limits=POOL, trust_env=False, verify=False)

@@ -196,7 +196,7 @@ def _naming(server: Server) -> Iterator[None]:
     try:
         yield
     except FAILURES as exc:
-        raise ServerUnavailable(f"beanstalkd at {server[0]}:{server[1]}: {exc!r}") from exc
+        raise ServerUnavailable(f"beanstalkd at {netloc(*server)}: {exc!r}") from exc
 
 
 def _look(server: Server, name: str, options: argparse.Namespace, stack: ExitStack) -> list[BuriedJob]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from pydantic import BaseModel
 
@@ -36,6 +36,7 @@ class Producer:
         self._turns = count()
         self._left_out: set[JobQueue] = set()
         self._lock = Lock()
+        self._closed = Event()
         self._warn = RepeatedWarning(logger)
 
     def put(self, payload: BaseModel, delay: int = 0) -> None:
@@ -49,11 +50,11 @@ class Producer:
     def ping(self) -> str | None:
         """Raises QueueUnavailable when no server can take a job. Returns a warning of those that cannot."""
         self._on_any(JobQueue.ping)
-        missing = ", ".join(sorted(netloc(*queue.address) for queue in self._left_out))
+        missing = ", ".join(sorted(netloc(*queue.address) for queue in list(self._left_out)))
         return f"{missing} cannot be used: its jobs wait" if missing else None
 
     def close(self) -> None:
-        self._left_out.clear()
+        self._closed.set()
         for queue in self._queues:
             queue.close()
 
@@ -77,10 +78,9 @@ class Producer:
         """The servers to be tried, and among how many the time that is left is to be divided."""
         first = next(self._turns) % len(self._queues)
         in_turn = self._queues[first:] + self._queues[:first]
-        promising = [queue for queue in in_turn if queue not in self._left_out] or in_turn
-        yield from zip(promising, range(len(promising), 0, -1), strict=True)
-        # One of them may be back by now.
-        yield from ((queue, 1) for queue in in_turn if queue not in promising)
+        # One that is left out may be back by now.
+        promising_first = sorted(in_turn, key=lambda queue: queue in self._left_out)
+        return zip(promising_first, range(len(in_turn), 0, -1), strict=True)
 
     def _leave_out(self, queue: JobQueue, outage: QueueUnavailable) -> None:
         """Leave it out until it answers a ping; one thread asks for all of them."""
@@ -95,11 +95,10 @@ class Producer:
             Thread(target=self._await_return, name="beanstalkd", daemon=True).start()
 
     def _await_return(self) -> None:
-        while self._left_out:
-            time.sleep(PING_SECONDS)
+        while self._left_out and not self._closed.wait(PING_SECONDS):
             for queue in list(self._left_out):
                 with suppress(QueueUnavailable):
-                    queue.ping()
+                    queue.ping(PING_SECONDS)
                     with self._lock:
                         self._left_out.discard(queue)
                         metrics.queue_server_up.set(1, netloc(*queue.address))

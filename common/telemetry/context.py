@@ -56,7 +56,8 @@ def under(request: str, trace: str) -> Iterator[None]:
 
 def outgoing_headers() -> dict[str, str]:
     """The headers that carry the id and the trace (W3C Trace Context) to another service."""
-    return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
+    # What no request has caused is not to begin a trace elsewhere.
+    return {"X-Request-ID": request_id.get(), "traceparent": traceparent.get() or _new_trace()}
 
 
 def outgoing_raw_headers() -> list[tuple[bytes, bytes]]:

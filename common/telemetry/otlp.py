@@ -178,6 +178,8 @@ class _CountedExporter(SpanExporter):
     def __init__(self, room: Semaphore, warn: RepeatedWarning) -> None:
         self._room = room
         self._warn = warn
+        # It shows a malformed header, which may be a key.
+        logging.getLogger("opentelemetry.util.re").addFilter(_without_value)
         self._otlp = OTLPSpanExporter(session=_session())
         logging.getLogger(OTLPSpanExporter.__module__).addFilter(REASON)
         # It warns of each response with strange headers.
@@ -206,6 +208,11 @@ class _Reason(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         self.text = record.getMessage()
         return False
+
+
+def _without_value(record: logging.LogRecord) -> bool:
+    record.msg, record.args = "a variable OTEL_…_HEADERS is not name=value,name=value", ()
+    return True
 
 
 LOST = "spans get lost, as the collector does not take them"

@@ -30,9 +30,11 @@ class Sampling:
 
     def of_child(self, trace: str, trusts_parent: bool = True) -> bool:
         """Whether what is done in this trace is sampled."""
+        if not trusts_parent:
+            return self.of_new()
         if not self._is_parent_based:
             return int(trace[19:35], 16) < self._bound  # as OpenTelemetry's TraceIdRatioBased
-        return is_sampled(trace) if trusts_parent else self.of_new()
+        return is_sampled(trace)
 
     def of_batch(self, traces: Sequence[str]) -> bool:
         """Whether the handling of jobs of these traces is sampled."""

@@ -51,6 +51,13 @@ def test_with_a_parent_the_parent_counts(root: str) -> None:
     assert [sampling.of_child(SAMPLED), sampling.of_child(UNSAMPLED)] == [True, False]
 
 
+@pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio"])
+def test_of_a_client_neither_the_flag_nor_the_id_counts(sampler: str) -> None:
+    chosen = f"00-{'1' * 16}{'0' * 16}-{'b' * 16}-01"
+
+    assert not Sampling(sampler, 1e-6).of_child(chosen, trusts_parent=False)
+
+
 def test_a_batch_is_sampled_with_any_of_its_traces() -> None:
     sampling = Sampling("parentbased_always_off")
 
