@@ -276,6 +276,8 @@ class Periodic:
         self._task = task
         self._outages = outages
         self._next = 0.0
+        self._has_worked = False
+        self._warn = RepeatedWarning(logger)
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
@@ -283,7 +285,10 @@ class Periodic:
         self._next = time.monotonic() + self._seconds
         try:
             self._task()
+            self._has_worked = True
         except self._outages as exc:
-            logger.warning("a chore waits: %s", exc)
+            # A process may well start before its stores: that is no warning.
+            if self._has_worked:
+                self._warn(f"a chore waits: {exc}")
         except Exception:  # jobs are worth more than chores
             logger.exception("a chore failed")

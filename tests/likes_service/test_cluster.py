@@ -21,6 +21,7 @@ from tests.likes_service.conftest import LATER, NOW
 from tests.own_server import OwnServer
 from tests.polling import eventually, succeeds
 from tests.redis_cluster import RedisCluster
+from tests.replication import is_replicated
 
 KEYS = Keys(is_split=True)
 THREADS = 8
@@ -213,8 +214,7 @@ def test_a_master_that_is_lost_is_an_outage_until_its_replica_has_taken_over(
 ) -> None:
     _like(store, post_id, "bob")
     master = cluster.master_of(KEYS.likers(post_id))
-    # A write that its replica has.
-    cluster.raw(master).execute_command("WAIT", 1, 0)
+    eventually(lambda: is_replicated(cluster.raw(master)))
     is_over = Event()
 
     def load() -> None:

@@ -20,6 +20,7 @@ from tests.forwarder import Forwarder, forwarder
 from tests.likes_service.conftest import LATER, NOW, settings
 from tests.own_server import Own, OwnServer
 from tests.polling import eventually, succeeds
+from tests.replication import is_replicated
 from tests.sentinels import Watched
 
 COMMAND = re.compile(rb"^\*\d+\r$", re.MULTILINE)
@@ -194,6 +195,7 @@ def _follow(replica: OwnServer, master: OwnServer) -> None:
 
 def _swap(name: Forwarder, master: OwnServer, replica: OwnServer) -> None:
     """The replica becomes the master, and the name leads to it."""
+    eventually(lambda: is_replicated(_raw(master.port)))
     _raw(replica.port).replicaof("NO", "ONE")
     _follow(master, replica)
     name.target = replica.port

@@ -402,6 +402,20 @@ def test_signals_may_come_in_heaps(slow: subprocess.Popen[str]) -> None:
     assert slow.wait(PATIENCE_SECONDS) == 0
 
 
+def test_a_chore_that_meets_an_outage_says_so_once_it_has_worked(caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[Exception | None] = [Away("not made yet"), None, Away("gone")]
+
+    def task() -> None:
+        if failure := turns.pop(0):
+            raise failure
+
+    chore = Periodic(0, task, (Away,))
+    for _ in range(3):
+        chore()
+
+    assert [record.getMessage() for record in caplog.records] == ["a chore waits: gone"]
+
+
 @pytest.mark.parametrize("failure", [Away, ZeroDivisionError])
 def test_a_chore_that_fails_waits_for_its_next_turn(failure: type[Exception]) -> None:
     runs: list[int] = []
