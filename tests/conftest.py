@@ -7,9 +7,8 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from xdist.scheduler import LoadFileScheduling
 from common.discovery import balancer
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
-from tests.own_server import Kind, Own, OwnServer
+from tests.own_server import Own, own_servers
 from tests.redis_cluster import RedisCluster
 
 SETTINGS = (
@@ -38,9 +37,6 @@ SETTINGS = (
     "REGISTRY_",
     "SMTP_",
 )
-
-
-numbers = count()
 
 
 class OneSuite(LoadFileScheduling):
@@ -114,28 +110,16 @@ def dynamodb_port(data: Path) -> Iterator[int]:
     server.stop()
 
 
-@contextmanager
-def _owned(data: Path) -> Iterator[Own]:
-    with ExitStack() as stack:
-
-        def own(kind: Kind) -> OwnServer:
-            server = OwnServer(kind, data / "own" / str(next(numbers)) / "data")
-            stack.callback(server.stop)
-            return server
-
-        yield own
-
-
 @pytest.fixture
 def own(data: Path) -> Iterator[Own]:
     """Make a backing server that is this test's alone; the test starts it."""
-    with _owned(data) as own:
+    with own_servers(data / "own") as own:
         yield own
 
 
 @pytest.fixture(scope="session")
 def _cluster(data: Path) -> Iterator[RedisCluster]:
-    with _owned(data) as own:
+    with own_servers(data / "own") as own:
         yield RedisCluster(own)
 
 

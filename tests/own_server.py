@@ -2,7 +2,9 @@
 
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 import server_processes
@@ -57,3 +59,17 @@ class OwnServer:
 
 # What the fixture `own` is: makes one, which the test starts.
 Own = Callable[[Kind], OwnServer]
+numbers = count()
+
+
+@contextmanager
+def own_servers(folder: Path) -> Iterator[Own]:
+    """Makes servers with their data in folders of their own, below this one; they end with the `with`."""
+    with ExitStack() as stack:
+
+        def own(kind: Kind) -> OwnServer:
+            server = OwnServer(kind, folder / str(next(numbers)) / "data")
+            stack.callback(server.stop)
+            return server
+
+        yield own

@@ -1,12 +1,14 @@
 """What trials share: servers that are broken and mended, and clients that call something meanwhile."""
 
+import argparse
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from bench.report import progress, table
 from tests.own_server import Kind, OwnServer
@@ -66,6 +68,16 @@ def take(steps: Sequence[Step], calls: Mapping[str, Call], rate: float, seconds:
     head = ["what is done", *(f"{name}{detail}" for name in calls for detail in ("", ", slowest in s"))]
     table(head, [[name, *_cells(load)] for (name, _), load in zip(steps, loads, strict=True)])
     return loads
+
+
+def main(run: Callable[[argparse.Namespace, ExitStack], bool], about: str | None, rate: float) -> NoReturn:
+    """Run a trial with its options; the exit code is 1 unless all went as promised."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=rate, help="calls a second, of each kind")
+    parser.add_argument("--seconds", type=float, default=10, help="between two steps")
+    with ExitStack() as stack:
+        is_well = run(parser.parse_args(), stack)
+    sys.exit(0 if is_well else 1)
 
 
 def _cells(load: Load) -> list[object]:

@@ -7,7 +7,6 @@ has to be there once. The exit code is 1 if one is missing, or if a client saw a
 """
 
 import argparse
-import sys
 import time
 from contextlib import ExitStack, closing
 from datetime import timedelta
@@ -19,7 +18,7 @@ import server_processes
 
 from bench import seed
 from bench.processes import Processes, wait_until
-from bench.trials._load import started, take
+from bench.trials._load import main, started, take
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 
@@ -85,16 +84,5 @@ def _all_stored(accepted: list[str], postgres: int) -> bool:
     return sorted(found) == sorted(accepted)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rate", type=float, default=20, help="posts a second")
-    parser.add_argument("--seconds", type=float, default=10, help="between two steps")
-    with ExitStack() as stack:
-        is_well = run(parser.parse_args(), stack)
-    sys.exit(0 if is_well else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__, rate=20)

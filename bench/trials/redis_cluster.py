@@ -7,18 +7,17 @@ Nodes count as failed after a second; Redis's own default is 15.
 """
 
 import argparse
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from uuid import UUID
 
@@ -33,7 +32,7 @@ from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 from likes_service.keys import Keys
 from likes_service.store import LikesStore
-from tests.own_server import Kind, Own, OwnServer
+from tests.own_server import own_servers
 from tests.redis_cluster import RedisCluster
 
 CLIENTS = 4
@@ -74,7 +73,11 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=12.0, help="of load for each of the three")
     seconds = parser.parse_args().seconds
-    with _own() as own, Processes() as processes:
+    with (
+        TemporaryDirectory(prefix="microblog-trial-") as folder,
+        own_servers(Path(folder)) as own,
+        Processes() as processes,
+    ):
         cluster = RedisCluster(own)
         beanstalkd = processes.store(server_processes.beanstalkd)
         service = processes.service(
@@ -158,22 +161,6 @@ def _row(cluster: RedisCluster, findings: Findings) -> tuple[object, ...]:
 
 def _is_listed(store: LikesStore, like: tuple[UUID, str]) -> bool:
     return [one.post_id for one in store.liked_by(like[1], 1)] == [like[0]]
-
-
-@contextmanager
-def _own() -> Iterator[Own]:
-    """Servers in a folder of their own, which end with this command."""
-    folder = Path(tempfile.mkdtemp(prefix="microblog-trial-"))
-    numbers = count()
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-
-        def own(kind: Kind) -> OwnServer:
-            server = OwnServer(kind, folder / str(next(numbers)) / "data")
-            stack.callback(server.stop)
-            return server
-
-        yield own
 
 
 if __name__ == "__main__":

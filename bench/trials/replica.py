@@ -9,7 +9,6 @@ The exit code is 1 if the writer misses a post, if a post is lost, or if a read 
 
 import argparse
 import signal
-import sys
 import time
 from contextlib import ExitStack, closing
 from datetime import timedelta
@@ -21,7 +20,7 @@ import httpx
 import server_processes
 
 from bench.processes import Processes
-from bench.trials._load import Step, started, take
+from bench.trials._load import Step, main, started, take
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 from tests.own_server import OwnServer
@@ -125,16 +124,5 @@ def _start(processes: Processes, primary: OwnServer, standby: OwnServer) -> int:
     return processes.service("gateway", "gateway.py").port
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rate", type=float, default=10, help="posts a second, and reads")
-    parser.add_argument("--seconds", type=float, default=10, help="between two steps")
-    with ExitStack() as stack:
-        is_well = run(parser.parse_args(), stack)
-    sys.exit(0 if is_well else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__, rate=10)
