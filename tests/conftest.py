@@ -7,8 +7,9 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from common.discovery import balancer
+from common.jobs.queue import JobQueue
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
 from tests.own_server import Own, own_servers
@@ -37,6 +39,8 @@ SETTINGS = (
     "REGISTRY_",
     "SMTP_",
 )
+
+tube_numbers = count()
 
 
 class OneSuite(LoadFileScheduling):
@@ -101,6 +105,18 @@ def beanstalkd_port(data: Path) -> Iterator[int]:
     server = server_processes.beanstalkd(data / "beanstalkd", server_processes.free_port(), durable=False)
     yield server.port
     server.stop()
+
+
+@pytest.fixture
+def queues(beanstalkd_port: int) -> Iterator[Callable[[], JobQueue]]:
+    """Makes queues on tubes that nobody else uses."""
+    with ExitStack() as stack:
+
+        def make() -> JobQueue:
+            queue = JobQueue.connect("127.0.0.1", beanstalkd_port, f"test.{next(tube_numbers)}")
+            return stack.enter_context(closing(queue))
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """Tubes as an operator sees them, and what is put on them from outside."""
 
 import json
+from typing import Any
 
 import greenstalk
+
+from common.jobs.queue import JobQueue
 
 Tubes = greenstalk.Client[bytes]
 
@@ -22,6 +25,15 @@ def clear(client: Tubes) -> None:
             client.delete(client.reserve(timeout=0))
         except greenstalk.TimedOutError:
             return
+
+
+def take_all(queue: JobQueue) -> list[dict[str, Any]]:
+    """The payloads of all jobs that are ready, which are gone then."""
+    found = []
+    while job := queue.reserve(timeout=0):
+        found.append(job.open())
+        queue.delete(job)
+    return found
 
 
 def job(payload: object) -> bytes:

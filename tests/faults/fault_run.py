@@ -12,9 +12,9 @@ from typing import Literal
 from likes_service.workers import MAX_SESSIONS
 from tests.faults.checker import Checker, are_jobs_done
 from tests.faults.history import Answer, Heard, History
-from tests.faults.listener import Listener
 from tests.faults.load import Load
 from tests.faults.processes import SERVICES, WORKERS, Suite
+from tests.listener import Listener
 from tests.polling import PATIENCE_SECONDS, eventually
 
 Listeners = Mapping[str, Listener]

@@ -1,7 +1,6 @@
 """What the likes service lives with: Redis, tubes, the neighbours, a mail server."""
 
 import email
-import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -31,8 +30,7 @@ from likes_service.store import LikesStore
 from tests.instances import directory_of, instance
 from tests.polling import PATIENCE_SECONDS
 from tests.redis_cluster import RedisCluster
-
-tube_numbers = itertools.count()
+from tests.tubes import take_all
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 654321, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=30)
@@ -91,15 +89,6 @@ def client(
         yield client
 
 
-def take_all(queue: JobQueue) -> list[dict[str, Any]]:
-    """The payloads of all jobs that are ready, which are gone then."""
-    found = []
-    while job := queue.reserve(timeout=0):
-        found.append(job.open())
-        queue.delete(job)
-    return found
-
-
 @pytest.fixture
 def jobs(beanstalkd_port: int) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Takes what the service has put on its tube in this test."""
@@ -107,20 +96,6 @@ def jobs(beanstalkd_port: int) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     take_all(queue)
     yield lambda: take_all(queue)
     queue.close()
-
-
-@pytest.fixture
-def queues(beanstalkd_port: int) -> Iterator[Callable[[], JobQueue]]:
-    """Makes queues on tubes that nobody else uses."""
-    made = []
-
-    def make() -> JobQueue:
-        made.append(JobQueue.connect("127.0.0.1", beanstalkd_port, f"likes.test.{next(tube_numbers)}"))
-        return made[-1]
-
-    yield make
-    for queue in made:
-        queue.close()
 
 
 class Neighbour:

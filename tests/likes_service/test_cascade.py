@@ -13,7 +13,8 @@ from likes_service import store as module
 from likes_service.cascade import Cascade
 from likes_service.models import EVENT, AccountDeleted, Event, Liked, LikeUndone, PostDeleted
 from likes_service.store import LikesStore
-from tests.likes_service.conftest import LATER, NOW, take_all
+from tests.likes_service.conftest import LATER, NOW
+from tests.tubes import take_all
 
 PLACES = ["redis_url", "cluster_url"]
 Apply = Callable[[Event], None]

@@ -20,8 +20,9 @@ from likes_service.mailer import MailServer, MailServerUnavailable
 from likes_service.models import NOTIFICATION, Liked, LikeUndone, ValidateLike
 from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, LikeValidator, Notifier
 from likes_service.store import LikesStore
-from tests.likes_service.conftest import LATER, NOW, take_all
+from tests.likes_service.conftest import LATER, NOW
 from tests.polling import PATIENCE_SECONDS, eventually
+from tests.tubes import take_all
 
 TEXT = "Hello, world"
 AGES_AGO = datetime.now(UTC) - timedelta(days=1)

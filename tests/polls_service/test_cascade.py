@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event as Flag
@@ -34,7 +33,7 @@ from polls_service.models import (
 )
 from polls_service.store import PollsStore
 from tests.polling import eventually
-from tests.tubes import is_empty, job
+from tests.tubes import is_empty, job, take_all
 
 numbers = itertools.count()
 NOW = datetime.now(UTC)
@@ -43,25 +42,13 @@ NOW = datetime.now(UTC)
 class Tubes:
     """Three tubes of one test."""
 
-    def __init__(self, port: int) -> None:
-        self.own, self.users, self.timelines = (
-            JobQueue.connect("127.0.0.1", port, f"polls.test.{next(numbers)}") for _ in range(3)
-        )
-
-
-def _taken(queue: JobQueue) -> list[dict[str, Any]]:
-    found = []
-    while taken := queue.reserve(timeout=0):
-        found.append(taken.open())
-        queue.delete(taken)
-    return found
+    def __init__(self, make: Callable[[], JobQueue]) -> None:
+        self.own, self.users, self.timelines = make(), make(), make()
 
 
 @pytest.fixture
-def tubes(beanstalkd_port: int) -> Iterator[Tubes]:
-    tubes = Tubes(beanstalkd_port)
-    with closing(tubes.own), closing(tubes.users), closing(tubes.timelines):
-        yield tubes
+def tubes(queues: Callable[[], JobQueue]) -> Tubes:
+    return Tubes(queues)
 
 
 @pytest.fixture
@@ -72,7 +59,7 @@ def apply(store: PollsStore, tubes: Tubes, monkeypatch: pytest.MonkeyPatch) -> C
 
     def apply(event: Event) -> None:
         cascade.apply(event)
-        for payload in _taken(tubes.own):
+        for payload in take_all(tubes.own):
             apply(module.EVENT.validate_python(payload))
 
     return apply
@@ -166,7 +153,9 @@ def test_users_are_told_when_nothing_is_left(
     for _ in range(times):
         apply(_account_deleted(alice))
 
-    assert _taken(tubes.users) == [{"kind": "account_cleared", "username": alice, "service": "polls"}] * times
+    assert (
+        take_all(tubes.users) == [{"kind": "account_cleared", "username": alice, "service": "polls"}] * times
+    )
 
 
 def test_what_was_under_way_is_found_before_users_are_told(
@@ -176,12 +165,12 @@ def test_what_was_under_way_is_found_before_users_are_told(
     cascade = Cascade(store, tubes.own, tubes.users, tubes.timelines)
     cascade.apply(_account_deleted(alice))
     late = _poll(store, alice)
-    told_early = _taken(tubes.users)
+    told_early = take_all(tubes.users)
 
-    for payload in _taken(tubes.own):
+    for payload in take_all(tubes.own):
         cascade.apply(module.EVENT.validate_python(payload))
 
-    assert (told_early, len(_taken(tubes.users))) == ([], 1)
+    assert (told_early, len(take_all(tubes.users))) == ([], 1)
     assert not _is_there(store, late)
 
 
@@ -201,11 +190,11 @@ def test_more_than_one_job_may_take_is_done_in_several(
     monkeypatch.undo()
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0)
 
-    [left] = _taken(tubes.own)
+    [left] = take_all(tubes.own)
     apply(module.EVENT.validate_python(left))
 
     assert list(store.voters(poll.id)) == []
-    assert len(_taken(tubes.users)) == 1
+    assert len(take_all(tubes.users)) == 1
 
 
 def test_the_end_is_told_to_the_author_first_and_to_each_voter_once(
@@ -218,7 +207,7 @@ def test_the_end_is_told_to_the_author_first_and_to_each_voter_once(
 
     apply(PollOver(poll_id=_ended(store, poll).id, at=NOW))
 
-    told = _taken(tubes.timelines)
+    told = take_all(tubes.timelines)
     names = [name for one in told for name in one["recipients"]]
     assert names[0] == alice
     assert sorted(names) == sorted([alice, *voters])
@@ -244,13 +233,13 @@ def test_nobody_is_told_of_the_end_of_a_deleted_poll(
 
     apply(PollOver(poll_id=poll.id, at=NOW))
 
-    assert _taken(tubes.timelines) == []
+    assert take_all(tubes.timelines) == []
     assert not [one for one in table.keys(ENDINGS, "2") if str(poll.id) in one["sk"]["S"]]
 
 
 def _due(store: PollsStore, tubes: Tubes) -> list[str]:
     store.endings.queue_due(tubes.own)
-    return [one["poll_id"] for one in _taken(tubes.own)]
+    return [one["poll_id"] for one in take_all(tubes.own)]
 
 
 def test_a_poll_is_due_once_from_its_end_on(store: PollsStore, tubes: Tubes, alice: str) -> None:

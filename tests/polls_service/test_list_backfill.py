@@ -17,7 +17,6 @@ from polls_service.list_backfill import ListBackfill
 from polls_service.models import EVENT, AccountDeleted, NewPoll, Poll
 from polls_service.store import PollsStore
 
-numbers = itertools.count()
 PEOPLE = ["alice", "bobby", "carol"]
 GONE = AccountDeleted(kind="account_deleted", username="bobby", at=datetime.now(UTC))
 
@@ -111,28 +110,15 @@ def test_what_is_deleted_during_a_step_gets_no_entry(
         assert not {one.partition("#")[2] for one in _listed(old_store, name, VOTE)} & ids
 
 
-@pytest.fixture
-def tubes(beanstalkd_port: int) -> Iterator[Callable[[], JobQueue]]:
-    made: list[JobQueue] = []
-
-    def tube() -> JobQueue:
-        made.append(JobQueue.connect("127.0.0.1", beanstalkd_port, f"backfill.test.{next(numbers)}"))
-        return made[-1]
-
-    yield tube
-    for queue in made:
-        queue.close()
-
-
 def test_a_deletion_is_confirmed_when_all_is_listed_and_deleted(
     old_store: PollsStore,
     polls: list[Poll],
-    tubes: Callable[[], JobQueue],
+    queues: Callable[[], JobQueue],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cascade_module, "SETTLE_SECONDS", 0)
-    own, users = tubes(), tubes()
-    cascade = Cascade(old_store, own, users, tubes())
+    own, users = queues(), queues()
+    cascade = Cascade(old_store, own, users, queues())
     own.put(GONE)
 
     def turn() -> bool:

@@ -4,7 +4,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from suite import start, stop
 
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
-from tests.event_client import EventClient
+from tests.listener import Listener
 from tests.own_server import OwnServer
 from tests.polling import eventually
 
@@ -70,39 +70,6 @@ def _answers(url: str) -> bool:
     return False
 
 
-class Follower:
-    """A client that resumes its stream whenever it ends, as browsers do."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._stack = ExitStack()
-        self._last_id: str | None = None
-        self._seen: list[str] = []
-        self._client = self._connect()
-
-    def _connect(self) -> EventClient:
-        client = eventually(self._try)
-        return self._stack.enter_context(client)
-
-    def _try(self) -> EventClient | None:
-        with suppress(OSError):
-            client = EventClient(self._port, timeline="public", last_id=self._last_id)
-            if client.status == 200:
-                return client
-            client.close()
-        return None
-
-    def texts(self) -> list[str]:
-        if self._client.is_over:
-            self._seen += self._client.texts()
-            self._last_id = self._client.events[-1].id if self._client.events else self._last_id
-            self._client = self._connect()
-        return [*self._seen, *self._client.texts()]
-
-    def close(self) -> None:
-        self._stack.close()
-
-
 @pytest.fixture(scope="module")
 def own_postgres(data: Path) -> Iterator[OwnServer]:
     server = OwnServer(server_processes.postgres, data / "streams" / "data")
@@ -138,20 +105,18 @@ def _write(port: int, text: str) -> None:
 
 def _assert_whole(gateway: int, disturb: Callable[[], object]) -> None:
     """What a client gets that resumes its stream is what was written, once and in order."""
-    follower = Follower(gateway)
     first = next(numbers)
     texts = [f"Post {first}-{number}" for number in range(12)]
-    for number, text in enumerate(texts):
-        if number == 6:
-            # A client that has seen no event knows no place to resume at.
-            eventually(follower.texts)
-            disturb()
-        _write(gateway, text)
-    try:
-        eventually(lambda: len(follower.texts()) >= len(texts))
-        assert follower.texts() == texts
-    finally:
-        follower.close()
+    with Listener(gateway, timeline="public") as listener:
+        for number, text in enumerate(texts):
+            if number == 6:
+                # A client that has seen no event knows no place to resume at.
+                eventually(listener.heard)
+                disturb()
+            _write(gateway, text)
+        eventually(lambda: len(listener.texts()) >= len(texts))
+
+        assert listener.texts() == texts
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

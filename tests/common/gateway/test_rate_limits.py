@@ -143,12 +143,18 @@ def test_a_redis_that_stops_answering_doubles_nothing(limiting, run, own_redis) 
     assert before + run(_admitted(limiter, *[ANYBODY] * 10)) == 3
 
 
-@pytest.mark.kills
-def test_a_redis_that_becomes_a_replica_is_done_without_and_counted_in_when_it_is_a_master_again(
-    limiting, run, own_redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def persistent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis has all the time it takes, and is asked again at once after a failure."""
     monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
     monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+
+
+@pytest.mark.kills
+@pytest.mark.usefixtures("persistent")
+def test_a_redis_that_becomes_a_replica_is_done_without_and_counted_in_when_it_is_a_master_again(
+    limiting, run, own_redis
+) -> None:
     gateways = [limiting(f"redis://127.0.0.1:{own_redis.port}/0") for _ in range(2)]
     raw = redis.Redis(port=own_redis.port)
     run(_admitted(gateways[0], ANYBODY))
@@ -160,11 +166,8 @@ def test_a_redis_that_becomes_a_replica_is_done_without_and_counted_in_when_it_i
 
 
 @pytest.mark.kills
-def test_gateways_count_on_in_the_master_that_a_name_leads_to(
-    limiting, run, own: Own, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
-    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+@pytest.mark.usefixtures("persistent")
+def test_gateways_count_on_in_the_master_that_a_name_leads_to(limiting, run, own: Own) -> None:
     before, after = own(server_processes.redis), own(server_processes.redis)
     before.start()
     after.start()
@@ -180,11 +183,8 @@ def test_gateways_count_on_in_the_master_that_a_name_leads_to(
 
 
 @pytest.mark.kills
-def test_gateways_count_on_in_the_master_that_the_sentinels_have_chosen(
-    limiting, run, own: Own, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
-    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
+@pytest.mark.usefixtures("persistent")
+def test_gateways_count_on_in_the_master_that_the_sentinels_have_chosen(limiting, run, own: Own) -> None:
     watched = Watched(own)
     limiter = limiting(watched.url)
     run(_admitted(limiter, ANYBODY))
@@ -199,11 +199,10 @@ def test_gateways_count_on_in_the_master_that_the_sentinels_have_chosen(
 
 
 @pytest.mark.kills
+@pytest.mark.usefixtures("persistent")
 def test_gateways_that_share_a_cluster_count_together_and_go_on_when_a_master_is_lost(
-    limiting, run, cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+    limiting, run, cluster: RedisCluster
 ) -> None:
-    monkeypatch.setattr(rate_limits, "REDIS_RETRY_SECONDS", 0)
-    monkeypatch.setattr(rate_limits, "REDIS_SECONDS", PATIENCE_SECONDS)
     gateways = [limiting(cluster.url) for _ in range(2)]
     # As many that some of their buckets are at each master.
     callers = [Caller(f"192.0.2.{number}") for number in range(20)]
