@@ -82,7 +82,7 @@ def validate(settings: LikesSettings, stop: Event) -> None:
         handle = each(lambda payload: validation.validate(ValidateLike.model_validate(payload)))
         sweep = Periodic(SWEEP_INTERVAL_SECONDS, validation.sweep, OUTAGES)
         with queues_on(settings.beanstalkds, VALIDATE_TUBE) as queues:
-            work(queues, handle, OUTAGES, stop, periodic=sweep)
+            work(queues, handle, OUTAGES, stop, chores=[sweep])
 
 
 def apply_events(settings: LikesSettings, stop: Event) -> None:

@@ -97,10 +97,6 @@ def apply_events(store: PollsStore, beanstalkds: Sequence[Server], stop: Flag) -
         endings = Periodic(LOOK_FOR_ENDINGS_SECONDS, partial(store.endings.queue_due, own), OUTAGES)
         backfill = Periodic(BACKFILL_SECONDS, store.backfill.step, OUTAGES)
 
-        def chores() -> None:
-            endings()
-            backfill()
-
         handle = each(lambda payload: cascade.apply(EVENT.validate_python(payload)))
         queues = stack.enter_context(queues_on(beanstalkds, EVENTS_TUBE))
-        work(queues, handle, OUTAGES, stop, periodic=chores, ready=store.ping)
+        work(queues, handle, OUTAGES, stop, chores=[endings, backfill], ready=store.ping)

@@ -23,8 +23,7 @@ class ListBackfill:
 
     def is_done(self) -> bool:
         """Whether every poll and every vote is in the list of its user."""
-        self._is_done = self._is_done or "is_done" in self._progress()
-        return self._is_done
+        return self._is_done or "is_done" in self._progress()
 
     def skip(self) -> None:
         """Take the pass as done: the table is new."""
@@ -32,9 +31,8 @@ class ListBackfill:
 
     def step(self) -> None:
         """List what one more page of the table has, unless all is done. Raises the table's outages."""
-        if self.is_done():
+        if self._is_done or "is_done" in (progress := self._progress()):
             return
-        progress = self._progress()
         pages_read = int(progress.get("pages_read", {}).get("N", 0))
         found, rest = self._table.scan(progress.get("next_key", {}).get("M"), "created_by")
         # Else another process was faster, or something was deleted meanwhile: the next step reads anew.
@@ -43,7 +41,9 @@ class ListBackfill:
             self._table.transact([{"Update": items.backfill_update(pages_read + 1, rest)}])
 
     def _progress(self) -> Item:
-        return self._table.get(items.BACKFILL) or {}
+        progress = self._table.get(items.BACKFILL) or {}
+        self._is_done = "is_done" in progress
+        return progress
 
     def _list(self, found: list[Item]) -> None:
         """Add the entries that these items lack. Raises ConditionFailed when one of them is gone."""

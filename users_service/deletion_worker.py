@@ -22,7 +22,7 @@ def run(store: UsersStore, beanstalkds: Sequence[Server], stop: Event) -> None:
     """Go on with deletions until `stop` is set; confirmations come from any of these Beanstalkds."""
     with queues_on(beanstalkds, TUBE) as queues:
         tending = Periodic(EVERY_SECONDS, partial(tend, store), store.outages)
-        work(queues, each(partial(confirm, store)), store.outages, stop, periodic=tending)
+        work(queues, each(partial(confirm, store)), store.outages, stop, chores=[tending])
 
 
 def tend(store: UsersStore) -> None:

@@ -13,7 +13,7 @@ from common.jobs.producer import Producer
 from common.jobs.queue import QueueUnavailable
 from common.settings import Server
 from common.telemetry import context
-from common.telemetry.logging import RepeatedWarning
+from common.telemetry.logging import OutageWarning
 
 logger = logging.getLogger(__name__)
 
@@ -51,21 +51,18 @@ class Relay(Background):
         self._outages: tuple[type[Exception], ...] = (QueueUnavailable, *outbox.outages)
         self._beanstalkds = beanstalkds
         self._producers: dict[str, Producer] = {}
-        self._warn = RepeatedWarning(logger)
-        self._has_worked = False
+        self._warn = OutageWarning(logger)
 
     def run(self, stop: Event) -> None:
         """Deliver events until `stop` is set."""
         while not stop.is_set():
             try:
                 is_empty = not self._outbox.relay(self._deliver)
-                self._has_worked = True
+                self._warn.worked()
                 if is_empty:
                     stop.wait(random.uniform(*POLL_SECONDS))
             except self._outages as exc:
-                # A process may well start before its database: that is no warning.
-                if self._has_worked:
-                    self._warn(f"events wait in the outbox: {exc}")
+                self._warn(f"events wait in the outbox: {exc}")
                 stop.wait(random.uniform(*OUTAGE_PAUSE_SECONDS))
             except Exception:  # whatever it is, the events are kept and the thread goes on
                 logger.exception("events wait in the outbox")

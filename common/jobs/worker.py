@@ -21,7 +21,7 @@ from common.jobs.gauges import TubeGauges
 from common.jobs.queue import Job, JobQueue, QueueUnavailable
 from common.settings import Server
 from common.telemetry import metrics
-from common.telemetry.logging import RepeatedWarning
+from common.telemetry.logging import OutageWarning, RepeatedWarning
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +111,15 @@ def work(
     outages: Outages,
     stop: Event,
     batch: int = 1,
-    periodic: Callable[[], None] | None = None,
+    chores: Sequence[Callable[[], None]] = (),
     ready: Callable[[], None] | None = None,
     reminds: bool = True,
 ) -> None:
     """Handle up to `batch` jobs at a time until `stop` is set.
 
     The queues are of one tube on different servers. Each has a thread of its own,
-    so a server that is unavailable holds up its own jobs only.
+    so a server that is unavailable holds up its own jobs only. Between two batches,
+    the first of these threads does the `chores`.
 
     A job that meets an outage is retried, each time later than the last, for
     as long as the outage lasts; meanwhile `ready` is called until it meets
@@ -131,13 +132,11 @@ def work(
     servers = Redundant(queues)
 
     def on_one(queue: JobQueue, stop: Event) -> None:
-        chores: list[Callable[[], None]] = []
+        steps = list(chores if queue is queues[0] else ())
         if reminds:
-            chores.append(Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages))
-        if periodic and queue is queues[0]:
-            chores.append(periodic)
+            steps.insert(0, Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages))
         turn = partial(_turn, queue, servers, handle, outages, stop, batch, ready)
-        _repeat(queue, servers, [*chores, turn], stop)
+        _repeat(queue, servers, [*steps, turn], stop)
 
     with closing(TubeGauges(queues)) if reminds else nullcontext():
         run_together([partial(on_one, queue) for queue in queues], stop)
@@ -276,8 +275,7 @@ class Periodic:
         self._task = task
         self._outages = outages
         self._next = 0.0
-        self._has_worked = False
-        self._warn = RepeatedWarning(logger)
+        self._warn = OutageWarning(logger)
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
@@ -285,10 +283,8 @@ class Periodic:
         self._next = time.monotonic() + self._seconds
         try:
             self._task()
-            self._has_worked = True
+            self._warn.worked()
         except self._outages as exc:
-            # A process may well start before its stores: that is no warning.
-            if self._has_worked:
-                self._warn(f"a chore waits: {exc}")
+            self._warn(f"a chore waits: {exc}")
         except Exception:  # jobs are worth more than chores
             logger.exception("a chore failed")

@@ -84,6 +84,19 @@ class RepeatedWarning:
         self._logger.warning(f"{text}: {detail}" if detail else text)
 
 
+class OutageWarning(RepeatedWarning):
+    """The same of what has worked before: a process may well start before its stores."""
+
+    _has_worked = False
+
+    def worked(self) -> None:
+        self._has_worked = True
+
+    def __call__(self, text: str, detail: str = "") -> None:
+        if self._has_worked:
+            super().__call__(text, detail)
+
+
 def configure_logging(level: str, log_format: str | None, process: Mapping[str, str] | None = None) -> None:
     """Log to standard output: text on a terminal, JSON elsewhere, or as `log_format` says.
 

@@ -442,6 +442,6 @@ def test_a_beanstalkd_that_stays_away_is_warned_of_once(
             stop.set()
 
     away = JobQueue.connect("127.0.0.1", server_processes.free_port(), TUBE)
-    work([away], lambda jobs: None, (), stop, periodic=count)
+    work([away], lambda jobs: None, (), stop, chores=[count])
 
     assert caplog.text.count("reconnecting") == 1
