@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
 from pydantic import AfterValidator
@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
+# RFC 3986, appendix B.
+URL = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 MASTER = re.compile(r"/([^/\s]+)(?:/(\d+))?")
 
 Client = TypeVar("Client")
@@ -33,7 +35,7 @@ class SentinelUrl:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises ValueError."""
-        parts = urlsplit(url)
+        parts = _split(url)
         account, _, nodes = parts.netloc.rpartition("@")
         found = MASTER.fullmatch(parts.path)
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -61,13 +63,21 @@ class ClusterUrl:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises ValueError."""
-        parts = urlsplit(url)
+        parts = _split(url)
         account, _, nodes = parts.netloc.rpartition("@")
         # There is one database in a cluster.
         if parts.path not in ("", "/", "/0") or parts.query or parts.fragment:
             raise ValueError("it has parts that no such URL has")
         tls = {"ssl": True} if parts.scheme == "rediss+cluster" else {}
         return cls(_addresses(nodes, REDIS_PORT), tls | _account(account))
+
+
+def _split(url: str) -> SplitResult:
+    """As urlsplit, which takes brackets behind a first host for a mistake in newer versions of Python."""
+    found = URL.fullmatch(url)
+    assert found, "every text has this form"
+    scheme, *rest = (part or "" for part in found.groups())
+    return SplitResult(scheme.lower(), *rest)
 
 
 def _addresses(nodes: str, port: int) -> tuple[Address, ...]:
@@ -116,11 +126,11 @@ def connect(kind: type[Client], sentinel_kind: Any, url: str, **options: Any) ->
 
 
 def is_of_cluster(url: str) -> bool:
-    return urlsplit(url).scheme in ("redis+cluster", "rediss+cluster")
+    return _split(url).scheme in ("redis+cluster", "rediss+cluster")
 
 
 def _is_of_sentinels(url: str) -> bool:
-    return urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel")
+    return _split(url).scheme in ("redis+sentinel", "rediss+sentinel")
 
 
 def _is_usable(url: str) -> bool:
