@@ -1,7 +1,6 @@
 """A Redis Cluster of three masters with a replica each: real ones, which a test may kill."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,17 @@ SIZE = 2 * MASTERS
 # After which a node that is away counts as failed: never on a busy machine, but where a test wants it soon.
 PATIENT_MS, IMPATIENT_MS = 60_000, 1000
 MOVED_AT_ONCE = 100
+# A node has its cluster bus so far above its port. From the last port on, Linux takes them for outgoing ones.
+BUS, LAST_PORT = 10_000, 32_768
 
 
 class RedisCluster:
     """Six servers, which agree on who has which slot."""
 
     def __init__(self, own: Own) -> None:
-        self.servers = [own(partial(_node, server_processes.free_port())) for _ in range(SIZE)]
+        self.servers = [own(_node) for _ in range(SIZE)]
+        for server in self.servers:
+            server.port = _free_port()
         self._raws = {
             server.port: redis.Redis(port=server.port, decode_responses=True, socket_timeout=5)
             for server in self.servers
@@ -110,10 +113,10 @@ class RedisCluster:
         for place, server in enumerate(self.servers):
             self._ask(server, "CLUSTER SET-CONFIG-EPOCH", place + 1)
             if place < MASTERS:
-                last = min((place + 1) * step, REDIS_CLUSTER_HASH_SLOTS) - 1
-                self._ask(server, "CLUSTER ADDSLOTSRANGE", place * step, last)
+                end = min((place + 1) * step, REDIS_CLUSTER_HASH_SLOTS)
+                self._ask(server, "CLUSTER ADDSLOTS", *range(place * step, end))
             if server is not first:
-                self._ask(server, "CLUSTER MEET", "127.0.0.1", first.port, self._bus_port(first))
+                self._ask(server, "CLUSTER MEET", "127.0.0.1", first.port)
         eventually(lambda: all(self._knows_all(server) for server in self.servers))
 
     def _knows_all(self, server: OwnServer) -> bool:
@@ -123,9 +126,6 @@ class RedisCluster:
     def _ask(self, server: OwnServer, *command: object) -> Any:
         return self.raw(server).execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
 
-    def _bus_port(self, server: OwnServer) -> int:
-        return int(self._ask(server, "CONFIG GET", "cluster-port")["cluster-port"])
-
     def _role(self, server: OwnServer) -> str | None:
         try:
             role: str = self.raw(server).info("replication")["role"]
@@ -134,9 +134,15 @@ class RedisCluster:
         return role
 
 
-def _node(bus_port: int, data: Path, port: int) -> server_processes.Server:
-    options = ["--cluster-enabled", "yes", "--cluster-port", str(bus_port)]
-    options += ["--cluster-node-timeout", str(PATIENT_MS), "--repl-diskless-sync-delay", "0"]
+def _free_port() -> int:
+    """A port like any of `server_processes`, whose bus is on such a port, too."""
+    ports = iter(server_processes.free_port, None)
+    return next(one for one in ports if one + BUS < LAST_PORT and server_processes.is_free(one + BUS))
+
+
+def _node(data: Path, port: int) -> server_processes.Server:
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(PATIENT_MS)]
+    options += ["--repl-diskless-sync-delay", "0"]
     # So that a master that is back before it has a successor has its data.
     options += ["--appendonly", "yes"]
     return server_processes.redis(data, port, durable=False, options=options)

@@ -96,12 +96,19 @@ def _users(servers: Pair) -> FastAPI:
 def clients(servers: Pair) -> Iterator[tuple[TestClient, TestClient]]:
     """Of the two services, ready to serve."""
     urls = (_url(server.port, "replicated_timelines") for server in servers)
-    with TestClient(_timelines(*urls)) as timelines, TestClient(_users(servers)) as users:
-        for client in (timelines, users):
-            eventually(lambda client=client: client.get("/health").status_code == 200)
-            # A busy machine is no standby that hangs.
-            _standby(client)._deadline_seconds = PATIENCE_SECONDS
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        # A busy machine is no standby that hangs.
+        patch.setattr("common.postgres.database.REPLICA_DEADLINE_SECONDS", PATIENCE_SECONDS)
+        # One after the other: Alembic migrates one database of a process at a time.
+        timelines, users = (
+            _ready(stack.enter_context(TestClient(app))) for app in (_timelines(*urls), _users(servers))
+        )
         yield timelines, users
+
+
+def _ready(client: TestClient) -> TestClient:
+    eventually(lambda: client.get("/health").status_code == 200)
+    return client
 
 
 def _standby(client: TestClient) -> Database:

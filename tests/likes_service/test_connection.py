@@ -130,9 +130,10 @@ def _raw(port: int) -> redis.Redis:
     return redis.Redis(port=port, decode_responses=True)
 
 
+TOO_FEW = "has too few replicas"
 STATES: dict[str, Callable[[redis.Redis], object]] = {
     "is out of memory": lambda raw: raw.config_set("maxmemory", "1"),
-    "has too few replicas": lambda raw: raw.config_set("min-replicas-to-write", "1"),
+    TOO_FEW: lambda raw: raw.config_set("min-replicas-to-write", "1"),
     "is a read-only replica": lambda raw: raw.replicaof("127.0.0.1", str(server_processes.free_port())),
     "is a replica without its master": lambda raw: (
         raw.config_set("replica-serve-stale-data", "no"),
@@ -148,6 +149,8 @@ def test_a_server_in_a_state_that_takes_no_likes_says_so_to_the_ping(
 ) -> None:
     store = LikesStore.connect(f"redis://127.0.0.1:{own_redis.port}/0")
     _like(store, post_id)
+    if reason == TOO_FEW and _raw(own_redis.port).info("server")["redis_version"] < "7":
+        pytest.skip("before Redis 7, a script writes with too few replicas, too")
     enter(_raw(own_redis.port))
 
     for call in _calls(store, post_id):

@@ -249,9 +249,8 @@ def test_the_likes_of_many_posts_are_one_round_trip(store, raw_redis):
 
     found = store.counts(posts, "bob")
 
-    assert set(raw_redis.info("commandstats")) == {
-        *("cmdstat_evalsha", "cmdstat_zcard", "cmdstat_zscore", "cmdstat_config|resetstat")
-    }
+    commands = {name for name in raw_redis.info("commandstats") if not name.startswith("cmdstat_config")}
+    assert commands == {"cmdstat_evalsha", "cmdstat_zcard", "cmdstat_zscore"}
     assert raw_redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
     assert [(likes.count, likes.liked) for likes in found[6:10]] == [
         (0, False),
