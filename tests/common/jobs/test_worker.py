@@ -350,7 +350,7 @@ from common.jobs.worker import stop_on_signal, work
 
 def handle(jobs):
     print("handling", flush=True)
-    sys.stdin.readline()
+    stop.wait()
     print("handled", flush=True)
 
 stop = stop_on_signal()
@@ -361,10 +361,9 @@ work([JobQueue.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2])], handle, (),
 
 @pytest.fixture
 def slow(beanstalkd_port: int, tube) -> Iterator[subprocess.Popen[str]]:
-    """A worker process whose jobs take until it is sent a line."""
+    """A worker process whose jobs take until it has been told to stop."""
     command = [sys.executable, "-c", SLOW, str(beanstalkd_port), TUBE]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
         yield process
         process.kill()
 
@@ -382,10 +381,8 @@ def test_a_signal_lets_the_job_in_hand_be_finished_and_takes_no_other(
     queue.put(Number(number=1))
     queue.put(Number(number=2))
     assert [_line(slow), _line(slow)] == ["ready", "handling"]
+
     slow.send_signal(number)
-    assert slow.stdin is not None
-    slow.stdin.write("\n")
-    slow.stdin.flush()
 
     assert slow.wait(PATIENCE_SECONDS) == 0
     assert _line(slow) == "handled"
