@@ -57,9 +57,10 @@ def environment() -> dict[str, str]:
 
 
 def expected(variables: Environment) -> list[Expected]:
-    """Every backing server that these variables ask for, but AWS's DynamoDB and a Redis behind sentinels."""
+    """Every backing server that these variables ask for, but AWS's DynamoDB and several servers of Redis."""
     needed = _beanstalkds(variables)
-    if "+sentinel://" not in variables.get("REDIS_URL", ""):
+    scheme, _, _ = variables.get("REDIS_URL", "").partition(":")
+    if not scheme.endswith(("+sentinel", "+cluster")):
         needed.append(_redis(variables))
     if not all(variables.get(name) for name in DATABASE_URLS):
         needed.append(_postgres(variables))

@@ -93,6 +93,13 @@ def test_databases_that_are_elsewhere_need_no_postgres_here() -> None:
     assert "postgres" not in {one.name for one in backing_services.expected(urls)}
 
 
+@pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])
+def test_a_redis_of_several_servers_is_not_started_here(scheme: str) -> None:
+    needed = backing_services.expected({"REDIS_URL": f"{scheme}://127.0.0.1:7,[::1]:7/one"})
+
+    assert "redis" not in {one.name for one in needed}
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
 def test_what_is_no_port_is_said(port: str) -> None:
     with pytest.raises(backing_services.WrongServer, match="DB_PORT"):
