@@ -128,18 +128,18 @@ class TimelinesStore:
         Raises Unprocessable when the key was used for another post, NotFound when its post is deleted, and
         Conflict when its poll is in another post.
         """
-        row = _row(post, mentioned)
+        row = row_of(post, mentioned)
         is_plain = post.in_reply_to is None and post.poll_id is None and not row["tags"] and not mentioned
         if key is None and is_plain:
             self._database.rows(ADD, row)
-            return _as_written(post, row)
+            return as_written(post, row)
         try:
             first_id = self._add(post, row, key)
         except IntegrityError as exc:
             if post.poll_id is None:
                 raise
             raise errors.poll_in_use() from exc
-        return _as_written(post, row) if first_id == post.id else self.post(first_id)
+        return as_written(post, row) if first_id == post.id else self.post(first_id)
 
     def _add(self, post: AcceptedPost, row: dict[str, Any], key: str | None) -> UUID:
         with self._database.transaction() as connection:
@@ -160,7 +160,7 @@ class TimelinesStore:
             accepted = _without_used_polls(connection, accepted)
             added = connection.execute(
                 ADD_MISSING,
-                [_row(post, None if mentions(post.text) else ()) for post in accepted],
+                [row_of(post, None if mentions(post.text) else ()) for post in accepted],
             )
             ids = set(added.scalars())
             ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
@@ -261,7 +261,8 @@ def _count_replies(connection: Connection, added: Sequence[AcceptedPost]) -> Ite
             yield Cause("reply", author, reply.username, post_id=reply.id)
 
 
-def _row(post: AcceptedPost, mentioned: Sequence[str] | None) -> dict[str, Any]:
+def row_of(post: AcceptedPost, mentioned: Sequence[str] | None) -> dict[str, Any]:
+    """The values of ADD for a new post; `mentioned` as in `TimelinesStore.add`."""
     return {
         "id": post.id,
         "username": post.username,
@@ -279,6 +280,6 @@ def _row(post: AcceptedPost, mentioned: Sequence[str] | None) -> dict[str, Any]:
     }
 
 
-def _as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
+def as_written(post: AcceptedPost, row: dict[str, Any]) -> Post:
     """As the statements read a post that was added just now."""
     return Post(**dict(post) | {"tags": row["tags"], "mentions": row["mentions"]})

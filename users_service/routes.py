@@ -141,13 +141,11 @@ def profile(username: Username, store: Store, subject: OptionalSubject) -> Profi
 
     With a token of another user, it says what is between the two.
     """
-    found = store.profile(username)
-    if subject == username or is_service(subject):
-        return found
-    public = found.model_dump(include=set(Profile.model_fields))
     if subject is None:
-        return Profile(**public)
-    return ProfileForOther(**public, relationship=store.relations.relationship(subject, username))
+        return store.public_profile(username)
+    if subject == username or is_service(subject):
+        return store.profile(username)
+    return store.profile_for_other(username, subject)
 
 
 @routes.get("/users", dependencies=[MAY_BE_STALE])

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Executable,
     Integer,
     Text,
     Uuid,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -35,8 +37,8 @@ from common.postgres.outbox import Outbox
 from common.words import words
 from users_service import errors
 from users_service.deletion_saga import DeletionSaga
-from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges
-from users_service.relations import Relations
+from users_service.models import NewUser, OwnProfile, Profile, ProfileChanges, ProfileForOther
+from users_service.relations import RELATIONSHIP, Relations, relationship
 from users_service.revocations import CHANGE_PASSWORD, RevocationStore
 from users_service.search import Search
 from users_service.sweep import Sweep
@@ -77,6 +79,8 @@ def _columns(model: type[Profile]) -> Iterator[ColumnElement[Any]]:
 
 REGISTER = insert(users).returning(*_columns(OwnProfile))
 PROFILE = select(*_columns(OwnProfile)).where(users.c.username == NAME)
+PUBLIC_PROFILE = select(*_columns(Profile)).where(users.c.username == NAME)
+PROFILE_FOR_OTHER = select(*_columns(Profile), text(RELATIONSHIP)).where(users.c.username == NAME)
 PROFILES = select(*_columns(Profile)).where(
     or_(
         users.c.username == any_(cast(bindparam("names"), ARRAY(Text))),
@@ -135,10 +139,22 @@ class UsersStore:
 
     def profile(self, username: str) -> OwnProfile:
         """Raises NotFound."""
-        rows = self._database.rows(PROFILE, {"name": username})
+        return _read(OwnProfile, self._profile(PROFILE, name=username))
+
+    def public_profile(self, username: str) -> Profile:
+        """Raises NotFound."""
+        return _read(Profile, self._profile(PUBLIC_PROFILE, name=username))
+
+    def profile_for_other(self, username: str, reader: str) -> ProfileForOther:
+        """What this reader sees of another user. Raises NotFound."""
+        return read_for_other(self._profile(PROFILE_FOR_OTHER, name=username, reader=reader))
+
+    def _profile(self, statement: Executable, **values: str) -> Sequence[object]:
+        rows = self._database.rows(statement, values)
         if not rows:
-            raise errors.user_not_found(username)
-        return _read(OwnProfile, rows[0])
+            raise errors.user_not_found(values["name"])
+        row: Sequence[object] = rows[0]
+        return row
 
     def profiles(self, usernames: Sequence[str], ids: Sequence[UUID]) -> list[Profile]:
         """Those of users who exist: first by their names, then by their ids, in the order given."""
@@ -164,6 +180,12 @@ class UsersStore:
 
 def _read(model: type[ProfileModel], row: Sequence[object]) -> ProfileModel:
     return model.model_validate(dict(zip(model.model_fields, row, strict=True)))
+
+
+def read_for_other(row: Sequence[object]) -> ProfileForOther:
+    """A row of PROFILE_FOR_OTHER."""
+    public = len(Profile.model_fields)
+    return _read(ProfileForOther, [*row[:public], relationship(row[public:])])
 
 
 def _index(connection: Connection, username: str, text: str) -> None:

@@ -30,9 +30,11 @@ from likes_service.models import LikeState
 from likes_service.scripts import LIKE
 from polls_service.models import NewVote, Vote
 from timelines_service.home_timelines import BY_FOLLOWEE, FEW_FOLLOWEES, FROM_RECENT
-from timelines_service.models import NewPost, Post
-from timelines_service.post_query import LAST_ID, PostList, shown
-from users_service.models import OwnProfile, Profile
+from timelines_service.models import AcceptedPost, NewPost, Post
+from timelines_service.post_query import LAST_ID, shown
+from timelines_service.store import ADD, NEWEST, NEWEST_BY_USER, POSTS, as_written, row_of
+from users_service.models import ProfileForOther
+from users_service.store import PROFILE_FOR_OTHER, read_for_other
 
 THREADS = 8
 CLAIMS = {"require_sub": True, "require_iat": True, "require_exp": True, "require_jti": True}
@@ -74,10 +76,10 @@ class Postgres:
         finally:
             self._pool.putconn(connection)
 
-    def rows(self, statement: str, *values: object) -> list[Any]:
+    def rows(self, statement: str, values: dict[str, Any]) -> list[Any]:
         with self.cursor() as cursor:
             cursor.execute(statement, values)
-            return list(cursor.fetchall())
+            return list(cursor.fetchall()) if cursor.description else []
 
 
 def app(build: Callable[[FastAPI], None]) -> FastAPI:
@@ -93,68 +95,59 @@ def app(build: Callable[[FastAPI], None]) -> FastAPI:
     return FastAPI(lifespan=life)
 
 
-def _posts(rows: list[Any]) -> list[Post]:
-    return [Post.model_construct(id=r[0], username=r[1], text=r[2], created_at=r[3]) for r in rows]
-
-
 def _build_timelines(app: FastAPI) -> None:
     database = Postgres("microblog_timelines")
     users = httpx.Client(base_url=os.environ.get("USERS_URL", ""))
-    columns = "SELECT id, username, text, created_at FROM posts"
+    one, everybodys, of_one = (_sql(query.statement) for query in (POSTS, NEWEST.older, NEWEST_BY_USER.older))
+    add = _sql(ADD)
+
+    def page(statement: str, limit: int, **values: object) -> list[Post]:
+        rows = database.rows(statement, {"cursor": LAST_ID, "limit": limit + 1, **values})
+        return [shown(row[1:]) for row in rows][:limit]
 
     @app.get("/posts/id/{post_id}")
     def post(post_id: UUID) -> Post:
-        found = database.rows(f"{columns} WHERE id = %s", post_id)
+        found = database.rows(one, {"ids": [post_id]})
         if not found:
             raise HTTPException(404)
-        return _posts(found)[0]
+        return shown(found[0])
 
     @app.get("/posts")
     def newest(limit: int = 20) -> list[Post]:
-        return _posts(database.rows(f"{columns} ORDER BY id DESC LIMIT %s", limit + 1))[:limit]
+        return page(everybodys, limit)
 
     @app.get("/posts/home/{username}")
     def home(username: str, reader: User, limit: int = 20) -> list[Post]:
         names = users.get(f"/users/{username}/followees", params={"limit": 7500}).json()
-        with database.cursor() as cursor:
-            cursor.execute(
-                _for_psycopg2(FROM_RECENT if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE),
-                {"followees": names, "hidden": [], "limit": limit + 1, "cursor": LAST_ID},
-            )
-            return [shown(row[1:]) for row in cursor.fetchall()][:limit]
+        posts = FROM_RECENT if len(names) > FEW_FOLLOWEES else BY_FOLLOWEE
+        return page(_sql(posts.older.statement), limit, followees=names, hidden=[])
 
     @app.get("/posts/{username}")
     def of_user(username: str, limit: int = 20) -> list[Post]:
-        statement = f"{columns} WHERE username = %s ORDER BY id DESC LIMIT %s"
-        return _posts(database.rows(statement, username, limit + 1))[:limit]
+        return page(of_one, limit, username=username, replies=True, reposts=True)
 
     @app.post("/posts", status_code=201)
     def write(new: NewPost, username: User) -> Post:
-        post = Post(id=new_id(), username=username, text=new.text, created_at=datetime.now(UTC))
-        with database.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO posts (id, username, text, created_at) VALUES (%s, %s, %s, %s)",
-                (post.id, post.username, post.text, post.created_at),
-            )
-        return post
+        post = AcceptedPost(id=new_id(), username=username, text=new.text, created_at=datetime.now(UTC))
+        row = row_of(post, [])
+        database.rows(add, row)
+        return as_written(post, row)
 
 
-def _for_psycopg2(posts: PostList) -> str:
-    return str(posts.older.statement.compile(dialect=psycopg2_dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+def _sql(statement: Any) -> str:
+    return str(statement.compile(dialect=psycopg2_dialect()))  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 def _build_users(app: FastAPI) -> None:
     database = Postgres("microblog_users")
-    public = "username, bio, created_at, id, coalesce(display_name, username), followers, followees"
-    statement = f"SELECT {public}, email, mail_notifications FROM users WHERE username = %s"
+    statement = _sql(PROFILE_FOR_OTHER)
 
-    @app.get("/users/{username}", response_model=OwnProfile | Profile)
-    def profile(username: str, reader: User) -> Profile:
-        found = database.rows(statement, username)
+    @app.get("/users/{username}")
+    def profile(username: str, reader: User) -> ProfileForOther:
+        found = database.rows(statement, {"name": username, "reader": reader})
         if not found:
             raise HTTPException(404)
-        model = OwnProfile if reader == username else Profile
-        return model.model_validate(dict(zip(model.model_fields, found[0], strict=False)))
+        return read_for_other(found[0])
 
 
 def _build_likes(app: FastAPI) -> None:

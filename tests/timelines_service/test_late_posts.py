@@ -18,7 +18,7 @@ from timelines_service.models import AcceptedPost
 from timelines_service.post_query import Page
 from timelines_service.post_tags import add_tags
 from timelines_service.settings import TimelinesSettings
-from timelines_service.store import ADD, TimelinesStore, _row
+from timelines_service.store import ADD, TimelinesStore, row_of
 from timelines_service.stream_log import RESUME_SECONDS, Position
 
 ORIGINAL = AcceptedPost(
@@ -84,7 +84,7 @@ def _post() -> AcceptedPost:
 
 def _write(connection: Connection, post: AcceptedPost) -> None:
     """Store a post as the service does, but for the commit."""
-    connection.execute(ADD, _row(post, ()))
+    connection.execute(ADD, row_of(post, ()))
     add_tags(connection, [post.id])
 
 
