@@ -35,7 +35,7 @@ from pydantic_settings import (
 )
 
 from common.telemetry.logging import configure_logging
-from common.telemetry.sampling import Sampling
+from common.telemetry.sampling import DEFAULT_SAMPLER, Sampling
 from common.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -148,12 +148,6 @@ Secret = Annotated[str, Field(min_length=1), AfterValidator(_no_public_key)]
 HeaderToken = Annotated[str, StringConstraints(pattern=r"^[!-~]*$")]
 
 
-Sampler = Literal[
-    "always_on", "always_off", "traceidratio",
-    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
-]  # fmt: skip
-
-
 class Settings(BaseSettings):
     """What every process reads. The environment wins over `.env`, and both over the defaults."""
 
@@ -165,8 +159,8 @@ class Settings(BaseSettings):
     # OpenTelemetry's: those that say where to export spans, and which. Its SDK reads the rest.
     otel_exporter_otlp_endpoint: HttpUrl = ""
     otel_exporter_otlp_traces_endpoint: HttpUrl = ""
-    otel_traces_sampler: Annotated[Sampler, LOWERCASE] = "parentbased_always_on"
-    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] | None = None
+    otel_traces_sampler: str = DEFAULT_SAMPLER
+    otel_traces_sampler_arg: str = ""
 
     # None (which no variable can say) registers nowhere: for tests. So does an empty one.
     # One of each registry.
@@ -325,7 +319,7 @@ class ServiceSettings(Settings):
             "service.instance.id": self.instance,
             "service.version": VERSION,
         }
-        sampling = Sampling(self.otel_traces_sampler, self.otel_traces_sampler_arg)
+        sampling = Sampling.parse(self.otel_traces_sampler, self.otel_traces_sampler_arg)
         return exporting(process, sampling, variables)
 
     @property

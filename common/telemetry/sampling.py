@@ -1,9 +1,16 @@
 """Which traces are sampled, as OTEL_TRACES_SAMPLER has it."""
 
+import logging
 from collections.abc import Sequence
 from random import getrandbits, randrange
+from typing import Self
+
+logger = logging.getLogger(__name__)
 
 PARENT_BASED = "parentbased_"
+KINDS = ("always_on", "always_off", "traceidratio")
+SAMPLERS = (*KINDS, *(PARENT_BASED + kind for kind in KINDS))
+DEFAULT_SAMPLER = "parentbased_always_on"
 ODD_DIGITS = frozenset("13579bdf")
 
 
@@ -24,6 +31,17 @@ class Sampling:
         self._is_parent_based = sampler.startswith(PARENT_BASED)
         self._bound = round(share * 2**64)
 
+    @classmethod
+    def parse(cls, sampler: str, argument: str) -> Self:
+        """As the variables have it. A wrong one is warned of and ignored (SDK configuration, "Enum")."""
+        sampler = sampler.lower()
+        if sampler not in SAMPLERS:
+            logger.warning(
+                "OTEL_TRACES_SAMPLER is none of %s: %s is used", ", ".join(SAMPLERS), DEFAULT_SAMPLER
+            )
+            sampler = DEFAULT_SAMPLER
+        return cls(sampler, _share(argument) if argument else None)
+
     def of_new(self) -> bool:
         """Whether a new trace is sampled."""
         return getrandbits(64) < self._bound
@@ -43,3 +61,14 @@ class Sampling:
     def new_id(self) -> int:
         """The id of a new trace that is sampled, wherever that is decided by the id."""
         return getrandbits(64) << 64 | randrange(1, max(self._bound, 2))
+
+
+def _share(written: str) -> float | None:
+    try:
+        share = float(written)
+    except ValueError:
+        share = -1.0
+    if 0 <= share <= 1:
+        return share
+    logger.warning("OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1: all traces are sampled")
+    return None

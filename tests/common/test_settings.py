@@ -211,6 +211,8 @@ ANY_TEXT = {
     "TIMELINES_DB_NAME",
 }
 ANY_TEXT |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+# What is wrong is warned of and ignored.
+ANY_TEXT |= {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 SETTINGS = [UsersSettings, TimelinesSettings, LikesSettings, PollsSettings]
 VARIABLES = sorted({(name.upper(), kind) for kind in SETTINGS for name in kind.model_fields}, key=str)
 

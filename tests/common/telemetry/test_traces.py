@@ -199,6 +199,26 @@ def test_a_service_goes_by_its_caller_as_the_sampler_says(
     assert answer.json()["traceparent"][-2:] == answer.headers["traceparent"][-2:] == flags
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"TRACES_SAMPLER": "jaeger_remote"},
+        {"TRACES_SAMPLER": "parentbased_traceidratio", "TRACES_SAMPLER_ARG": "a tenth"},
+        {"TRACES_SAMPLER": "traceidratio", "TRACES_SAMPLER_ARG": "1.5"},
+    ],
+)
+def test_a_sampler_that_is_not_known_is_warned_of_and_ignored(
+    trace: Callable[..., None], caplog: pytest.LogCaptureFixture, given: dict[str, str]
+) -> None:
+    trace(**given)
+    with served() as client:
+        answer = client.get("/books/3")
+
+    assert answer.headers["traceparent"].endswith("-01")
+    [warning] = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert warning.startswith("OTEL_TRACES_SAMPLER")
+
+
 @pytest.mark.parametrize(("ratio", "received"), [("0", SAMPLED), ("1", UNSAMPLED)])
 def test_a_client_from_outside_does_not_say_what_is_sampled_but_keeps_its_trace(
     trace: Callable[..., None], ratio: str, received: str
