@@ -69,8 +69,8 @@ class Database:
         engine: Engine,
         url: URL,
         tables: MetaData,
+        deadline_seconds: float,
         system: str = SYSTEM,
-        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         self._engine = engine
         self._system = system
@@ -93,14 +93,14 @@ class Database:
         What may be stale is read from the standby at `replica_url`, if there is one.
         """
         extensions.set_wait_callback(wait)
-        database = cls(_pool(url, STATEMENT_SECONDS), url, tables)
+        database = cls(_pool(url, STATEMENT_SECONDS), url, tables, DEADLINE_SECONDS)
         if replica_url:
             database._add_standby(replica_url)
         return database
 
     def _add_standby(self, url: URL) -> None:
         standby = Database(
-            _pool(url, REPLICA_DEADLINE_SECONDS), url, MetaData(), REPLICA, REPLICA_DEADLINE_SECONDS
+            _pool(url, REPLICA_DEADLINE_SECONDS), url, MetaData(), REPLICA_DEADLINE_SECONDS, REPLICA
         )
         standby._obstacle = None  # the primary's migrations are its own
         self._standby = standby

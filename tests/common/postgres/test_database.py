@@ -366,7 +366,7 @@ def test_while_postgres_hangs_each_thread_waits_once(hung: Database) -> None:
 def test_an_answer_that_is_there_past_the_deadline_is_taken(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0)
+    monkeypatch.setattr(database, "_deadline_seconds", 0)
 
     assert names(database) == []
 
