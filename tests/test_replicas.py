@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
 from common.api.auth import require_subject
-from common.api.routing import MAY_BE_STALE, _calls
+from common.api.dependencies import calls
+from common.api.routing import MAY_BE_STALE
 from common.postgres import replica as module
 from common.postgres.database import REPLICA_DEADLINE_SECONDS, Database
 from common.staleness import may_be_stale
@@ -389,8 +390,8 @@ def test_only_public_reads_may_be_a_moment_old() -> None:
     nowhere = _url(server_processes.free_port(), "nowhere")
     apps = (_timelines(nowhere, None), create_users(UsersSettings(_env_file=None, registry_url=None)))
     routes = [route for app in apps for route in app.routes if isinstance(route, APIRoute)]
-    old = [route for route in routes if MAY_BE_STALE.dependency in _calls(route.dependant)]
+    old = [route for route in routes if MAY_BE_STALE.dependency in calls(route.dependant)]
 
     assert {route.path for route in old} == MAY_BE_OLD
     assert all(route.methods == {"GET"} for route in old)
-    assert not any(require_subject in _calls(route.dependant) for route in old)
+    assert not any(require_subject in calls(route.dependant) for route in old)

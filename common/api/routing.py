@@ -8,14 +8,13 @@ from typing import Any
 
 import pydantic_core
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Param
 from fastapi.routing import APIRoute
-from fastapi.security.base import SecurityBase
 from starlette.concurrency import run_in_threadpool
 
-from common.api.auth import REFUSALS, authenticate, require_subject
+from common.api.auth import REFUSALS
+from common.api.dependencies import RequestDependencies, calls
 from common.api.problems import malformed, merged, problems
 from common.errors import Problem, TooLarge, UnsupportedMediaType
 from common.staleness import may_be_stale
@@ -63,8 +62,8 @@ class AuthFirstRoute(APIRoute):
         self.responses = merged(problems(*self._refusals()), self.responses)
 
     def _refusals(self) -> Iterator[Problem]:
-        calls = set(_calls(self.dependant))
-        yield from (refusal() for call, refusal in REFUSALS.items() if call in calls)
+        depends_on = set(calls(self.dependant))
+        yield from (refusal() for call, refusal in REFUSALS.items() if call in depends_on)
         if self.body_field:
             yield from (body_too_large(), json_only())
         if errors := next(filter(None, self._validation_errors()), None):
@@ -79,19 +78,16 @@ class AuthFirstRoute(APIRoute):
             yield parameter.validate("?", loc=(parameter.field_info.in_.value, parameter.alias))[1]
 
     def get_route_handler(self) -> Handler:
+        documented = self.dependant
+        dependencies = RequestDependencies(documented)
+        self.dependant = dependencies.rest
         handle = super().get_route_handler()
-        calls = set(_calls(self.dependant))
-        guards = [call for call in calls if isinstance(call, SecurityBase) and callable(call)]
+        self.dependant = documented
         reads_json = self.body_field is not None
-        if not guards and not reads_json and self.methods == {"GET"}:
-            return handle
 
         async def check_and_handle(request: Request) -> Response:
             request = BoundedRequest(request.scope, request.receive)
-            for guard in guards:
-                await guard(request)
-            if require_subject in calls:
-                await require_subject(authenticate(request))
+            await dependencies.resolve(request)
             if reads_json and await request.body():
                 _require_json(request)
             return await handle(request)
@@ -107,12 +103,6 @@ def _run_in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         return await run_in_threadpool(endpoint, **values)
 
     return call
-
-
-def _calls(dependant: Dependant) -> Iterator[object]:
-    yield dependant.call
-    for dependency in dependant.dependencies:
-        yield from _calls(dependency)
 
 
 def media_type(request: Request) -> str:
