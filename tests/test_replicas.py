@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -22,6 +23,8 @@ from common.api.dependencies import calls
 from common.api.routing import MAY_BE_STALE
 from common.postgres import replica as module
 from common.postgres.database import REPLICA_DEADLINE_SECONDS, Database
+from common.postgres.url import database_url
+from common.settings import PostgresSettings
 from common.staleness import may_be_stale
 from tests.own_server import OwnServer
 from tests.polling import PATIENCE_SECONDS, eventually
@@ -349,9 +352,25 @@ def test_what_is_no_standby_is_not_read(pair: Pair) -> None:
         assert store.replica.warning
 
 
+def test_a_standby_that_is_promoted_is_left_for_another(pair: Pair, data: Path) -> None:
+    promoted = _postgres(data, "promoted", pair.primary.port)
+    promoted.start()
+    hosts = f"127.0.0.1:{promoted.port},127.0.0.1:{pair.standby.port}"
+    url = f"postgresql://postgres:postgres@{hosts}/replicated_timelines?target_session_attrs=standby"
+    with ExitStack() as stack:
+        stack.callback(promoted.stop)
+        store = stack.enter_context(closing(_store(pair, url)))
+        eventually(lambda: store.replica._compare() or store.replica.warning is None)
+        operate(promoted.port, "SELECT pg_promote()")
+        at = time.monotonic()
+
+        eventually(lambda: store.replica._compare() or store.replica.lag_seconds < time.monotonic() - at)
+
+
 def _store(pair: Pair, replica_url: str) -> TimelinesStore:
     primary_url = _url(pair.primary.port, "replicated_timelines")
-    store = TimelinesStore.connect(make_url(primary_url), make_url(replica_url))
+    standby = database_url(PostgresSettings(_env_file=None), replica_url, "")
+    store = TimelinesStore.connect(make_url(primary_url), standby)
     store.prepare()
     return store
 

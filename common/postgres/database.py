@@ -104,7 +104,7 @@ class Database:
         )
         standby._obstacle = None  # the primary's migrations are its own
         self._standby = standby
-        self.replica = Replica(self.rows, standby.rows, (*self.outages, psycopg2.Error))
+        self.replica = Replica(self.rows, standby.rows, standby._reconnect, (*self.outages, psycopg2.Error))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -154,7 +154,7 @@ class Database:
             except (psycopg2.Error, DBAPIError, PostgresCannotServe) as exc:
                 if spoils_connections(exc):
                     connection.invalidate()
-                    self._generation += 1
+                    self._reconnect()
                 raise
 
     def _take(self) -> Connection:
@@ -170,6 +170,10 @@ class Database:
 
     def _read_limit(self) -> Readings:
         return [((self._system,), THREADS)]
+
+    def _reconnect(self) -> None:
+        """Make each connection anew before it is used again."""
+        self._generation += 1
 
     def _renew_if_spoiled(self, connection: Connection) -> None:
         """Replace a connection that was opened before another one was spoiled."""

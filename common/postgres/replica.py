@@ -22,7 +22,7 @@ CHECK_SECONDS = 0.5
 
 WRITTEN = text("SELECT CAST(pg_current_wal_lsn() AS text)")
 # Not in recovery is not a standby: after a failover it may be another history.
-HAS_REPLAYED = text("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= CAST(:written AS pg_lsn)")
+HAS_REPLAYED = text("SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() >= CAST(:written AS pg_lsn)")
 
 Rows = Callable[[Executable, Mapping[str, object]], list[Any]]
 Outages = tuple[type[Exception], ...]
@@ -36,9 +36,10 @@ class Replica:
     standby has replayed that, what it shows is as old as the note at most.
     """
 
-    def __init__(self, primary: Rows, standby: Rows, outages: Outages) -> None:
+    def __init__(self, primary: Rows, standby: Rows, reconnect: Callable[[], None], outages: Outages) -> None:
         self._primary = primary
         self._standby = standby
+        self._reconnect = reconnect
         self._outages = outages
         self._noted: tuple[float, str] | None = None
         self._as_of = -math.inf
@@ -84,8 +85,13 @@ class Replica:
             [(written,)] = self._primary(WRITTEN, {})
             self._noted = now, written
         at, written = self._noted
-        if self._ask(HAS_REPLAYED, {"written": written}) == [(True,)]:
-            self._as_of, self._noted = at, None
+        for is_standby, has_replayed in self._ask(HAS_REPLAYED, {"written": written}):
+            if not is_standby:
+                # It was promoted. The URL may lead to another one, and the note is of the last primary's log.
+                self._reconnect()
+                self._noted = None
+            elif has_replayed:
+                self._as_of, self._noted = at, None
 
     def _read_lag(self) -> Readings:
         return [((), self.lag_seconds)]
