@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Protocol, Self, TypeVar
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 PING_SECONDS = 1.0
 PREPARE_AGAIN_SECONDS = (0.2, 2.0)
+# A store that hangs delays the start of its service by so much.
+FIRST_PREPARE_SECONDS = 2.0
 # What a request was refused for counts for so long, since a ping may not meet it: a full disk, for example.
 REFUSAL_SECONDS = 1.0
 
@@ -81,9 +84,16 @@ class Dependency:
         self._last_warning: str | None = None
 
     async def __aenter__(self) -> Self:
-        # It belongs to an event loop, and a test's app may live in several, one after the other.
-        self._recheck = asyncio.Event()
+        """Try to prepare it once, for a moment, before the service listens.
+
+        A service that is back soon is asked as soon as it listens: its callers know the address.
+        """
+        # They belong to an event loop, and a test's app may live in several, one after the other.
+        self._recheck, self._was_tried = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._keep_ready())
+        if self._prepare:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._was_tried.wait(), FIRST_PREPARE_SECONDS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,16 +105,23 @@ class Dependency:
         """Prepare until it works, and again after every outage: what comes back may be empty."""
         while self._prepare:
             self._recheck.clear()
-            try:
-                await asyncio.wrap_future(_in_daemon_thread(self._prepare))
-            except self._store.outages as exc:
-                self._report(exc)
-            except Exception:  # a missing privilege, say, until an operator has granted it
-                logger.exception("%s cannot be prepared", self.name)
-            else:
-                self._is_prepared = True
+            was_prepared = await self._prepare_once(self._prepare)
+            self._is_prepared |= was_prepared
+            self._was_tried.set()
+            if was_prepared:
                 await self._recheck.wait()
             await asyncio.sleep(random.uniform(*PREPARE_AGAIN_SECONDS))
+
+    async def _prepare_once(self, prepare: Callable[[], None]) -> bool:
+        try:
+            await asyncio.wrap_future(_in_daemon_thread(prepare))
+        except self._store.outages as exc:
+            self._report(exc)
+            return False
+        except Exception:  # a missing privilege, say, until an operator has granted it
+            logger.exception("%s cannot be prepared", self.name)
+            return False
+        return True
 
     async def condition(self) -> Condition:
         found = await self._check()

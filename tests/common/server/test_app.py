@@ -31,6 +31,7 @@ import sys
 from pathlib import Path
 from threading import Event
 from time import sleep
+from common.server import dependency
 from common.server.dependency import Dependency
 from common.api.routing import router
 from common.server.app import create_service
@@ -51,6 +52,7 @@ class Stuck:
     def ping(self): Event().wait()
     def close(self): pass
 
+dependency.FIRST_PREPARE_SECONDS = 0
 settings = ServiceSettings.read()
 stuck = Stuck()
 needs = [Dependency("stuck", stuck, stuck.prepare, is_required=False)]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from threading import Event, Lock
+from threading import Event, Lock, Timer
 
 import pytest
 from fastapi import FastAPI
@@ -16,7 +16,7 @@ from common.server.app import create_service
 from common.server.dependency import Dependency
 from common.settings import ServiceSettings
 from common.version import VERSION
-from tests.polling import eventually
+from tests.polling import PATIENCE_SECONDS, eventually
 
 
 class ShelfAway(Exception):
@@ -49,6 +49,7 @@ class Shelf:
         self._lock = Lock()
 
     def prepare(self) -> None:
+        self.answers.wait()
         self.prepared += 1
         if self.breaks_with:
             raise self.breaks_with
@@ -191,6 +192,16 @@ def test_the_log_has_such_a_warning_once(
         client.get("/health")
 
     assert caplog.messages.count("shelf: forgets books when it is full") == 1
+
+
+def test_a_store_is_prepared_before_the_service_listens(
+    shelf: Shelf, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependency, "FIRST_PREPARE_SECONDS", PATIENCE_SECONDS)
+    shelf.answers.clear()
+    Timer(0.2, shelf.answers.set).start()
+    with TestClient(app):
+        assert not shelf.is_empty
 
 
 def test_what_is_missing_at_the_start_is_prepared_when_it_is_there(shelf: Shelf, app: FastAPI) -> None:
