@@ -1,13 +1,14 @@
 """What the operator of a PostgreSQL does to it, past the suite."""
 
 from contextlib import closing
+from typing import Any
 
 import psycopg2
 import server_processes
 
 
-def operate(port: int, statement: str, database: str = "postgres") -> None:
-    """Run a statement outside a transaction, on a read-only server as well."""
+def operate(port: int, statement: str, database: str = "postgres") -> list[Any]:
+    """Run a statement outside a transaction, on a read-only server as well; the rows that it returns."""
     with closing(
         psycopg2.connect(
             host=server_processes.HOST, port=port, user="postgres", password="postgres",
@@ -15,7 +16,9 @@ def operate(port: int, statement: str, database: str = "postgres") -> None:
         )
     ) as connection:  # fmt: skip
         connection.autocommit = True
-        connection.cursor().execute(statement)
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 def configure(port: int, change: str) -> None:

@@ -10,7 +10,6 @@ import greenstalk
 import httpx2
 
 from tests.faults.history import Heard, History, Pair, Told
-from tests.faults.load import sign_in
 from tests.pages import pages
 from tests.polling import PATIENCE_SECONDS
 
@@ -22,14 +21,15 @@ class Checker:
     """
 
     def __init__(
-        self, url: str, people: list[str], history: History, mails: Path, heard: Mapping[str, Heard]
+        self, url: str, tokens: Mapping[str, str], history: History, mails: Path, heard: Mapping[str, Heard]
     ) -> None:
+        people = list(tokens)
         self.lost: set[str] = set()
         self.doubled: set[str] = set()
         self.wrong: set[str] = set()
         self._history = history
         self._heard = heard
-        self._tokens: dict[str, str] = {}
+        self._tokens = tokens
         with httpx2.Client(
             verify=False, base_url=url, timeout=PATIENCE_SECONDS, trust_env=False
         ) as self._client:
@@ -40,7 +40,7 @@ class Checker:
             reposts = self._compare_reposts(people)
             self._compare_votes()
             for name in people:
-                self._expect_no_deleted(self._pages(f"/posts/home/{name}?limit=100", self._token(name)))
+                self._expect_no_deleted(self._pages(f"/posts/home/{name}?limit=100", tokens[name]))
             causes = _causes(posts, authors, follows, {"like": likes, "repost": reposts})
             self._compare_notifications(people, causes)
         self._compare_streams()
@@ -130,7 +130,7 @@ class Checker:
 
     def _compare_notifications(self, people: list[str], causes: set[Told]) -> None:
         """One for each like, follow and reply that is there, and no other."""
-        found = {name: list(self._pages("/notifications?limit=100", self._token(name))) for name in people}
+        found = {name: list(self._pages("/notifications?limit=100", self._tokens[name])) for name in people}
         for name in self._heard.keys() & found.keys():
             self._expect_heard(name, "notification", {one["id"] for one in found[name]})
         counts = Counter(
@@ -161,11 +161,6 @@ class Checker:
         self.doubled |= {f"the mail {mail}" for mail, count in counts.items() if count > 1}
         keys = (mail["Message-ID"].strip("<>").partition("@")[0].split(".", 2) for mail in mails)
         return {(post, name) for kind, post, name in keys if kind == "liked"}
-
-    def _token(self, name: str) -> str:
-        if name not in self._tokens:
-            self._tokens[name] = sign_in(self._client, name)
-        return self._tokens[name]
 
     def _get(self, path: str) -> Any:
         return self._client.get(path).raise_for_status().json()
@@ -199,7 +194,7 @@ def _causes(
 
 
 def are_jobs_done(port: int) -> bool:
-    """Whether nothing is waiting, nothing at work and nothing buried, in any tube."""
+    """Whether nothing is waiting, nothing at work and nothing buried, in any tube of this Beanstalkd."""
     with greenstalk.Client(("127.0.0.1", port)) as client:
         stats = client.stats()
     states = ("urgent", "ready", "reserved", "delayed", "buried")

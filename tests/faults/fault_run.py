@@ -1,131 +1,27 @@
 """The suite under load, with one part after the other killed, hung, frozen, or stopped and started again."""
 
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from operator import methodcaller
 from threading import Event
-from typing import Literal
 
 from likes_service.workers import MAX_SESSIONS
 from tests.faults.checker import Checker, are_jobs_done
+from tests.faults.faults import DONE_ALREADY, RECOVERY_SECONDS, REVERTED_BY, Fault
 from tests.faults.history import Answer, Heard, History
 from tests.faults.load import Load
-from tests.faults.processes import SERVICES, WORKERS, Suite
+from tests.faults.processes import Suite
 from tests.listener import Listener
 from tests.polling import PATIENCE_SECONDS, eventually
 
 Listeners = Mapping[str, Listener]
 
 PEOPLE = [f"user{number}" for number in range(10)]
-# How long a part may stay unused after it is back; that it has to start first comes on top.
-RECOVERY_SECONDS = 5
 # Promised are two, on a machine with nothing else to do.
 REFUSAL_SECONDS = 6
-
-# What has to be there for each kind of request; the gateway, for all of them.
-NEEDS = {
-    "post": {"timelines", "postgres"},
-    "keyed": {"timelines", "postgres"},
-    "async": {"timelines", "beanstalkd"},
-    "read": {"timelines", "postgres"},
-    "timeline": {"timelines", "postgres"},
-    "public": {"timelines", "postgres"},
-    "home": {"timelines", "users", "postgres"},
-    "follow": {"users", "postgres"},
-    "unfollow": {"users", "postgres"},
-    "profile": {"users", "postgres"},
-    "followees": {"users", "postgres"},
-    "like": {"likes", "redis"},
-    "unlike": {"likes", "redis"},
-    "liked": {"likes", "redis"},
-    "popular": {"likes", "redis"},
-    "repost": {"timelines", "postgres"},
-    "unrepost": {"timelines", "postgres"},
-    "delete": {"timelines", "postgres"},
-    "inbox": {"timelines", "users", "postgres"},
-    "dismiss": {"timelines", "postgres"},
-    "ask": {"polls", "dynamodb"},
-    "vote": {"polls", "dynamodb"},
-}
-# A POST that was under way may have had its effect: the gateway must not send it again.
-NEVER_TWICE = {"post", "async", "follow", "unfollow", "like", "ask", "vote", "repost"}
-# What these are told where it has been done already: by themselves before an answer was lost, or by another.
-DONE_ALREADY = {"vote": 409, "delete": 404, "dismiss": 404}
-# Nobody may have something to delete or to dismiss now.
-SELDOM = {"delete", "dismiss", "unrepost"}
-
-REVERTED_BY = {
-    "kill": "start",
-    "hang": "resume",
-    "stop": "start",
-    "freeze": "thaw",
-    "defer": "accept",
-    "demote": "promote",
-}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that is done to some parts at once, and undone some seconds later."""
-
-    verb: Literal["kill", "hang", "stop", "freeze", "defer", "demote"]
-    processes: tuple[str, ...]
-    seconds: float = 2
-
-    def __str__(self) -> str:
-        return f"{self.verb} {' and '.join(self.processes)} for {self.seconds:g} s"
-
-    def excuses(self, answer: Answer) -> bool:
-        """Whether a request may have failed because of it."""
-        needs = NEEDS[answer.kind] | {"gateway"}
-        if needs & self._away:
-            return answer.is_away
-        is_cut_off = self.verb != "stop" and answer.kind in NEVER_TWICE and needs & self._maimed
-        return bool(is_cut_off) and answer.status in (502, 504)
-
-    def concerned(self) -> set[str]:
-        """The kinds of requests that cannot be answered meanwhile, and will soon be tried again."""
-        concerned = {kind for kind, needs in NEEDS.items() if (needs | {"gateway"}) & self._away}
-        return concerned - SELDOM
-
-    @property
-    def _away(self) -> set[str]:
-        whole = {name for name in SERVICES if {f"{name}.1", f"{name}.2"} <= set(self.processes)}
-        return whole | set(self.processes)
-
-    @property
-    def _maimed(self) -> set[str]:
-        return {process.partition(".")[0] for process in self.processes}
-
-
-def _both(service: str) -> tuple[str, str]:
-    return f"{service}.1", f"{service}.2"
-
-
-ROLLING_RESTART = [Fault("stop", tuple(f"{service}.{n}" for service in SERVICES), 0) for n in (1, 2)]
-QUICK = [
-    *(Fault("kill", (f"{service}.1",)) for service in SERVICES),
-    *(Fault("kill", _both(service)) for service in ("timelines", "likes")),
-    Fault("hang", ("users.2",), 7),
-    Fault("hang", ("timelines.2",), 7),
-    Fault("kill", ("registry",)),
-    Fault("hang", ("registry",), 4),
-    Fault("kill", ("gateway",)),
-    *(Fault("kill", (worker,), 1) for worker in WORKERS),
-    Fault("stop", tuple(WORKERS), 0),
-    Fault("hang", ("timelines_worker",), 4),
-    *(Fault("kill", (store,)) for store in ("postgres", "redis", "beanstalkd", "mail")),
-    *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
-    Fault("defer", ("mail",), 7),
-    Fault("freeze", ("postgres",), 4),
-    Fault("demote", ("redis",), 4),
-    # The stand-in keeps nothing over a kill.
-    Fault("stop", ("dynamodb",)),
-    *ROLLING_RESTART,
-]
 
 
 @dataclass
@@ -137,10 +33,24 @@ class FaultEvent:
     reverted: float
     answering: float
     healthy: float
+    # For how long requests failed, from the first to the last one.
+    reads_failed: float
+    writes_failed: float
+
+    def __str__(self) -> str:
+        return f"reads failed for {self.reads_failed:.1f} s, writes for {self.writes_failed:.1f} s"
+
+    @property
+    def over(self) -> float:
+        """From then on, nothing may fail because of it."""
+        return min(self.healthy, self.injected + self.fault.outage_seconds)
 
     def excuses(self, answer: Answer) -> bool:
-        during = answer.ended >= self.injected and answer.started <= self.healthy
+        during = answer.ended >= self.injected and answer.started <= self.over
         return during and self.fault.excuses(answer)
+
+    def delays_lists(self, at: float) -> bool:
+        return self.fault.delays_lists() and self.injected <= at <= self.healthy
 
 
 @dataclass
@@ -198,7 +108,23 @@ class Report:
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.history.wrong, *sorted(self.checker.wrong)]
+        late = [
+            text for at, text in self.history.late if not any(event.delays_lists(at) for event in self.events)
+        ]
+        return [*self.history.wrong, *late, *sorted(self.checker.wrong)]
+
+    def longest_failures(self) -> list[tuple[str, int, float, float]]:
+        """What was done, how often, and for how long reads and writes failed at most."""
+        events: dict[str, list[FaultEvent]] = {}
+        for event in self.events:
+            events.setdefault(event.fault.title, []).append(event)
+        return [
+            (
+                title, len(alike), max(event.reads_failed for event in alike),
+                max(event.writes_failed for event in alike),
+            )
+            for title, alike in sorted(events.items())
+        ]  # fmt: skip
 
     def __str__(self) -> str:
         return (
@@ -219,9 +145,9 @@ class Report:
 class FaultRun:
     """One suite, its people, and what is done to it."""
 
-    def __init__(self, data: Path, seed: int) -> None:
+    def __init__(self, suite: Suite, seed: int) -> None:
         self._seed = seed
-        self._suite = Suite(data)
+        self._suite = suite
         self._events: list[FaultEvent] = []
 
     def run(self, faults: Iterable[Fault]) -> Report:
@@ -230,14 +156,14 @@ class FaultRun:
             started = time.monotonic()
             self._suite.start()
             start_seconds = time.monotonic() - started
-            load = Load(self._suite.url, PEOPLE, self._seed)
+            load = Load(self._suite.url, PEOPLE, self._seed, self._suite.pause_seconds)
             with self._listening(load.tokens) as listeners:
                 with load:
                     # Before its first event, a stream cannot be resumed.
                     eventually(lambda: all(one.heard() for one in listeners.values()))
                     for fault in faults:
                         self._events.append(self._inject(fault, load.history))
-                checker = self._survey(load.history, listeners)
+                checker = self._survey(load, listeners)
         finally:
             self._suite.end()
         logs = list(self._suite.logs())
@@ -246,25 +172,32 @@ class FaultRun:
     @contextmanager
     def _listening(self, tokens: Mapping[str, str]) -> Iterator[Listeners]:
         """Listeners to the public timeline, and to the home timeline of one user, who has notifications."""
-        port, user = self._suite.ports["gateway"], PEOPLE[0]
+        port, user = self._suite.port, PEOPLE[0]
         headers = {"Authorization": f"Bearer {tokens[user]}"}
         with Listener(port, timeline="public") as public, Listener(port, headers) as home:
             yield {"public": public, user: home}
 
     def _inject(self, fault: Fault, history: History) -> FaultEvent:
-        print(fault, flush=True)
-        processes = [self._suite.processes[name] for name in fault.processes]
+        print(fault, end="; ", flush=True)
+        parts = [self._suite.parts[name] for name in fault.parts]
         injected = time.monotonic()
-        for process in processes:
-            getattr(process, fault.verb)()
+        # All at once: a process that is stopped takes a second or two.
+        with ThreadPoolExecutor(len(parts)) as threads:
+            list(threads.map(methodcaller(fault.verb), parts))
         Event().wait(fault.seconds)
         reverted = time.monotonic()
-        for process in processes:
-            getattr(process, REVERTED_BY[fault.verb])()
+        for part in parts:
+            methodcaller(REVERTED_BY[fault.verb])(part)
         eventually(lambda: self._is_answered(fault.concerned(), reverted, history))
         answering = time.monotonic()
         eventually(self._suite.is_whole)
-        return FaultEvent(fault, injected, reverted, answering, time.monotonic())
+        healthy = time.monotonic()
+        event = FaultEvent(fault, injected, reverted, answering, healthy, *history.failing_seconds(injected))
+        print(event, flush=True)
+        for part in parts:
+            part.repair()
+        eventually(self._suite.is_redundant)
+        return event
 
     @staticmethod
     def _is_answered(kinds: set[str], since: float, history: History) -> bool:
@@ -272,18 +205,18 @@ class FaultRun:
         last = {answer.kind: answer for answer in history.answers[-500:] if answer.started > since}
         return all(kind in last and last[kind].is_success for kind in kinds)
 
-    def _survey(self, history: History, listeners: Listeners) -> Checker:
+    def _survey(self, load: Load, listeners: Listeners) -> Checker:
         def look() -> Checker:
             mails = self._suite.data / "stores" / "mail"
             heard = {
                 timeline: Heard((event.kind, event.data.get("id", "")) for event in listener.heard())
                 for timeline, listener in listeners.items()
             }
-            return Checker(self._suite.url, PEOPLE, history, mails, heard)
+            return Checker(self._suite.url, load.tokens, load.history, mails, heard)
 
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            if are_jobs_done(self._suite.ports["beanstalkd"]):
+            if all(map(are_jobs_done, self._suite.queue_ports)):
                 checker = look()
                 if checker.is_clean and len(checker.unnotified) <= in_hand(self._events):
                     return checker
@@ -295,14 +228,5 @@ def in_hand(events: Iterable[FaultEvent]) -> int:
     """How many mails may have been in hand when their worker died, or the server that they were handed to."""
     mailing = {"likes_notification_worker", "mail"}
     return MAX_SESSIONS * sum(
-        event.fault.verb in ("kill", "hang") and not mailing.isdisjoint(event.fault.processes)
-        for event in events
+        event.fault.verb in ("kill", "hang") and not mailing.isdisjoint(event.fault.parts) for event in events
     )
-
-
-def shuffled(seed: int) -> Iterator[Fault]:
-    """The faults for ever, each time in another order, each time of another length."""
-    rng = random.Random(seed)
-    while True:
-        for fault in rng.sample(QUICK, len(QUICK)):
-            yield Fault(fault.verb, fault.processes, round(fault.seconds * rng.uniform(0.2, 1.5), 1))

@@ -10,6 +10,10 @@ Pair = tuple[str, str]
 Told = tuple[str, str, str, str | None]
 
 UNAVAILABLE_NOTE = {0, 502, 503, 504}
+WRITES = {
+    "post", "keyed", "async", "follow", "unfollow", "like", "unlike", "ask", "vote", "repost", "unrepost",
+    "delete", "dismiss",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Written:
 
     author: str
     id: str = ""
+    # When it had been promised, in seconds of the monotonic clock.
+    promised: float = 0
 
 
 class Model:
@@ -82,6 +88,8 @@ class History:
 
     answers: list[Answer] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    # Reads of a user's own likes that do not show the last change.
+    late: list[tuple[float, str]] = field(default_factory=list)
     # By their texts, of which no two are the same.
     posts: dict[str, Written] = field(default_factory=dict)
     # Those of them that can be read, in the order of their answers.
@@ -104,11 +112,14 @@ class History:
     @property
     def acknowledged(self) -> int:
         """How many writes were promised."""
-        kinds = {
-            "post", "keyed", "async", "follow", "unfollow", "like", "unlike", "ask", "vote", "repost",
-            "unrepost", "delete", "dismiss",
-        }  # fmt: skip
-        return sum(answer.is_success and answer.kind in kinds for answer in self.answers)
+        return sum(answer.is_success and answer.kind in WRITES for answer in self.answers)
+
+    def failing_seconds(self, since: float) -> tuple[float, float]:
+        """From the first request since then that failed to the last one: of reads, and of writes."""
+        failed = [answer for answer in self.answers if answer.ended >= since and answer.is_away]
+        reads = [answer for answer in failed if answer.kind not in WRITES]
+        writes = [answer for answer in failed if answer.kind in WRITES]
+        return _span(reads, since), _span(writes, since)
 
     def lasting(self, pairs: Iterable[Pair]) -> set[Pair]:
         """Those that are about a post of which nobody wanted to delete it."""
@@ -133,6 +144,11 @@ class History:
                 return model.changed_once((post or "", actor))
             case _:
                 return True
+
+
+def _span(failed: Sequence[Answer], since: float) -> float:
+    first = min((max(answer.started, since) for answer in failed), default=0.0)
+    return max((answer.ended for answer in failed), default=0.0) - first
 
 
 class Heard:

@@ -16,8 +16,9 @@ from tests.faults.history import Answer, History, Written
 from tests.polling import PATIENCE_SECONDS
 
 PASSWORD = "correct horse"
-LONGEST_PAUSE_SECONDS = 0.2
 RETRY_SECONDS = 0.3
+# So old may be what a client without a token sees.
+STALE_SECONDS = 5
 PAGE = 20
 
 
@@ -25,7 +26,14 @@ class Person:
     """A signed-in user. Nobody else changes what is theirs, so they know what must be true of it."""
 
     def __init__(
-        self, name: str, token: str, people: Sequence[str], history: History, stop: Event, rng: random.Random
+        self,
+        name: str,
+        token: str,
+        people: Sequence[str],
+        history: History,
+        stop: Event,
+        rng: random.Random,
+        pause: float,
     ) -> None:
         self.name = name
         self._headers = {"Authorization": f"Bearer {token}"}
@@ -33,6 +41,7 @@ class Person:
         self._history = history
         self._stop = stop
         self._rng = rng
+        self._pause = pause
         self._written = 0
 
     async def live(self, session: aiohttp.ClientSession) -> None:
@@ -40,7 +49,7 @@ class Person:
         habits: dict[Callable[[], Awaitable[None]], int] = {
             self.write: 6, self.write_for_sure: 4, self.write_later: 6, self.answer: 5, self.follow_or_not: 5,
             self.like_or_not: 8, self.like_nothing: 1, self.ask_all: 1, self.vote: 5,
-            self.read: 8, self.read_home: 8, self.look_around: 4, self.repost_or_not: 4,
+            self.read: 8, self.read_home: 8, self.look_around: 4, self.look_in: 4, self.repost_or_not: 4,
             self.write_to_delete: 3, self.react_to_doomed: 6, self.delete: 2, self.dismiss: 3,
         }  # fmt: skip
         while not self._stop.is_set():
@@ -49,7 +58,7 @@ class Person:
             await habit()
             # A machine that is busy, and therefore slow, gets fewer requests.
             took = time.monotonic() - began
-            await asyncio.sleep(self._rng.uniform(0, LONGEST_PAUSE_SECONDS) + took)
+            await asyncio.sleep(self._rng.uniform(0, self._pause) + took)
 
     async def write(self) -> None:
         text, post = self._new_post()
@@ -218,6 +227,18 @@ class Person:
         )
         await self._ask(kind, "GET", path)
 
+    async def look_in(self) -> None:
+        """As a client without a token, who may not see what is new."""
+        settled = time.monotonic() - STALE_SECONDS
+        stored = {post.id for post in self._history.stored[-PAGE:] if post.promised < settled}
+        answer = await self._ask("public", "GET", "/posts", is_signed_in=False)
+        if not answer.is_success:
+            return
+        shown = {post["id"] for post in answer.body}
+        oldest = min(shown) if len(shown) == PAGE else ""
+        if missing := {post for post in stored if post > oldest} - shown:
+            self._complain(f"{missing} are not on the public timeline")
+
     async def _ask(
         self,
         kind: str,
@@ -226,10 +247,12 @@ class Person:
         json: object = None,
         headers: dict[str, str] | None = None,
         may_be: frozenset[int] | set[int] = frozenset(),
+        is_signed_in: bool = True,
     ) -> Answer:
         started, status, body = time.monotonic(), 0, None
+        headers = (self._headers if is_signed_in else {}) | (headers or {})
         try:
-            request = self._session.request(method, path, json=json, headers=self._headers | (headers or {}))
+            request = self._session.request(method, path, json=json, headers=headers)
             async with request as response:
                 body = await response.json(content_type=None)
                 status = response.status
@@ -253,7 +276,8 @@ class Person:
         is_there = post_id in {like["post_id"] for like in answer.body}
         # An older like may be on a later page.
         if is_there is not wanted and (not wanted or len(answer.body) < 100):
-            self._complain(f"{self.name} sees {post_id} {'not ' * wanted}among their likes")
+            late = f"{self.name} sees {post_id} {'not ' * wanted}among their likes"
+            self._history.late.append((answer.started, late))
 
     def _new_post(self) -> tuple[str, Written]:
         self._written += 1
@@ -262,7 +286,7 @@ class Person:
         return text, post
 
     def _note(self, post: Written, answer: Answer) -> None:
-        post.id = answer.body["id"]
+        post.id, post.promised = answer.body["id"], answer.ended
         self._history.stored.append(post)
 
     def _some_stored_post(self) -> Written | None:
@@ -273,16 +297,19 @@ class Person:
 
 
 class Load:
-    """All of them at once, in a thread of their own, for as long as the context lasts."""
+    """All of them at once, in a thread of their own, for as long as the context lasts.
 
-    def __init__(self, url: str, people: Sequence[str], seed: int) -> None:
+    Between two requests, each of them pauses for up to `pause` seconds.
+    """
+
+    def __init__(self, url: str, people: Sequence[str], seed: int, pause: float) -> None:
         self.history = History()
         self._url = url
         self._stop = Event()
         self.tokens = _sign_up(url, people)
         self._people = [
-            Person(name, self.tokens[name], people, self.history, self._stop, random.Random(f"{seed} {name}"))
-            for name in people
+            Person(name, token, people, self.history, self._stop, random.Random(f"{seed} {name}"), pause)
+            for name, token in self.tokens.items()
         ]
         self._thread = Thread(target=lambda: asyncio.run(self._run()), name="load")
 

@@ -3,11 +3,13 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import httpx2
+import psutil
 import redis
 import server_processes
 import suite
@@ -32,16 +34,34 @@ def mail(data: Path, port: int) -> server_processes.Server:
 STARTERS = [mail if start is server_processes.mail else start for start in server_processes.STARTERS]
 
 
+class Part(Protocol):
+    """What faults happen to; it has a method for each of their verbs."""
+
+    def start(self) -> None: ...
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        ...
+
+    def repair(self) -> None:
+        """Do what is left to do when it serves again, and wait until that is done."""
+        ...
+
+
 class Process:
     """One process with its children, or none while it is down."""
 
     _stop_signal = signal.SIGTERM
 
-    def __init__(self, name: str, port: int | None, launch: Launch) -> None:
+    def __init__(self, name: str, port: int, launch: Launch) -> None:
         self.name = name
-        self._port = port
+        self.port = port
         self._launch = launch
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def place(self) -> str:
+        return f"{server_processes.HOST}:{self.port}"
 
     def start(self) -> None:
         self._process = self._launch()
@@ -62,8 +82,10 @@ class Process:
         self._running.send_signal(self._stop_signal)
         self._running.wait(PATIENCE_SECONDS)
 
+    def repair(self) -> None:
+        """Nothing is left to do."""
+
     def end(self) -> None:
-        """Whatever state it is in."""
         if self._process and self._process.poll() is None:
             self.resume()
             self._signal(self._stop_signal)
@@ -71,6 +93,10 @@ class Process:
                 self._process.wait(suite.STOP_SECONDS)
                 return
             self.kill()
+
+    def listens(self) -> bool:
+        sockets = psutil.Process(self._running.pid).net_connections("tcp")
+        return any(one.status == psutil.CONN_LISTEN for one in sockets)
 
     @property
     def _running(self) -> "subprocess.Popen[bytes]":
@@ -90,12 +116,12 @@ class PostgresProcess(Process):
 
     def freeze(self) -> None:
         """Become read-only, and lose every connection."""
-        configure(self._port, "SET default_transaction_read_only = on")
-        end_sessions(self._port)
+        configure(self.port, "SET default_transaction_read_only = on")
+        end_sessions(self.port)
 
     def thaw(self) -> None:
         """Take writes again; connections that were opened meanwhile stay read-only."""
-        configure(self._port, "RESET default_transaction_read_only")
+        configure(self.port, "RESET default_transaction_read_only")
 
 
 class RedisProcess(Process):
@@ -110,7 +136,7 @@ class RedisProcess(Process):
         self._replicate("NO", "ONE")
 
     def _replicate(self, host: str, port: str) -> None:
-        with redis.Redis(server_processes.HOST, self._port) as client:
+        with redis.Redis(server_processes.HOST, self.port) as client:
             client.replicaof(host, port)
 
 
@@ -137,23 +163,31 @@ def _descendants(pid: int) -> Iterator[int]:
 class Suite:
     """The stores, the registry, the gateway, two instances of every service, the three workers."""
 
+    pause_seconds = 0.2
+    # Lines of the Procfile with two instances.
+    twice = SERVICES
+
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.ports = {name: server_processes.free_port() for name in self._names()}
-        self.url = f"http://127.0.0.1:{self.ports['gateway']}"
-        self.processes = {
-            name: CLASSES.get(name, Process)(name, self.ports.get(name), launch)
-            for name, launch in self._launches()
-        }
+        self.parts: dict[str, Part] = dict(self._stores())
+        self.processes = {name: self._process(name, line) for line in LINES for name in self._names(line)}
+        self.parts |= self.processes
+        self.port = next(self._of("gateway")).port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def queue_ports(self) -> list[int]:
+        return [part.port for part in self._of("beanstalkd")]
 
     def start(self) -> None:
-        for process in self.processes.values():
-            process.start()
+        for part in self.parts.values():
+            part.start()
         eventually(self.is_whole)
+        eventually(self.is_redundant)
 
     def end(self) -> None:
-        for process in reversed(self.processes.values()):
-            process.end()
+        for part in reversed(self.parts.values()):
+            part.end()
 
     def is_whole(self) -> bool:
         """Whether the gateway knows two instances of every service, all of them well."""
@@ -166,28 +200,41 @@ class Suite:
             (one["status"], one["instances"]) == ("up", 2) for one in services.values()
         )
 
+    def is_redundant(self) -> bool:
+        """Whether what is there twice, so that one may be lost, is there twice."""
+        return True
+
     def logs(self) -> Iterable[tuple[str, str]]:
         """What every process of ours has said, by name."""
         return [(path.stem, path.read_text()) for path in sorted(self.data.glob("*.log"))]
 
-    @staticmethod
-    def _names() -> Iterator[str]:
-        yield from ("registry", "gateway", *(start.__name__ for start in STARTERS))
-        yield from (f"{service}.{number}" for service in SERVICES for number in (1, 2))
-        yield from WORKERS
-
-    def _launches(self) -> Iterator[tuple[str, Launch]]:
-        for store in STARTERS:
-            yield store.__name__, self._store(store)
-        for line in LINES:
-            for name in (f"{line.name}.1", f"{line.name}.2") if line.name in SERVICES else (line.name,):
-                yield name, self._process(name, line)
-
-    def _store(self, start: Kind) -> Launch:
-        name = start.__name__
-        return lambda: start(self.data / "stores" / name, self.ports[name])._process
-
-    def _process(self, name: str, line: suite.Line) -> Launch:
+    def variables(self) -> Mapping[str, str]:
+        """What all processes of ours are given."""
+        ports = {name: part.port for name, part in self.parts.items() if isinstance(part, Process)}
         # The load is one machine's, and meant to be. Deferred mails arrive while the run lasts.
-        variables = suite.locations(self.ports) | {"RATE_LIMIT": "off", "SMTP_RETRY_SECONDS": "2"}
-        return lambda: line.start(self.data / f"{name}.log", variables, self.ports.get(name))
+        return suite.locations(ports) | {"RATE_LIMIT": "off", "SMTP_RETRY_SECONDS": "2"}
+
+    def _stores(self) -> Iterator[tuple[str, Part]]:
+        for start in STARTERS:
+            yield start.__name__, self._store(start.__name__, start)
+
+    def _names(self, line: suite.Line) -> Iterable[str]:
+        return (f"{line.name}.1", f"{line.name}.2") if line.name in self.twice else (line.name,)
+
+    def _store(self, name: str, start: Kind) -> Process:
+        port = server_processes.free_port()
+        folder = self.data / "stores" / name
+        return CLASSES.get(name, Process)(name, port, lambda: start(folder, port)._process)
+
+    def _port_of(self, line: suite.Line) -> int:
+        return server_processes.free_port()
+
+    def _process(self, name: str, line: suite.Line) -> Process:
+        port = self._port_of(line)
+        return Process(name, port, lambda: line.start(self.data / f"{name}.log", self.variables(), port))
+
+    def _of(self, part: str) -> Iterator[Process]:
+        """The processes of this name, of which there may be two."""
+        for name, process in self.parts.items():
+            if name.partition(".")[0] == part and isinstance(process, Process):
+                yield process

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_run import QUICK, ROLLING_RESTART, FaultRun, Report
+from tests.faults.fault_run import FaultRun, Report
+from tests.faults.faults import QUICK, ROLLING_RESTART
+from tests.faults.processes import Suite
 
 pytestmark = pytest.mark.kills
 
@@ -15,7 +17,7 @@ SEED = 20
 def report(data: Path) -> Report:
     folder = data / "faults"
     folder.mkdir()
-    report = FaultRun(folder, SEED).run(QUICK)
+    report = FaultRun(Suite(folder), SEED).run(QUICK)
     print(report)
     return report
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.fault_run import Fault
+from tests.faults.faults import Fault
 from tests.faults.history import Answer, Heard, History, Model
 
 
@@ -24,12 +24,31 @@ def _answer(kind: str, status: int) -> Answer:
         (Fault("kill", ("likes.1", "likes.2")), "unlike", 503, True),
         (Fault("stop", ("likes.1",)), "like", 502, False),
         (Fault("kill", ("registry",)), "like", 503, False),
+        (Fault("kill", ("gateway.1",)), "read", 0, True),
+        (Fault("kill", ("gateway.1",)), "read", 503, False),
+        (Fault("stop", ("gateway.1",)), "read", 0, False),
+        (Fault("kill", ("beanstalkd.1",)), "async", 503, False),
+        (Fault("kill", ("beanstalkd.1", "beanstalkd.2")), "async", 503, True),
+        (Fault("kill", ("registry.1", "registry.2")), "like", 503, False),
+        (Fault("lose", ("redis_cluster",)), "liked", 503, True),
+        (Fault("move", ("redis_cluster",)), "like", 503, True),
+        (Fault("move", ("redis_cluster",)), "liked", 503, False),
+        (Fault("kill", ("standby",)), "post", 503, True),
+        (Fault("stop", ("standby",)), "post", 503, False),
     ],
 )
 def test_only_what_needs_the_missing_part_may_fail(
     fault: Fault, kind: str, status: int, is_excused: bool
 ) -> None:
     assert fault.excuses(_answer(kind, status)) is is_excused
+
+
+def test_an_outage_lasts_from_the_first_request_that_failed_to_the_last() -> None:
+    failed = [("post", 8, 9, 503), ("post", 11, 12, 503), ("read", 12, 15, 503), ("read", 15, 16, 200)]
+    history = History([Answer(*one) for one in failed])
+
+    assert history.failing_seconds(10) == (3, 1)
+    assert history.failing_seconds(14) == (1, 0)
 
 
 def test_what_was_promised_last_must_be_found() -> None:
