@@ -23,8 +23,9 @@ from tests.postgres_operator import configure, operate
 from tests.redis_cluster import RedisCluster
 
 POSTGRES_URL = "postgresql://postgres:postgres@{}/microblog_{}?target_session_attrs={}"
-# The standby that the primary waits for is there, and follows.
-SYNCHRONOUS = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'"
+WRITTEN = "SELECT CAST(pg_current_wal_lsn() AS text)"
+# Whether the standby has what had been written.
+FOLLOWS = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND flush_lsn >= '{}'"
 # What an operator, or a program in that place, takes to see that the standby is lost.
 NOTICE_SECONDS = 1
 # New connections to a port that two share meet either; so many meet both, but once in 128 times.
@@ -73,9 +74,10 @@ class PostgresPair:
         self.primary, self.standby = self.standby, self.primary
 
     def wait_for_standby(self) -> None:
-        """From now on the primary acknowledges what the standby has, too."""
+        """Once the standby follows, acknowledge what it has, too. Any sooner, all writes would wait."""
+        [(written,)] = operate(self.primary.port, WRITTEN)
+        eventually(lambda: operate(self.primary.port, FOLLOWS.format(written)))
         configure(self.primary.port, "SET synchronous_standby_names = '*'")
-        eventually(lambda: operate(self.primary.port, SYNCHRONOUS))
 
     def give_standby_up(self) -> None:
         """From now on the primary acknowledges what it has itself."""
