@@ -269,12 +269,20 @@ def test_a_standby_that_lags_is_not_read(
     timelines.patch(path, json={"text": "after"}, headers=as_user(author))
     monkeypatch.setattr(module, "MAX_LAG_SECONDS", 1)
 
-    eventually(lambda: timelines.get(path).json()["text"] == "after")
+    # A busy machine compares late: what the standby had before the change may count once more.
+    health = eventually(
+        lambda: _lagging(timelines) if timelines.get(path).json()["text"] == "after" else None
+    )
 
-    health = timelines.get("/health").json()
     assert health["checks"]["postgres"] == "ok"
-    assert health["warnings"] == {"postgres": "the replica is unavailable, or lags: the primary is read"}
-    assert value("microblog_replica_lag_seconds") > 1
+
+
+def _lagging(client: TestClient) -> dict[str, Any] | None:
+    """The health of a service, once it says that its replica lags."""
+    warning = {"postgres": "the replica is unavailable, or lags: the primary is read"}
+    health: dict[str, Any] = client.get("/health").json()
+    is_told = health.get("warnings") == warning and value("microblog_replica_lag_seconds") > 1
+    return health if is_told else None
 
 
 def test_a_killed_standby_costs_no_read(
