@@ -1,7 +1,8 @@
-"""Dependencies that need nothing but the request.
+"""What an endpoint takes from the request, without FastAPI where that takes longer than the work.
 
-They are called directly, before the body is read: FastAPI takes some 30 µs for
-each, longer than most of them take.
+Dependencies that need nothing but the request are called directly, before the
+body is read: FastAPI takes some 30 µs for each. It takes as long for each
+parameter of the query, also where the request has no query.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -51,6 +52,15 @@ def calls(dependant: Dependant) -> Iterator[object]:
     yield dependant.call
     for dependency in dependant.dependencies:
         yield from calls(dependency)
+
+
+def without_query(dependant: Dependant) -> Dependant:
+    """What a request without a query has to be asked for: parameters that it lacks have Python's defaults."""
+    return replace(
+        dependant,
+        query_params=[one for one in dependant.query_params if one.field_info.is_required()],
+        dependencies=[without_query(one) for one in dependant.dependencies],
+    )
 
 
 def _resolver(dependency: Dependant) -> Resolve | None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pydantic_core
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Param
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from common.api.auth import REFUSALS
-from common.api.dependencies import RequestDependencies, calls
+from common.api.dependencies import RequestDependencies, calls, without_query
 from common.api.problems import malformed, merged, problems
 from common.errors import Problem, TooLarge, UnsupportedMediaType
 from common.staleness import may_be_stale
@@ -79,14 +80,22 @@ class AuthFirstRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         documented = self.dependant
-        dependencies = RequestDependencies(documented)
+        handle, handle_plain = self._handler(documented), self._handler(without_query(documented))
+        self.dependant = documented
+
+        async def bound_and_handle(request: Request) -> Response:
+            request = BoundedRequest(request.scope, request.receive)
+            return await (handle if request.scope["query_string"] else handle_plain)(request)
+
+        return bound_and_handle
+
+    def _handler(self, dependant: Dependant) -> Handler:
+        dependencies = RequestDependencies(dependant)
         self.dependant = dependencies.rest
         handle = super().get_route_handler()
-        self.dependant = documented
         reads_json = self.body_field is not None
 
         async def check_and_handle(request: Request) -> Response:
-            request = BoundedRequest(request.scope, request.receive)
             await dependencies.resolve(request)
             if reads_json and await request.body():
                 _require_json(request)

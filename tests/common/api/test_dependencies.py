@@ -54,6 +54,11 @@ def ask(request: Note, subject: OptionalSubject) -> str:
     return request.text
 
 
+@routes.get("/found")
+def found(q: str, limit: int = 20) -> list[str]:
+    return [q] * limit
+
+
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     settings = ServiceSettings(_env_file=None, registry_url=None, port=1)
@@ -92,6 +97,18 @@ def test_only_that_one_is_left_to_fastapi(app: FastAPI) -> None:
     route = next(route for route in routes.routes if getattr(route, "path", None) == "/pages")
 
     assert [one.call for one in RequestDependencies(route.dependant).rest.dependencies] == [page_of]
+
+
+def test_without_a_query_its_parameters_have_their_defaults(app: FastAPI, client: TestClient) -> None:
+    answer = client.get("/pages", headers=_bearer(app, "alice"))
+
+    assert answer.json() == ["20 of alice", "alice"]
+
+
+def test_a_required_parameter_of_the_query_is_asked_for(client: TestClient) -> None:
+    answer = client.get("/found")
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/q")
 
 
 def test_a_service_is_refused_before_its_body_is_read(app: FastAPI, client: TestClient) -> None:
