@@ -24,7 +24,7 @@ from common.settings import THREADS
 from likes_service.keys import PENDING
 from likes_service.store import LikesStore
 from polls_service.items import SHARDS, vote_item
-from registry_service.store import MAX_INSTANCES_PER_SERVICE
+from registry_service.store import MAX_INSTANCES
 
 DAY, YEAR, MONTH = 86_400, 365, 30
 
@@ -153,13 +153,10 @@ def limits() -> list[tuple[str, float, str]]:
             UTILISATION / one.cores("beanstalkd"),
             "several in `BEANSTALKD_HOST`",
         ),
-        *(
-            (
-                f"{MAX_INSTANCES_PER_SERVICE} {service} in the registry",
-                MAX_INSTANCES_PER_SERVICE * UTILISATION / one.cores(service),
-                "a higher limit there",
-            )
-            for service in SERVICES
+        (
+            f"{MAX_INSTANCES:,} instances in the registry",
+            MAX_INSTANCES * UTILISATION / sum(map(one.cores, SERVICES)),
+            "a higher limit there",
         ),
     ]
     return sorted(found, key=lambda limit: limit[1])

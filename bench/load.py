@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = b""
+        self.body = b""  # of the last answer
         self._answered: Callable[[int], None] | None = None
         self._transport: asyncio.WriteTransport | None = None
 
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if separator and len(body) >= _length(head):
-            self._received = b""
+            self._received, self.body = b"", body
             self._finish(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:

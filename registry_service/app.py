@@ -1,12 +1,14 @@
 """The registry: which instances are there, and how other services learn of them."""
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from common.server.app import create_service
 from common.server.run import serve
 from registry_service.clock import StallFreeClock
 from registry_service.routes import routes
 from registry_service.settings import RegistrySettings
+from registry_service.shortcut import Shortcut
 from registry_service.store import RegistryStore
 from registry_service.watchers import SnapshotWatchers
 
@@ -22,6 +24,7 @@ def create_app(settings: RegistrySettings | None = None) -> FastAPI:
         [routes],
         resources=[watchers],
         on_shutdown=watchers.stop,
+        middleware=[Middleware(Shortcut, store=store, watchers=watchers)],
     )
     app.state.settings = settings
     app.state.registry_tokens = settings.registry_tokens

@@ -16,9 +16,8 @@ def invalid_token() -> Unauthorized:
     return Unauthorized("invalid_token", "This is not this registry's REGISTRY_TOKEN.")
 
 
-def too_many_instances(of_a_service: int, in_all: int) -> Conflict:
-    detail = f"There are at most {of_a_service} instances of a service, and {in_all} in all."
-    return Conflict("too_many_instances", detail)
+def too_many_instances(at_most: int) -> Conflict:
+    return Conflict("too_many_instances", f"There are at most {at_most} instances.")
 
 
 def unknown_instance() -> NotFound:

@@ -12,6 +12,8 @@ from common.discovery.models import Status
 from common.fields import PRINTABLE, RequestBody
 from common.version import VERSION
 
+MAX_WAIT_SECONDS = 30
+
 # RFC 1123, §2.1, and the underscores that container networks put into names.
 _LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -73,6 +75,21 @@ class Heartbeat(RequestBody):
     """The status of an instance."""
 
     status: ReportedStatus | None = Field(None, description="Absent: as before.", examples=[Status.UP])
+
+
+class Position(BaseModel):
+    """What a client has already, and how long it waits for what is newer."""
+
+    epoch: str | None = Field(None, max_length=64, description="The epoch of the client's snapshot.")
+    version: int | None = Field(None, ge=0, le=2**53, description="The version of the client's snapshot.")
+    wait: float = Field(
+        0,
+        ge=0,
+        le=MAX_WAIT_SECONDS,
+        allow_inf_nan=False,
+        description="How many seconds to wait for a newer one.",
+    )
+    changes: bool = Field(False, description="Whether what has changed since that version is enough.")
 
 
 class SelfPreservation(BaseModel):

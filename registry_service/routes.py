@@ -10,17 +10,20 @@ from fastapi import Path, Query, Request, Response, Security
 from common.api.auth import TOKEN_OPTIONAL
 from common.api.problems import problems
 from common.api.routing import from_state, router
-from common.discovery.models import Instance, Lease, Snapshot
+from common.discovery.models import Changes, Instance, Lease, Snapshot
 from common.fields import EXAMPLE_ID
 from registry_service import errors
 from registry_service.auth import registry_token
-from registry_service.models import Heartbeat, NewInstance, Overview, RegistryStatus, ScrapeTargets
-from registry_service.store import MAX_INSTANCES, MAX_INSTANCES_PER_SERVICE, RegistryStore
+from registry_service.models import Heartbeat, NewInstance, Overview, Position, RegistryStatus, ScrapeTargets
+from registry_service.store import MAX_INSTANCES, RegistryStore
 from registry_service.watchers import SnapshotWatchers
 
 routes = router("registry")
 
-MAX_WAIT_SECONDS = 30
+REGISTER_PATH = "/register"
+HEARTBEAT_PATH = "/heartbeat/{instance_id}"
+SERVICES_PATH = "/services"
+
 WITH_REGISTRY_TOKEN = [Security(registry_token)]
 TOKEN_ERRORS = (errors.token_required(), errors.invalid_token())
 
@@ -28,17 +31,6 @@ TOKEN_ERRORS = (errors.token_required(), errors.invalid_token())
 Store = Annotated[RegistryStore, from_state("store")]
 InstanceId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 ServiceName = Annotated[str, Path(examples=["users"])]
-Epoch = Annotated[str | None, Query(max_length=64, description="The epoch of the client's snapshot.")]
-Version = Annotated[int | None, Query(ge=0, le=2**53, description="The version of the client's snapshot.")]
-Wait = Annotated[
-    float,
-    Query(
-        ge=0,
-        le=MAX_WAIT_SECONDS,
-        allow_inf_nan=False,
-        description="How many seconds to wait for a newer one.",
-    ),
-]
 
 
 @routes.get("/")
@@ -48,9 +40,9 @@ async def overview() -> Overview:
 
 
 @routes.post(
-    "/register",
+    REGISTER_PATH,
     status_code=201,
-    responses=problems(*TOKEN_ERRORS, errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)),
+    responses=problems(*TOKEN_ERRORS, errors.too_many_instances(MAX_INSTANCES)),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
@@ -60,7 +52,7 @@ async def register(instance: NewInstance, store: Store) -> Lease:
 
 
 @routes.post(
-    "/heartbeat/{instance_id}",
+    HEARTBEAT_PATH,
     responses=problems(*TOKEN_ERRORS, errors.unknown_instance()),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
@@ -82,19 +74,19 @@ async def deregister(instance_id: InstanceId, store: Store) -> None:
     store.deregister(instance_id)
 
 
-@routes.get("/services", response_model=Snapshot, responses=problems(errors.leaving()))
+@routes.get(SERVICES_PATH, response_model=Snapshot | Changes, responses=problems(errors.leaving()))
 async def services(
-    watchers: Annotated[SnapshotWatchers, from_state("watchers")],
-    epoch: Epoch = None,
-    version: Version = None,
-    wait: Wait = 0,
+    watchers: Annotated[SnapshotWatchers, from_state("watchers")], position: Annotated[Position, Query()]
 ) -> Response:
     """All instances of all services.
 
     With `epoch`, `version` and `wait`, the response comes as soon as there is a
     newer snapshot than the client's, and at once if that is of another epoch.
+    Of many changes in a row, a client learns up to 0.6 seconds later.
+    With `changes`, the response has only what is new since the client's version,
+    unless that is too long ago.
     """
-    return Response(await watchers.snapshot(epoch, version, wait), media_type="application/json")
+    return Response(await watchers.news(position), media_type="application/json")
 
 
 @routes.get("/services/{service_name}", responses=problems(errors.service_not_found("users")))

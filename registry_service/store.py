@@ -1,18 +1,19 @@
 """Leases in memory: which instances are there, until when, and when to suspect a mass expiry."""
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import takewhile
 from uuid import uuid4
 
-from common.discovery.models import LEASE_SECONDS, Instance, Snapshot, Status
+from common.discovery.models import LEASE_SECONDS, Changes, Instance, Snapshot, Status
 from common.fields import new_id
 from common.telemetry import metrics
 from common.telemetry.instruments import Readings
 from registry_service import errors
+from registry_service.change_log import ChangeLog
 from registry_service.models import (
     NewInstance,
     RegistryStatus,
@@ -23,8 +24,7 @@ from registry_service.models import (
 
 logger = logging.getLogger(__name__)
 
-MAX_INSTANCES = 1000
-MAX_INSTANCES_PER_SERVICE = 100
+MAX_INSTANCES = 10_000
 
 # When so many instances fall silent together, and such a share of all, the registry is more likely at fault.
 MASS_EXPIRY_COUNT = 3
@@ -45,8 +45,8 @@ class _Lease:
     reported_status: ReportedStatus
 
     @property
-    def is_suspect(self) -> bool:
-        return self.instance.status is Status.SUSPECT
+    def address(self) -> tuple[str, int]:
+        return self.instance.host, self.instance.port
 
 
 @dataclass
@@ -74,8 +74,12 @@ class RegistryStore:
         self._version = 0
         # All leases are of one length, so the one renewed longest ago is the first one, and the next to end.
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
+        # Those that have ended, and are kept as suspects; also the one that ended first at the front.
+        self._suspects: OrderedDict[str, _Lease] = OrderedDict()
+        self._addresses: dict[tuple[str, int], _Lease] = {}
         self._services: dict[str, _Service] = {}
-        self._removed: list[float] = []
+        self._log = ChangeLog()
+        self._removed: deque[float] = deque()
         self._self_preservation: SelfPreservation | None = None
         self._snapshot: Snapshot | None = None
         self._announce: Callable[[], None] = lambda: None
@@ -90,16 +94,17 @@ class RegistryStore:
         self.expire()
         self._vacate(new)
         now = self._wall_clock()
-        service = self._services.get(new.service_name) or _Service(now)
-        self._enforce_limits(service)
+        if len(self._addresses) >= MAX_INSTANCES:
+            raise errors.too_many_instances(MAX_INSTANCES)
+        service = self._services.setdefault(new.service_name, _Service(now))
         instance = Instance(instance_id=str(new_id()), registered_at=now, last_heartbeat=now, **dict(new))
         lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status)
         self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
-        self._services[new.service_name] = service
+        self._addresses[lease.address] = lease
         service.last_seen = now
         self._forget_one_service()
         metrics.registrations.add("registered")
-        self._changed()
+        self._changed(lease)
         return instance
 
     def beat(self, instance_id: str, status: ReportedStatus | None = None) -> Instance:
@@ -112,12 +117,14 @@ class RegistryStore:
             update={"status": lease.reported_status, "last_heartbeat": now}
         )
         lease.ends = self._clock() + LEASE_SECONDS
+        self._suspects.pop(instance_id, None)
+        self._leases[instance_id] = lease
         self._leases.move_to_end(instance_id)
         self._services[lease.instance.service_name].last_seen = now
         self._snapshot = None
         metrics.heartbeats.add()
         if is_new:
-            self._changed()
+            self._changed(lease)
         return lease.instance
 
     def deregister(self, instance_id: str) -> None:
@@ -149,6 +156,21 @@ class RegistryStore:
             self._snapshot = Snapshot(epoch=self.epoch, version=self._version, services=services)
         return self._snapshot
 
+    def changes(self, since: int) -> Changes | None:
+        """What has changed after a version of this epoch; None if that is too long ago."""
+        self.expire()
+        ids = self._log.since(since)
+        if ids is None:
+            return None
+        leases = {one: self._find(one) for one in ids}
+        return Changes(
+            epoch=self.epoch,
+            since=since,
+            version=self._version,
+            changed=tuple(lease.instance for lease in leases.values() if lease),
+            removed=tuple(one for one, lease in leases.items() if lease is None),
+        )
+
     def instances(self, service_name: str) -> list[Instance]:
         """Raises NotFound for a service that was never seen."""
         self.expire()
@@ -169,67 +191,71 @@ class RegistryStore:
             uptime_seconds=round(self._clock() - self._started, 3),
             epoch=self.epoch,
             version=self._version,
-            self_preservation=self._self_preservation if self._has_suspects() else None,
+            self_preservation=self._self_preservation if self._suspects else None,
             services=services,
         )
 
     def expire(self) -> None:
         """Remove instances whose lease has run out. Every verb begins with this: none sees an expired one."""
         now = self._clock()
-        ended = list(takewhile(lambda lease: lease.ends <= now, self._leases.values()))
-        expired = [lease for lease in ended if not lease.is_suspect]
-        if expired and self._is_suspicious(expired[-1].ends):
-            self._suspect(expired)
-        for lease in ended:
-            if not lease.is_suspect or lease.ends + SUSPECT_SECONDS <= now:
-                logger.warning("%s at %s is gone", lease.instance.service_name, lease.instance.netloc)
-                self._removed.append(lease.ends)
-                metrics.registrations.add("expired")
-                self._remove(lease)
+        ended = _ended(self._leases, now)
+        if ended and self._is_suspicious(ended[-1].ends):
+            self._suspect(ended)
+        elif ended:
+            self._removed.extend(lease.ends for lease in ended)
+            self._expire(ended)
+        if self._suspects:
+            self._expire(_ended(self._suspects, now - SUSPECT_SECONDS))
 
     def _is_suspicious(self, now: float) -> bool:
         """Whether most are silent, or gone, since not longer than one lease."""
-        self._removed = [ended for ended in self._removed if ended > now - LEASE_SECONDS]
         first, last = now - LEASE_SECONDS, now + LEASE_SECONDS - SILENT_SECONDS
-        silent = len(self._removed) + sum(first < lease.ends <= last for lease in self._leases.values())
-        total = len(self._removed) + len(self._leases)
+        while self._removed and self._removed[0] <= first:
+            self._removed.popleft()
+        silent = len(self._removed) + sum(first < lease.ends for lease in _ended(self._leases, last))
+        silent += sum(
+            1 for _ in takewhile(lambda lease: first < lease.ends, reversed(self._suspects.values()))
+        )
+        total = len(self._removed) + len(self._addresses)
         if silent < MASS_EXPIRY_COUNT or silent < MASS_EXPIRY_SHARE * total:
             return False
-        if not self._has_suspects():
+        if not self._suspects:
             reason = f"{silent} of {total} instances fell silent within {LEASE_SECONDS} s"
             self._self_preservation = SelfPreservation(since=self._wall_clock(), reason=reason)
             logger.warning("%s: those whose leases run out are kept as suspects", reason)
         return True
 
-    def _suspect(self, expired: list[_Lease]) -> None:
-        for lease in expired:
+    def _suspect(self, ended: list[_Lease]) -> None:
+        for lease in ended:
             lease.instance = lease.instance.model_copy(update={"status": Status.SUSPECT})
-        self._changed()
+            instance_id = lease.instance.instance_id
+            self._suspects[instance_id] = self._leases.pop(instance_id)
+        self._changed(*ended)
 
-    def _has_suspects(self) -> bool:
-        return any(lease.is_suspect for lease in self._leases.values())
+    def _expire(self, leases: list[_Lease]) -> None:
+        for lease in leases:
+            logger.warning("%s at %s is gone", lease.instance.service_name, lease.instance.netloc)
+            metrics.registrations.add("expired")
+            self._remove(lease)
 
     def _lease(self, instance_id: str) -> _Lease:
         self.expire()
-        lease = self._leases.get(instance_id)
+        lease = self._find(instance_id)
         if lease is None:
             raise errors.unknown_instance()
         return lease
 
+    def _find(self, instance_id: str) -> _Lease | None:
+        return self._leases.get(instance_id) or self._suspects.get(instance_id)
+
     def _vacate(self, new: NewInstance) -> None:
         """Remove what is at the new instance's address, of whatever service: one process listens there."""
-        for lease in list(self._leases.values()):
-            instance = lease.instance
-            if instance.port == new.port and _is_same_host(instance.host, new.host):
-                logger.info(
-                    "%s at %s gives way to %s", instance.service_name, instance.netloc, new.service_name
-                )
+        for host in _same_hosts(new.host):
+            if lease := self._addresses.get((host, new.port)):
+                old = lease.instance
+                logger.info("%s at %s gives way to %s", old.service_name, old.netloc, new.service_name)
                 metrics.registrations.add("replaced")
                 self._remove(lease)
-
-    def _enforce_limits(self, service: _Service) -> None:
-        if len(service.leases) >= MAX_INSTANCES_PER_SERVICE or len(self._leases) >= MAX_INSTANCES:
-            raise errors.too_many_instances(MAX_INSTANCES_PER_SERVICE, MAX_INSTANCES)
 
     def _forget_one_service(self) -> None:
         """Names without instances are remembered too, up to a limit."""
@@ -239,15 +265,27 @@ class RegistryStore:
 
     def _remove(self, lease: _Lease) -> None:
         instance = lease.instance
-        del self._leases[instance.instance_id]
+        self._leases.pop(instance.instance_id, None)
+        self._suspects.pop(instance.instance_id, None)
+        del self._addresses[lease.address]
         del self._services[instance.service_name].leases[instance.instance_id]
-        self._changed()
+        self._changed(lease)
 
-    def _changed(self) -> None:
+    def _changed(self, *leases: _Lease) -> None:
         self._version += 1
+        for lease in leases:
+            self._log.record(lease.instance.instance_id, self._version)
         self._snapshot = None
         self._announce()
 
 
-def _is_same_host(one: str, other: str) -> bool:
-    return one == other or ("localhost" in (one, other) and {one, other} <= LOCALHOST)
+def _ended(leases: Mapping[str, _Lease], now: float) -> list[_Lease]:
+    """Those that end until now, of leases in the order in which they end."""
+    return list(takewhile(lambda lease: lease.ends <= now, leases.values()))
+
+
+def _same_hosts(host: str) -> set[str]:
+    """What an instance at this host could be registered as."""
+    if host == "localhost":
+        return LOCALHOST
+    return {host, "localhost"} if host in LOCALHOST else {host}

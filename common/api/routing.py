@@ -75,8 +75,10 @@ class AuthFirstRoute(APIRoute):
         if self.body_field:
             yield self.body_field.validate({"unknown": "?"}, loc=("body",))[1]
         for parameter in get_flat_params(self.dependant):
-            assert isinstance(parameter.field_info, Param)
-            yield parameter.validate("?", loc=(parameter.field_info.in_.value, parameter.alias))[1]
+            info = parameter.field_info
+            # The fields of a model do not say where they are: in the query.
+            where = info.in_.value if isinstance(info, Param) else "query"
+            yield parameter.validate("?", loc=(where, parameter.alias))[1]
 
     def get_route_handler(self) -> Handler:
         documented = self.dependant

@@ -7,9 +7,9 @@ from threading import Event, Lock, Thread
 from typing import Self
 
 import httpx
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from common.discovery.models import Instance, Snapshot, addresses, tls
+from common.discovery.models import Changes, Instance, Snapshot, addresses, tls
 from common.discovery.table import RegistryTable, Services, merged
 from common.telemetry import metrics
 from common.telemetry.instruments import Readings
@@ -17,6 +17,8 @@ from common.telemetry.instruments import Readings
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 20
+# A registry of the last version knows no changes, and sends snapshots.
+NEWS: TypeAdapter[Snapshot | Changes] = TypeAdapter(Snapshot | Changes)
 
 
 class Directory:
@@ -78,9 +80,9 @@ class Directory:
         """Use this snapshot of a registry, the first one or another, from now on."""
         self._update(self._tables[registry], snapshot, now)
 
-    def _update(self, table: RegistryTable, snapshot: Snapshot, now: float) -> None:
+    def _update(self, table: RegistryTable, news: Snapshot | Changes, now: float) -> None:
         with self._lock:
-            table.update(snapshot, now)
+            table.update(news, now)
             self._services = merged(self._tables)
 
     def _lose(self, table: RegistryTable) -> None:
@@ -89,9 +91,13 @@ class Directory:
             self._services = merged(self._tables)
 
 
-def _poll(client: httpx.Client, table: RegistryTable) -> Snapshot:
+def _poll(client: httpx.Client, table: RegistryTable) -> Snapshot | Changes:
+    response = client.get("/services", params=_position(table) if table.is_current else None)
+    return NEWS.validate_json(response.raise_for_status().content)
+
+
+def _position(table: RegistryTable) -> dict[str, str]:
     retained_for = table.retained_until - time.monotonic()
     wait = min(retained_for, WATCH_SECONDS) if retained_for > 0 else WATCH_SECONDS
-    position = {"epoch": table.epoch, "version": str(table.version), "wait": f"{wait:.3f}"}
-    response = client.get("/services", params=position if table.is_current else None)
-    return Snapshot.model_validate_json(response.raise_for_status().content)
+    known = table.snapshot
+    return {"epoch": known.epoch, "version": str(known.version), "wait": f"{wait:.3f}", "changes": "true"}

@@ -4,7 +4,7 @@ import ssl
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.settings import netloc
 
@@ -46,6 +46,29 @@ class Snapshot(BaseModel):
     epoch: str
     version: int
     services: dict[str, tuple[Instance, ...]]
+
+    def after(self, changes: "Changes") -> "Snapshot":
+        """The snapshot at the version of these changes, which are those since this one."""
+        instances = {one.instance_id: one for each in self.services.values() for one in each}
+        instances |= {one.instance_id: one for one in changes.changed}
+        for instance_id in changes.removed:
+            instances.pop(instance_id, None)
+        services: dict[str, list[Instance]] = {}
+        for one in instances.values():
+            services.setdefault(one.service_name, []).append(one)
+        return Snapshot.model_validate(
+            {"epoch": changes.epoch, "version": changes.version, "services": services}
+        )
+
+
+class Changes(BaseModel):
+    """What has changed in the registry since an earlier version of the same epoch."""
+
+    epoch: str
+    since: int
+    version: int
+    changed: tuple[Instance, ...] = Field(description="Those that are new, or have another status.")
+    removed: tuple[str, ...] = Field(description="The ids of those that are gone.")
 
 
 def addresses(registry_url: str | None) -> list[str]:

@@ -23,6 +23,7 @@ CHECK_SECONDS = 1
 FIRST_CHECK_SECONDS = 0.1
 
 TIMEOUT = httpx.Timeout(2.0)
+KEEP_ALIVE_SECONDS = 3 * HEARTBEAT_SECONDS
 # A process has 5 seconds to end, whatever the registry does.
 DEREGISTER_TIMEOUT_SECONDS = 0.5
 SHUTDOWN_TIMEOUT = httpx.Timeout(DEREGISTER_TIMEOUT_SECONDS)
@@ -83,6 +84,8 @@ class Registration:
             base_url=registry_url,
             headers=headers,
             timeout=TIMEOUT,
+            # One connection for all heartbeats: by default it would close just as the next one is due.
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
             trust_env=False,
             verify=tls(registry_url),
         )

@@ -1,8 +1,9 @@
 """What one registry says of all services."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
-from common.discovery.models import LEASE_SECONDS, Instance, Snapshot
+from common.discovery.models import LEASE_SECONDS, Changes, Instance, Snapshot, Status
 
 Services = Mapping[str, tuple[Instance, ...]]
 
@@ -15,30 +16,32 @@ class RegistryTable:
     """
 
     def __init__(self) -> None:
-        self.epoch = ""
-        self.version = 0
+        self.snapshot = Snapshot(epoch="", version=0, services={})
         self.services: Services = {}
         self.is_current = False
         self.retained_until = 0.0
         self._retained: Services = {}
 
-    def update(self, snapshot: Snapshot, now: float) -> None:
-        """Use this snapshot from now on."""
-        if snapshot.epoch != self.epoch:
+    def update(self, news: Snapshot | Changes, now: float) -> None:
+        """Use this snapshot from now on, or the last one with these changes."""
+        snapshot = self.snapshot.after(news) if isinstance(news, Changes) else news
+        if snapshot.epoch != self.snapshot.epoch:
             self._retained, self.retained_until = self.services, now + LEASE_SECONDS
-        # Once the new registry has listed an address, only its snapshots count: also when they drop it.
-        retained = self._retained if now < self.retained_until else {}
-        listed = {one.netloc for instances in snapshot.services.values() for one in instances}
-        self._retained = {
-            name: tuple(one for one in instances if one.netloc not in listed)
-            for name, instances in retained.items()
-        }
+        self._retained = self._unlisted(snapshot) if self._retained and now < self.retained_until else {}
         self.services = {
             name: snapshot.services.get(name, ()) + self._retained.get(name, ())
             for name in snapshot.services.keys() | self._retained.keys()
         }
-        self.epoch, self.version = snapshot.epoch, snapshot.version
+        self.snapshot = snapshot
         self.is_current = True
+
+    def _unlisted(self, snapshot: Snapshot) -> Services:
+        # Once the new registry has listed an address, only its snapshots count: also when they drop it.
+        listed = {one.netloc for instances in snapshot.services.values() for one in instances}
+        return {
+            name: tuple(one for one in instances if one.netloc not in listed)
+            for name, instances in self._retained.items()
+        }
 
 
 def merged(tables: Iterable[RegistryTable]) -> Services:
@@ -54,9 +57,18 @@ def merged(tables: Iterable[RegistryTable]) -> Services:
     for table in counted:
         for one in (one for instances in table.services.values() for one in instances):
             known = heard.get(one.netloc)
-            if known is None or known.last_heartbeat < one.last_heartbeat:
+            if known is None or _heard(known) < _heard(one):
                 heard[one.netloc] = one
     services: dict[str, tuple[Instance, ...]] = {}
     for one in heard.values():
         services[one.service_name] = (*services.get(one.service_name, ()), one)
     return services
+
+
+def _heard(one: Instance) -> tuple[bool, datetime]:
+    """What is greater of the registry that heard from the instance later.
+
+    `last_heartbeat` is as old as the last change. But a registry suspects an instance only after a lease
+    without a heartbeat, and does not list it as anything else for longer than that.
+    """
+    return one.status is not Status.SUSPECT, one.last_heartbeat

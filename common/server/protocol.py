@@ -3,7 +3,7 @@
 import asyncio
 import re
 from math import inf
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -26,9 +26,6 @@ WRITE_TIMEOUT_SECONDS = 30.0
 FIRST_REQUEST_SECONDS = 0.5
 LINGERING_CLOSE_SECONDS = 2.0
 
-# Each costs a file descriptor and some kilobytes, whether or not it carries a request.
-MAX_CONNECTIONS = 4000
-
 # RFC 9110, §7.2: a name or an address, and a port.
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 REFUSED_METHODS = {b"CONNECT", b"TRACE"}
@@ -38,6 +35,8 @@ BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 
 class BoundedProtocol(HttpToolsProtocol):
     """Counts while it reads, so that nothing has to fit into memory before it is refused."""
+
+    max_connections: ClassVar[int]
 
     _received = _head_bytes = _header_bytes = _bytes_without_progress = 0
     _is_in_head = False
@@ -49,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(cast("asyncio.Transport", WriteBuffer(transport, self.loop)))
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.max_connections:
             self._send_error(Unavailable("too_many_connections", "There are too many connections now."))
         else:
             self._set_deadline(HEADER_TIMEOUT_SECONDS)

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from common import memory
-from common.server.protocol import MAX_CONNECTIONS, BoundedProtocol
+from common.server.protocol import BoundedProtocol
 from common.settings import ServiceSettings
 
 # foreman kills after 5 seconds: in the first one callers learn that this instance drains, then their requests
@@ -80,8 +80,8 @@ class Server(uvicorn.Server):
                 connection, _ = queue.accept()
                 await self._loop.connect_accepted_socket(self._protocol, connection)
 
-    def _protocol(self) -> BoundedProtocol:
-        return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(self.config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]
 
     def _close_keep_alive(self) -> None:
         """Make each response the last on its connection: the next request goes to another instance."""
@@ -96,7 +96,7 @@ def serve(app: FastAPI, settings: ServiceSettings, shares_port: bool = False) ->
     the other's place before that ends.
     """
     settings.configure_logging(app.state.name)
-    _raise_open_files_limit()
+    allow_connections(settings.MAX_CONNECTIONS)
     sockets = [_shared_socket(settings)] if shares_port else None
     Server(uvicorn_config(app, settings)).run(sockets)
 
@@ -116,21 +116,25 @@ def _freeze_startup_objects() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-def _raise_open_files_limit() -> None:
+def allow_connections(connections: int) -> None:
     """Every connection is one, and so is the one to an instance behind the gateway."""
     allowed, possible = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS + 100
+    wanted = 2 * connections + 100
     most = wanted if possible == resource.RLIM_INFINITY else min(wanted, possible)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, most), possible))
 
 
 def uvicorn_config(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
     """How uvicorn is to serve `app`."""
+
+    class Protocol(BoundedProtocol):
+        max_connections = settings.MAX_CONNECTIONS
+
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
+        http=Protocol,
         ws="none",
         loop="uvloop",
         log_config=None,

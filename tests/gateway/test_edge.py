@@ -390,10 +390,14 @@ def test_a_client_that_does_not_read_the_answer_is_cut_off(
     assert len(_rest(connection)) < len(body)
 
 
+@pytest.fixture
+def at_most_two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GatewaySettings, "MAX_CONNECTIONS", 2)
+
+
 def test_too_many_connections_are_refused(
-    connect: Connect, timelines: Upstream, monkeypatch: pytest.MonkeyPatch
+    at_most_two_connections: None, connect: Connect, timelines: Upstream
 ) -> None:
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
     kept = [connect(), connect()]
     for one in kept:
         one.sendall(GET + HOST + END)

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from registry_service import change_log, store
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
 from tests.polling import eventually
@@ -172,10 +173,11 @@ def test_a_body_that_cannot_be_read_is_refused(
     assert client.post(path, content=content, headers={"Content-Type": kind}).status_code == status
 
 
-def test_too_many_instances_of_a_service_are_409(client: TestClient) -> None:
-    statuses = [client.post("/register", json=USERS | {"port": port}).status_code for port in range(1, 102)]
+def test_too_many_instances_are_409(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_INSTANCES", 2)
+    statuses = [client.post("/register", json=USERS | {"port": port}).status_code for port in range(1, 4)]
 
-    assert statuses == [201] * 100 + [409]
+    assert statuses == [201, 201, 409]
 
 
 def test_the_table_has_its_epoch_and_version(client: TestClient) -> None:
@@ -218,6 +220,53 @@ def test_a_client_that_waits_learns_of_a_lease_that_runs_out(client: TestClient,
             client.get("/services/users")
 
         assert waiting.result().json()["services"] == {}
+
+
+def test_a_client_may_ask_for_what_has_changed(client: TestClient) -> None:
+    kept, gone = _register(client), _register(client, port=5110)
+    before = client.get("/services").json()
+    client.post(f"/heartbeat/{kept}", json={"status": "draining"})
+    client.delete(f"/deregister/{gone}")
+    new = _register(client, port=5120)
+    position = {"epoch": before["epoch"], "version": before["version"]}
+    news = client.get("/services", params=position | {"changes": True}).json()
+
+    assert {key: news[key] for key in ("epoch", "since", "version", "removed")} == {
+        "epoch": before["epoch"],
+        "since": before["version"],
+        "version": before["version"] + 3,
+        "removed": [gone],
+    }
+    assert news["changed"] == client.get("/services").json()["services"]["users"]
+    assert [one["instance_id"] for one in news["changed"]] == [kept, new]
+
+
+def test_a_client_that_waits_for_changes_in_vain_learns_that_there_are_none(client: TestClient) -> None:
+    _register(client)
+    before = client.get("/services").json()
+    position = {"epoch": before["epoch"], "version": before["version"], "wait": 0.01, "changes": True}
+    news = client.get("/services", params=position).json()
+
+    assert (news["version"], news["changed"], news["removed"]) == (before["version"], [], [])
+
+
+@pytest.mark.parametrize("position", [{}, {"epoch": "another", "version": 1}, {"epoch": "another"}])
+def test_a_client_that_has_nothing_to_change_gets_everything(
+    client: TestClient, position: dict[str, Any]
+) -> None:
+    _register(client)
+
+    assert client.get("/services", params=position | {"changes": True}).json()["services"]["users"]
+
+
+def test_a_client_that_lacks_too_much_gets_everything(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_log, "MAX_CHANGES", 1)
+    for port in (5100, 5110):
+        _register(client, port=port)
+
+    assert len(client.get("/services?version=0&changes=true").json()["services"]["users"]) == 2
 
 
 def test_a_client_that_waits_in_vain_is_answered_at_last(client: TestClient) -> None:

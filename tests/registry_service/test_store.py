@@ -283,16 +283,20 @@ def test_time_passes_while_the_process_runs() -> None:
     assert lived() == 10 * STALL_SECONDS / 2
 
 
-def test_there_is_an_end_to_the_instances_of_one_service(
+def test_a_service_may_have_thousands_of_instances(store: RegistryStore, register: Register) -> None:
+    for port in range(1, 2001):
+        register(port)
+
+    assert len(store.instances("users")) == 2000
+
+
+def test_who_takes_a_place_needs_no_other(
     store: RegistryStore, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_INSTANCES_PER_SERVICE", 2)
+    monkeypatch.setattr(module, "MAX_INSTANCES", 1)
     register(1)
-    register(2)
-    register(2)
 
-    with pytest.raises(Conflict):
-        register(3)
+    assert store.instances("users") != [register(1)]
 
 
 def test_there_is_an_end_to_all_instances(

@@ -6,9 +6,12 @@ from contextlib import suppress
 
 import pytest
 
-from common.discovery.models import LEASE_SECONDS, Snapshot, Status
+from common.discovery.directory import NEWS
+from common.discovery.models import LEASE_SECONDS, Changes, Snapshot, Status
 from common.errors import NotFound
-from registry_service.models import NewInstance
+from registry_service import change_log
+from registry_service import watchers as watchers_module
+from registry_service.models import NewInstance, Position
 from registry_service.store import RegistryStore
 from registry_service.watchers import SnapshotWatchers
 from tests.polling import PATIENCE_SECONDS
@@ -38,10 +41,13 @@ def _change(store: RegistryStore, clock: Clock, dice: random.Random, ids: list[s
 async def _follow(watchers: SnapshotWatchers, dice: random.Random) -> list[Snapshot]:
     """All tables seen until the one that nobody is in any more, each asked for with the one before."""
     seen: list[Snapshot] = []
-    epoch, version = None, None
+    takes_changes = dice.random() < 0.5
+    position = Position()
     while not seen or "end" not in seen[-1].services:
-        seen.append(Snapshot.model_validate_json(await watchers.snapshot(epoch, version, 30)))
-        epoch, version = seen[-1].epoch, seen[-1].version
+        news = NEWS.validate_json(await watchers.news(position))
+        assert takes_changes or isinstance(news, Snapshot)
+        seen.append(seen[-1].after(news) if isinstance(news, Changes) else news)
+        position = Position(epoch=seen[-1].epoch, version=seen[-1].version, wait=30, changes=takes_changes)
         for _ in range(dice.randrange(4)):  # some are slow to ask again
             await asyncio.sleep(0)
     return seen
@@ -89,3 +95,57 @@ def test_a_version_is_never_two_different_tables(store: RegistryStore, clock: Cl
     tables = {(snapshot.version, str(_statuses(snapshot))) for snapshot in history}
 
     assert len(tables) == len({snapshot.version for snapshot in history}) > CHANGES / 4
+
+
+@pytest.mark.parametrize("known", [1, 10])
+def test_who_lacks_more_changes_than_are_kept_sees_true_tables_as_well(
+    store: RegistryStore, clock: Clock, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_log, "MAX_CHANGES", known)
+
+    test_every_watcher_sees_true_tables_in_order_and_in_the_end_the_last(store, clock, seed=known)
+
+
+async def _responses_to(store: RegistryStore, watchers: int, changes: int) -> int:
+    """How many responses so many watchers get, while there are changes one after the other."""
+    responses = 0
+
+    async def watch(following: SnapshotWatchers) -> None:
+        nonlocal responses
+        version = store.version()
+        while True:
+            news = await following.news(Position(version=version, wait=30, changes=True))
+            version = NEWS.validate_json(news).version
+            responses += 1
+
+    async with SnapshotWatchers(store) as following:
+        tasks = [asyncio.create_task(watch(following)) for _ in range(watchers)]
+        for port in range(1, changes + 1):
+            await asyncio.sleep(0)
+            store.register(NewInstance(service_name="users", host="127.0.0.1", port=port))
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return responses
+
+
+def test_many_changes_wake_many_watchers_a_few_times(
+    store: RegistryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers_module, "PAUSE_SECONDS_A_RESPONSE", PATIENCE_SECONDS)
+    monkeypatch.setattr(watchers_module, "MAX_PAUSE_SECONDS", PATIENCE_SECONDS)
+
+    assert asyncio.run(_responses_to(store, watchers=20, changes=500)) == 20
+
+
+def test_what_is_the_same_for_all_watchers_is_rendered_once(store: RegistryStore) -> None:
+    async def responses() -> list[bytes]:
+        async with SnapshotWatchers(store) as watchers:
+            store.register(NewInstance(service_name="users", host="127.0.0.1", port=1))
+            await asyncio.sleep(0)
+            return [await watchers.news(Position(version=0, changes=True)) for _ in range(2)]
+
+    one, other = asyncio.run(responses())
+
+    assert one is other

@@ -36,6 +36,15 @@ def test_an_instance_that_both_list_is_there_once_as_it_was_heard_of_last() -> N
     assert directory.instances("users") == (draining,)
 
 
+def test_an_instance_that_one_registry_suspects_is_up_as_long_as_the_other_hears_from_it() -> None:
+    directory = Directory(TWO)
+    up = _heard(instance(5100), -3600)  # since then, the other has told nothing new
+    directory.update(snapshot_of(up), 0, registry=0)
+    directory.update(snapshot_of(_heard(up, 3600, status=Status.SUSPECT)), 0, registry=1)
+
+    assert directory.instances("users") == (up,)
+
+
 def test_a_registry_that_comes_back_empty_hides_nothing() -> None:
     directory = Directory(TWO)
     for registry in (0, 1):
