@@ -14,7 +14,7 @@ import json
 import random
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import plot, seed
@@ -71,8 +71,8 @@ class Mix:
         self._votes = itertools.cycle(itertools.product(polls, range(USERS)))
         self._liked = [post["id"] for page in range(50) for post in _timeline(gateway, page)]
 
-    def requests(self, count: int) -> list[tuple[str, bytes]]:
-        kinds = self._dice.choices(list(MIX), list(MIX.values()), k=count)
+    def requests(self, count: int, shares: Mapping[str, float] = MIX) -> list[tuple[str, bytes]]:
+        kinds = self._dice.choices(list(shares), list(shares.values()), k=count)
         return [(kind, self._request(kind)) for kind in kinds]
 
     def _request(self, kind: str) -> bytes:
@@ -117,17 +117,21 @@ def _seed(port: int) -> None:
     seed.follows(port, ((seed.name(one), seed.name(other)) for one, other in sorted(graph())))
 
 
+def start(processes: Processes, instances: int = 1) -> tuple[list[Running], Running, Mix]:
+    """Start and seed the suite: its processes and stores, the gateway among them, and what to ask it for."""
+    processes.environment |= {"RATE_LIMIT": "off", "LOG_LEVEL": "info"}
+    processes.stores()
+    suite = processes.suite(instances)
+    _seed(int(processes.environment["DB_PORT"]))
+    gateway = next(one for one in suite if one.name == "gateway")
+    return [*suite, *processes.backing], gateway, Mix(gateway)
+
+
 def measure(load: Load, instances: int, options: argparse.Namespace) -> Iterator[Step]:
     """Every offered load in turn, until one is far too much."""
     with Processes() as processes:
         progress(0, len(options.rates), "starting and seeding")
-        processes.environment |= {"RATE_LIMIT": "off", "LOG_LEVEL": "info"}
-        processes.stores()
-        suite = processes.suite(instances)
-        measured = [*suite, *processes.backing]
-        _seed(int(processes.environment["DB_PORT"]))
-        gateway = next(one for one in suite if one.name == "gateway")
-        mix = Mix(gateway)
+        measured, gateway, mix = start(processes, instances)
         load.open(gateway.port, mix.requests(1000), options.rates[0], WARM_UP_SECONDS).result()
         for done, rate in enumerate(options.rates):
             progress(done, len(options.rates), f"{rate} requests a second, {instances} of each service")
@@ -148,12 +152,13 @@ def _step(
     seconds: float,
 ) -> Step:
     requests = mix.requests(int(rate * seconds * 1.2))
-    before = _cpu(suite)
+    before = cpu(suite)
     answers = load.open(gateway.port, requests, rate, seconds).result()
-    return Step(instances, rate, answers, _cpu(suite) - before)
+    return Step(instances, rate, answers, cpu(suite) - before)
 
 
-def _cpu(suite: Sequence[Running]) -> Counter[str]:
+def cpu(suite: Sequence[Running]) -> Counter[str]:
+    """Seconds so far, by name."""
     seconds: Counter[str] = Counter()
     for one in suite:
         seconds[one.name] += one.cpu()  # type: ignore[assignment]  # a Counter counts in floats as well

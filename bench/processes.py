@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,11 @@ class Running:
                 times = child.cpu_times()
                 seconds += times.user + times.system
         return seconds
+
+    def pin(self, core: int) -> None:
+        """Let all its threads run on this core only."""
+        for thread in self._process.threads():
+            os.sched_setaffinity(thread.id, {core})
 
     def rss(self) -> float:
         """MB of memory now."""
