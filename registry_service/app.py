@@ -6,6 +6,7 @@ from starlette.middleware import Middleware
 from common.server.app import create_service
 from common.server.run import serve
 from registry_service.clock import StallFreeClock
+from registry_service.protocol import RepeatProtocol
 from registry_service.routes import routes
 from registry_service.settings import RegistrySettings
 from registry_service.shortcut import Shortcut
@@ -36,4 +37,4 @@ def create_app(settings: RegistrySettings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    serve(app, app.state.settings)
+    serve(app, app.state.settings, protocol=RepeatProtocol)

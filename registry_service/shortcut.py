@@ -1,6 +1,7 @@
 """The three calls of which there are many, without all that FastAPI does for each."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
@@ -10,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common.api.problems import render
 from common.api.routing import media_type
 from common.discovery.models import Lease
-from common.errors import Problem
+from common.errors import NotFound, Problem
 from registry_service.auth import registry_token
-from registry_service.models import Heartbeat, NewInstance, Position
+from registry_service.models import Heartbeat, NewInstance, Position, ReportedStatus
 from registry_service.routes import HEARTBEAT_PATH, REGISTER_PATH, SERVICES_PATH, routes
 from registry_service.store import RegistryStore
 from registry_service.watchers import SnapshotWatchers
@@ -64,8 +65,16 @@ class Shortcut:
         await registry_token(request)
         body = _json(request, message)
         status = Heartbeat.model_validate_json(body).status if body else None
-        instance = self._store.beat(request.scope["path"].removeprefix(HEARTBEAT_PREFIX), status)
+        instance_id = request.scope["path"].removeprefix(HEARTBEAT_PREFIX)
+        instance = self._store.beat(instance_id, status)
+        request.scope["repeat"] = partial(self._beat_again, instance_id, status)
         return _response(instance.model_dump_json().encode())
+
+    def _beat_again(self, instance_id: str, status: ReportedStatus | None) -> bytes | None:
+        try:
+            return self._store.beat(instance_id, status).model_dump_json().encode()
+        except NotFound:
+            return None
 
     async def _news(self, request: Request, message: Message) -> Response:
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -13,7 +13,7 @@ from registry_service.clock import TICK_SECONDS
 from registry_service.models import Position
 from registry_service.store import RegistryStore
 
-# To respond to a watcher takes a fifth of a millisecond. However fast changes follow each other, watchers
+# To respond to a watcher takes some tenths of a millisecond. However fast changes follow each other, watchers
 # are woken so rarely that they take a small part of a core; each sees a change in well under a second.
 PAUSE_SECONDS_A_RESPONSE = 0.003
 MAX_PAUSE_SECONDS = 0.6

@@ -89,7 +89,12 @@ class Server(uvicorn.Server):
             headers.append((b"connection", b"close"))
 
 
-def serve(app: FastAPI, settings: ServiceSettings, shares_port: bool = False) -> None:
+def serve(
+    app: FastAPI,
+    settings: ServiceSettings,
+    shares_port: bool = False,
+    protocol: type[BoundedProtocol] = BoundedProtocol,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Processes that share a port (SO_REUSEPORT, socket(7)) each get a part of the connections: so one can take
@@ -98,7 +103,7 @@ def serve(app: FastAPI, settings: ServiceSettings, shares_port: bool = False) ->
     settings.configure_logging(app.state.name)
     allow_connections(settings.MAX_CONNECTIONS)
     sockets = [_shared_socket(settings)] if shares_port else None
-    Server(uvicorn_config(app, settings)).run(sockets)
+    Server(uvicorn_config(app, settings, protocol)).run(sockets)
 
 
 def _shared_socket(settings: ServiceSettings) -> socket.socket:
@@ -124,10 +129,12 @@ def allow_connections(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, most), possible))
 
 
-def uvicorn_config(app: FastAPI, settings: ServiceSettings) -> uvicorn.Config:
+def uvicorn_config(
+    app: FastAPI, settings: ServiceSettings, protocol: type[BoundedProtocol] = BoundedProtocol
+) -> uvicorn.Config:
     """How uvicorn is to serve `app`."""
 
-    class Protocol(BoundedProtocol):
+    class Protocol(protocol):  # type: ignore[misc, valid-type]  # mypy#2477
         max_connections = settings.MAX_CONNECTIONS
 
     return uvicorn.Config(
