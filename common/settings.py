@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -63,7 +62,6 @@ EXPORTERS = {"otlp", "otlp_proto_http"}
 SHORTEST_COMPARED = 6
 
 
-@lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can be meant."""
     if host == "localhost":
@@ -275,8 +273,6 @@ class ServiceSettings(Settings):
     QUIET_PATHS: ClassVar[tuple[str, ...]] = ("/livez", "/health", "/metrics")
     # Whether a client may say that its trace is sampled, or is not.
     TRUSTS_SAMPLING: ClassVar = True
-    # Each costs a file descriptor and some kilobytes, whether or not it carries a request.
-    MAX_CONNECTIONS: ClassVar = 4000
 
     port: int
     host: Annotated[Host, EMPTY_IS_A_VALUE] = "127.0.0.1"

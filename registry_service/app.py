@@ -25,7 +25,7 @@ def create_app(settings: RegistrySettings | None = None) -> FastAPI:
         [routes],
         resources=[watchers],
         on_shutdown=watchers.stop,
-        middleware=[Middleware(Shortcut, store=store, watchers=watchers)],
+        middleware=[Middleware(Shortcut, watchers=watchers)],
     )
     app.state.settings = settings
     app.state.registry_tokens = settings.registry_tokens

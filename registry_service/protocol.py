@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from math import inf
 
+from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from common.errors import Problem
 from common.server.middleware import access_log
 from common.server.protocol import BoundedProtocol
 from common.telemetry import context, metrics
+from registry_service.store import MAX_INSTANCES
 
 CLOSE = (b"connection", b"close")
 
@@ -17,9 +20,12 @@ CLOSE = (b"connection", b"close")
 class RepeatProtocol(BoundedProtocol):
     """Parses the same bytes on the same connection once.
 
-    An app that responds with 200 and JSON may put `repeat` into the scope: a function that does the same
-    again, and gives the body, or None if only the app can respond.
+    An app that responds with 200 and a model may put `repeat` into the scope: a function that does the same
+    again, and gives the model. The app responds to the problems that it raises.
     """
+
+    # Every instance keeps one for its heartbeats, and most keep another one to watch.
+    max_connections = 2 * MAX_INSTANCES + 1000
 
     _whole = b""  # what came last, if it was one whole request
 
@@ -32,12 +38,13 @@ class RepeatProtocol(BoundedProtocol):
         self._whole = data if is_whole else b""
 
     def _respond_again(self) -> bool:
-        repeat: Callable[[], bytes | None] | None = self.scope.get("repeat")  # type: ignore[assignment]
+        repeat: Callable[[], BaseModel] | None = self.scope.get("repeat")  # type: ignore[assignment]
         if repeat is None or not self._is_usual():
             return False
         began = time.perf_counter()
-        body = repeat()
-        if body is None:
+        try:
+            body = repeat().model_dump_json().encode()
+        except Problem:
             return False
         self._write_json(body)
         self.on_response_complete()

@@ -3,6 +3,7 @@
 Nothing here blocks, so everything is `async`: only the event loop touches the store.
 """
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response, Security
@@ -20,8 +21,6 @@ from registry_service.watchers import SnapshotWatchers
 
 routes = router("registry")
 
-REGISTER_PATH = "/register"
-HEARTBEAT_PATH = "/heartbeat/{instance_id}"
 SERVICES_PATH = "/services"
 
 WITH_REGISTRY_TOKEN = [Security(registry_token)]
@@ -40,7 +39,7 @@ async def overview() -> Overview:
 
 
 @routes.post(
-    REGISTER_PATH,
+    "/register",
     status_code=201,
     responses=problems(*TOKEN_ERRORS, errors.too_many_instances(MAX_INSTANCES)),
     dependencies=WITH_REGISTRY_TOKEN,
@@ -52,14 +51,18 @@ async def register(instance: NewInstance, store: Store) -> Lease:
 
 
 @routes.post(
-    HEARTBEAT_PATH,
+    "/heartbeat/{instance_id}",
     responses=problems(*TOKEN_ERRORS, errors.unknown_instance()),
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
-async def beat(instance_id: InstanceId, store: Store, heartbeat: Heartbeat | None = None) -> Instance:
+async def beat(
+    instance_id: InstanceId, store: Store, request: Request, heartbeat: Heartbeat | None = None
+) -> Instance:
     """Renew an instance's lease, and report its status. After a 404, the instance registers again."""
-    return store.beat(instance_id, heartbeat.status if heartbeat else None)
+    again = partial(store.beat, instance_id, heartbeat.status if heartbeat else None)
+    request.scope["repeat"] = again
+    return again()
 
 
 @routes.delete(

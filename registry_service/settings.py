@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from common.settings import HeaderToken, ServiceSettings
-from registry_service.store import MAX_INSTANCES
 
 
 class RegistrySettings(ServiceSettings):
@@ -15,9 +14,6 @@ class RegistrySettings(ServiceSettings):
         "/services",
         "/prometheus/targets",
     )
-
-    # Every instance keeps one for its heartbeats, and most keep another one to watch.
-    MAX_CONNECTIONS: ClassVar = 2 * MAX_INSTANCES + 1000
 
     port: int = 8006
     registry_token_previous: HeaderToken = ""

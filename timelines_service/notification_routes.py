@@ -36,7 +36,7 @@ def notifications(
     page: PageOf,
     request: Request,
     response: Response,
-    kinds: Kinds = [],  # noqa: B006  FastAPI copies it
+    kinds: Kinds = [],  # noqa: B006  it is only read
 ) -> Any:
     """What others did that concerns you, newest first; nothing of users whom you muted or blocked."""
     return linked(timelines.notifications(username, page, kinds), page, request, response)

@@ -179,7 +179,7 @@ def newest(
     page: PageOfPosts,
     request: Request,
     response: Response,
-    ids: Ids = [],  # noqa: B006  FastAPI copies it
+    ids: Ids = [],  # noqa: B006  it is only read
 ) -> Any:
     """Everybody's posts, newest first; or those with the ids given."""
     if ids:

@@ -132,11 +132,10 @@ def work(
     servers = Redundant(queues)
 
     def on_one(queue: JobQueue, stop: Event) -> None:
-        steps = list(chores if queue is queues[0] else ())
-        if reminds:
-            steps.insert(0, Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages))
+        reminder = Periodic(REMIND_SECONDS, partial(_remind_of_buried, queue), queue.outages)
+        own = [*([reminder] if reminds else ()), *(chores if queue is queues[0] else ())]
         turn = partial(_turn, queue, servers, handle, outages, stop, batch, ready)
-        _repeat(queue, servers, [*steps, turn], stop)
+        _repeat(queue, servers, [*own, turn], stop)
 
     with closing(TubeGauges(queues)) if reminds else nullcontext():
         run_together([partial(on_one, queue) for queue in queues], stop)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from math import inf
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -36,7 +36,8 @@ BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 class BoundedProtocol(HttpToolsProtocol):
     """Counts while it reads, so that nothing has to fit into memory before it is refused."""
 
-    max_connections: ClassVar[int]
+    # Each costs a file descriptor and some kilobytes, whether or not it carries a request.
+    max_connections = 4000
 
     _received = _head_bytes = _header_bytes = _bytes_without_progress = 0
     _is_in_head = False

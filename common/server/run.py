@@ -101,7 +101,7 @@ def serve(
     the other's place before that ends.
     """
     settings.configure_logging(app.state.name)
-    allow_connections(settings.MAX_CONNECTIONS)
+    allow_connections(protocol.max_connections)
     sockets = [_shared_socket(settings)] if shares_port else None
     Server(uvicorn_config(app, settings, protocol)).run(sockets)
 
@@ -133,15 +133,11 @@ def uvicorn_config(
     app: FastAPI, settings: ServiceSettings, protocol: type[BoundedProtocol] = BoundedProtocol
 ) -> uvicorn.Config:
     """How uvicorn is to serve `app`."""
-
-    class Protocol(protocol):  # type: ignore[misc, valid-type]  # mypy#2477
-        max_connections = settings.MAX_CONNECTIONS
-
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=Protocol,
+        http=protocol,
         ws="none",
         loop="uvloop",
         log_config=None,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from random import getrandbits, randrange
 from typing import Self
 
@@ -64,11 +65,8 @@ class Sampling:
 
 
 def _share(written: str) -> float | None:
-    try:
-        share = float(written)
-    except ValueError:
-        share = -1.0
-    if 0 <= share <= 1:
-        return share
+    with suppress(ValueError):
+        if 0 <= (share := float(written)) <= 1:
+            return share
     logger.warning("OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1: all traces are sampled")
     return None

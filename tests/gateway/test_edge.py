@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from common.gateway import watchdog
 from common.server import protocol
+from common.server.protocol import BoundedProtocol
 from common.server.run import uvicorn_config
 from gateway import GatewaySettings
 from tests.gateway.conftest import Answer, Upstream
@@ -392,7 +393,7 @@ def test_a_client_that_does_not_read_the_answer_is_cut_off(
 
 @pytest.fixture
 def at_most_two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GatewaySettings, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(BoundedProtocol, "max_connections", 2)
 
 
 def test_too_many_connections_are_refused(

@@ -85,13 +85,13 @@ def test_a_repeated_heartbeat_reaches_no_middleware(
     send: Callable[[bytes], Response], beat: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached: list[str] = []
-    template = shortcut._template
+    is_of_watcher = shortcut._is_of_watcher
 
-    def counted(scope: Scope) -> str:
+    def counted(scope: Scope) -> bool:
         reached.append(scope["path"])
-        return template(scope)
+        return is_of_watcher(scope)
 
-    monkeypatch.setattr(shortcut, "_template", counted)
+    monkeypatch.setattr(shortcut, "_is_of_watcher", counted)
     for _ in range(3):
         send(beat)
 

@@ -1,4 +1,4 @@
-"""The calls of which there are many have the responses that FastAPI's routes have."""
+"""Watchers, and all others, have the responses that FastAPI's routes have."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def test_the_shortcut_is_seen_in_no_response(
 ) -> None:
     timeless.headers["X-Request-ID"] = "one"
     short = _response(timeless, CASES[name])
-    monkeypatch.setattr(shortcut, "_template", lambda scope: "")
+    monkeypatch.setattr(shortcut, "_is_of_watcher", lambda scope: False)
 
     assert short == _response(timeless, CASES[name])
 
