@@ -163,7 +163,7 @@ def _descendants(pid: int) -> Iterator[int]:
 class Suite:
     """The stores, the registry, the gateway, two instances of every service, the three workers."""
 
-    pause_seconds = 0.2
+    pause_seconds = 0.4
     # Lines of the Procfile with two instances.
     twice = SERVICES
 
