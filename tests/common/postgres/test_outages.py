@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -46,10 +47,14 @@ BUGS = ["22003", "22021", "22P02", "23514", "42601", "42702", "P0001", "0A000"]
 numbers = count()
 
 
+def _new_url(port: int) -> URL:
+    settings = PostgresSettings(_env_file=None, db_port=port)
+    return database_url(settings, None, f"test outages {os.getpid()} {next(numbers)}")
+
+
 @pytest.fixture
 def url(postgres: int) -> URL:
-    settings = PostgresSettings(_env_file=None, db_port=postgres)
-    return database_url(settings, None, f"test outages {os.getpid()} {next(numbers)}")
+    return _new_url(postgres)
 
 
 @pytest.fixture
@@ -58,9 +63,9 @@ def operator(postgres: int, url: URL) -> Callable[[str], None]:
     return lambda statement: operate(postgres, statement.replace("DB", f'"{url.database}"'))
 
 
-@pytest.fixture
-def migrations(tmp_path: Path) -> Path:
-    folder = tmp_path / "things_service" / "migrations"
+@pytest.fixture(scope="module")
+def migrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project") / "things_service" / "migrations"
     (folder / "versions").mkdir(parents=True)
     (folder / "env.py").write_text("from common.postgres import migrations\n\nmigrations.run()\n")
     (folder / "versions" / "0001_things.py").write_text(MIGRATION)
@@ -87,6 +92,14 @@ def database(connect: Callable[[URL], Database], url: URL, migrations: Path) -> 
     return database
 
 
+@pytest.fixture(scope="module")
+def unchanged(postgres: int, migrations: Path) -> Iterator[Database]:
+    """One database for all tests that only have its statements fail."""
+    with closing(Database.connect(_new_url(postgres), TABLES)) as database:
+        database.prepare(migrations)
+        yield database
+
+
 def _raise(database: Database, sqlstate: str) -> None:
     database.rows(text(f"DO $$ BEGIN RAISE EXCEPTION 'said' USING ERRCODE = '{sqlstate}'; END $$"), {})
 
@@ -107,10 +120,10 @@ BY_EITHER_WAY = pytest.mark.parametrize("raise_", [_raise, _raise_in_transaction
 @BY_EITHER_WAY
 @pytest.mark.parametrize("sqlstate", LASTING)
 def test_what_says_that_the_server_cannot_serve_is_an_outage_with_its_reason(
-    database: Database, raise_, sqlstate: str
+    unchanged: Database, raise_, sqlstate: str
 ) -> None:
     with pytest.raises(CannotServe, match=rf": said \({sqlstate}\)$") as caught:
-        raise_(database, sqlstate)
+        raise_(unchanged, sqlstate)
 
     assert isinstance(caught.value, Database.outages)
 
@@ -118,21 +131,21 @@ def test_what_says_that_the_server_cannot_serve_is_an_outage_with_its_reason(
 @BY_EITHER_WAY
 @pytest.mark.parametrize("sqlstate", PASSING)
 def test_what_passes_by_itself_is_an_outage_that_harms_no_connection(
-    database: Database, raise_, sqlstate: str
+    unchanged: Database, raise_, sqlstate: str
 ) -> None:
-    before = _backend(database)
+    before = _backend(unchanged)
     with pytest.raises(Database.outages) as caught:
-        raise_(database, sqlstate)
+        raise_(unchanged, sqlstate)
 
     assert not isinstance(caught.value, CannotServe)
-    assert _backend(database) == before
+    assert _backend(unchanged) == before
 
 
 @BY_EITHER_WAY
 @pytest.mark.parametrize("sqlstate", BUGS)
-def test_a_bug_of_ours_is_no_outage(database: Database, raise_, sqlstate: str) -> None:
+def test_a_bug_of_ours_is_no_outage(unchanged: Database, raise_, sqlstate: str) -> None:
     with pytest.raises((psycopg2.Error, DBAPIError)) as caught:
-        raise_(database, sqlstate)
+        raise_(unchanged, sqlstate)
 
     assert not isinstance(caught.value, Database.outages)
 
@@ -140,31 +153,31 @@ def test_a_bug_of_ours_is_no_outage(database: Database, raise_, sqlstate: str) -
 @BY_EITHER_WAY
 @pytest.mark.parametrize("sqlstate", ["08P01", "25006", "25P02", "26000", "57P01", "XX000"])
 def test_a_connection_of_a_server_that_cannot_serve_is_replaced(
-    database: Database, raise_, sqlstate: str
+    unchanged: Database, raise_, sqlstate: str
 ) -> None:
-    with database.autocommit() as one, database.autocommit() as other:
+    with unchanged.autocommit() as one, unchanged.autocommit() as other:
         before = {each.execute(BACKEND).scalar_one() for each in (one, other)}
     with pytest.raises(CannotServe):
-        raise_(database, sqlstate)
+        raise_(unchanged, sqlstate)
 
-    with database.autocommit() as one, database.autocommit() as other:
+    with unchanged.autocommit() as one, unchanged.autocommit() as other:
         assert before.isdisjoint(each.execute(BACKEND).scalar_one() for each in (one, other))
 
 
-def test_a_connection_that_is_in_use_meanwhile_is_replaced_when_it_is_back(database: Database) -> None:
-    with database.autocommit() as busy:
+def test_a_connection_that_is_in_use_meanwhile_is_replaced_when_it_is_back(unchanged: Database) -> None:
+    with unchanged.autocommit() as busy:
         before = busy.execute(BACKEND).scalar_one()
         with pytest.raises(CannotServe):
-            _raise(database, "25006")
+            _raise(unchanged, "25006")
 
-    with database.autocommit() as one, database.autocommit() as other:
+    with unchanged.autocommit() as one, unchanged.autocommit() as other:
         assert before not in {each.execute(BACKEND).scalar_one() for each in (one, other)}
 
 
-def test_connections_that_many_threads_spoil_at_once_meet_nothing_else(database: Database) -> None:
+def test_connections_that_many_threads_spoil_at_once_meet_nothing_else(unchanged: Database) -> None:
     def spoil(_: int) -> None:
         with pytest.raises(CannotServe):
-            _raise(database, "25006")
+            _raise(unchanged, "25006")
 
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(spoil, range(20 * THREADS)))
