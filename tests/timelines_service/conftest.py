@@ -142,7 +142,6 @@ def app(
     settings: TimelinesSettings, store: TimelinesStore, users: Users, polls: Polls, tokens: Tokens
 ) -> FastAPI:
     app = create_app(settings)
-    app.state.store.prepare()
 
     def neighbour(name: str, service: Callable[[httpx.Request], httpx.Response]) -> ServiceClient:
         transport = httpx.MockTransport(service)

@@ -25,10 +25,10 @@ TOLD = text("""
 
 
 @pytest.fixture
-def resolver(app: FastAPI, users: Users) -> MentionResolver:
+def resolver(app: FastAPI, store: TimelinesStore, users: Users) -> MentionResolver:
     """The worker's, beside a users service with alice, bobby and carol."""
     users.followees |= {"alice": [], "bobby": [], "carol": []}
-    return MentionResolver(app.state.store, app.state.timelines._users)
+    return MentionResolver(store, app.state.timelines._users)
 
 
 @pytest.fixture
