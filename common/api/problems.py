@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,9 @@ from common.errors import PROBLEM_JSON, BadRequest, FieldError, Problem, Unproce
 from common.telemetry import context
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+# What a URI's fragment may have as it is, besides letters and digits (RFC 3986, section 3.5).
+IN_FRAGMENT = "!$&'()*+,;=:@/?"
 
 EXAMPLE_REQUEST_ID = "0b1f6c1e9a4d4e0f8c2b7a6d5e4f3c2b"
 
@@ -138,7 +142,7 @@ def _field_error(error: dict[str, Any]) -> FieldError:
     tokens = [str(token).replace("~", "~0").replace("/", "~1") for token in path]
     return FieldError(
         location=str(location),
-        pointer="#" + "".join(f"/{token}" for token in tokens),
+        pointer="#" + "".join(f"/{quote(token, safe=IN_FRAGMENT, errors='replace')}" for token in tokens),
         code=error["type"],
         detail=error["msg"],
     )

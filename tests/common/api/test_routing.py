@@ -98,6 +98,7 @@ def test_a_large_body_is_413(client: TestClient, as_user, is_chunked: bool) -> N
         (b'{"text": "\\u001b[31m"}', "#/text"),
         (b'{"text": "a", "stars": -1}', "#/stars"),
         (b'{"text": "a", "a/b~c": 1}', "#/a~1b~0c"),
+        ('{"text": "a", "ü %": 1}'.encode(), "#/%C3%BC%20%25"),
         (b'{"text": "a", "stars": 1e999}', "#/stars"),
         (b'{"text": "a", "stars": ' + b"1" * 5000 + b"}", "#"),
         (b'{"text": ' + b'{"a":' * 5000, "#"),
