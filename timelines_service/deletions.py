@@ -7,17 +7,15 @@ may have a million reposts. Other services learn of it by events.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
 from sqlalchemy import Connection, text
 
-from common.jobs.tubes import event_tube
 from common.postgres.database import Database
 from common.postgres.outbox import Outbox
 from timelines_service import errors
 from timelines_service.batches import delete_batch
+from timelines_service.deletion_events import tell_of_deleted
 from timelines_service.post_query import DELETED_USERS
 from timelines_service.post_tags import remove_tags
 from timelines_service.reposts import Reposts
@@ -59,32 +57,14 @@ SWEEP = [
     delete_batch(table, f"{column} = ANY (:ids)")
     for table, column in (
         ("posts", "id"),  # an old worker may have stored it again
-        ("posts", "repost_of"),
         ("bookmarks", "post_id"),
         ("post_versions", "post_id"),
         ("notifications", "post_id"),
     )
 ]
+SWEEP_REPOSTS = delete_batch("posts", "repost_of = ANY (:ids)", "id, username, poll_id")
 SWEPT = text("UPDATE deleted_posts SET is_swept = true WHERE post_id = ANY (:ids)")
 UNPIN = text("DELETE FROM pins WHERE username = :username AND post_id = ANY (:ids)")
-
-
-LIKES_TUBE, POLLS_TUBE = event_tube("likes"), event_tube("polls")
-
-
-class PostDeleted(BaseModel):
-    """An event: a post is gone since then."""
-
-    kind: Literal["post_deleted"] = "post_deleted"
-    post_id: UUID
-    at: datetime
-
-
-class PostWithPollDeleted(PostDeleted):
-    """An event: a post is gone since then, and this user's poll was in it."""
-
-    poll_id: UUID
-    username: str
 
 
 class Deletions:
@@ -121,10 +101,9 @@ class Deletions:
         values = {"ids": list(ids), "username": username}
         connection.execute(LOCK, values)
         deleted = connection.execute(DELETE, values).all()
-        originals = [post for post in deleted if post.repost_of is None]
-        at, gone = datetime.now(UTC), [post.id for post in originals]
+        at, gone = datetime.now(UTC), [post.id for post in deleted if post.repost_of is None]
         connection.execute(NOTE, {"ids": gone, "at": at})
-        tell_of_deleted(self._outbox, connection, originals, at)
+        tell_of_deleted(self._outbox, connection, deleted, at)
         connection.execute(UNPIN, {"ids": gone, "username": username})
         for post in deleted:
             remove_tags(connection, post)
@@ -140,18 +119,10 @@ class Deletions:
             if not ids:
                 return False
             values = {"ids": list(ids), "limit": BATCH}
+            reposts = connection.execute(SWEEP_REPOSTS, values).all()
+            tell_of_deleted(self._outbox, connection, reposts, datetime.now(UTC))
             swept = [connection.execute(statement, values).rowcount for statement in SWEEP]
+            swept.append(len(reposts))
             if max(swept) < BATCH:
                 connection.execute(SWEPT, values)
         return True
-
-
-def tell_of_deleted(outbox: Outbox, connection: Connection, posts: Sequence[Any], at: datetime) -> None:
-    """Record events of these posts' deletion: rows with `id`, `username` and `poll_id`, none of a repost."""
-    outbox.record(connection, LIKES_TUBE, *(PostDeleted(post_id=post.id, at=at) for post in posts))
-    with_poll = [
-        PostWithPollDeleted(post_id=post.id, at=at, poll_id=post.poll_id, username=post.username)
-        for post in posts
-        if post.poll_id
-    ]
-    outbox.record(connection, POLLS_TUBE, *with_poll)

@@ -1,6 +1,7 @@
 """Reposts: rows of posts that show another post, at most one a user and post."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,9 @@ from sqlalchemy import Connection, TextClause, text
 
 from common.fields import new_id, time_of
 from common.postgres.database import Database
+from common.postgres.outbox import Outbox
 from timelines_service import errors
+from timelines_service.deletion_events import tell_of_deleted
 from timelines_service.models import Reposter
 from timelines_service.notifications import Cause, tell, withdraw
 from timelines_service.post_query import DELETED_USERS, Found, Page, PostList
@@ -27,7 +30,9 @@ ADD = text("""
     ON CONFLICT (repost_of, username) WHERE repost_of IS NOT NULL DO NOTHING RETURNING id
 """)
 FIND = text("SELECT id FROM posts WHERE repost_of = :repost_of AND username = :username")
-REMOVE = text("DELETE FROM posts WHERE repost_of = :repost_of AND username = :username")
+REMOVE = text("""
+    DELETE FROM posts WHERE repost_of = :repost_of AND username = :username RETURNING id, username, poll_id
+""")
 COUNT = text("UPDATE posts SET reposts = reposts + :change WHERE id = :id")
 # Of each repost, the users who reposted the same post before it: the last ones, of many.
 EARLIER = text("""
@@ -53,8 +58,9 @@ REPOSTERS = PostList(
 class Reposts:
     """Who has reposted what. Threads may share it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
 
     def add(self, post_id: UUID, username: str) -> tuple[UUID, bool]:
         """The id of the user's repost, and whether it is new. Raises NotFound."""
@@ -81,8 +87,9 @@ class Reposts:
         with self._database.transaction() as connection:
             original = lock_original(connection, post_id, LOCK)
             values = {"repost_of": original.id, "username": username}
-            removed = connection.execute(REMOVE, values).rowcount
+            removed = connection.execute(REMOVE, values).all()
             if removed:
+                tell_of_deleted(self._outbox, connection, removed, datetime.now(UTC))
                 connection.execute(COUNT, {"id": original.id, "change": -1})
                 withdraw(connection, _cause(original, username))
         return original.id, bool(removed)

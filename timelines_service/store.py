@@ -100,8 +100,8 @@ class TimelinesStore:
         self.close = database.close
         self.replica = database.replica
         self.edits = Edits(database)
-        self.reposts = Reposts(database)
         self.outbox = Outbox(database, outbox)
+        self.reposts = Reposts(database, self.outbox)
         self.deletions = Deletions(database, self.reposts, self.outbox)
         self.account_deletions = AccountDeletions(database, self.outbox, self.deletions)
         self.bookmarks = Bookmarks(database)

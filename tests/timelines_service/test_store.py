@@ -224,11 +224,21 @@ def test_likes_is_told_of_a_deleted_post_once(store: TimelinesStore) -> None:
     assert _events(store) == [("events.likes", {"kind": "post_deleted", "post_id": str(post.id)})]
 
 
-def test_no_other_service_is_told_of_a_deleted_repost(store: TimelinesStore) -> None:
-    repost, _ = store.reposts.add(store.add(_post()).id, "bobby")
-    store.deletions.delete(repost, "bobby")
+@pytest.mark.parametrize("way", ["delete the repost", "undo it", "delete the original"])
+def test_likes_is_told_of_a_repost_that_goes(store: TimelinesStore, way: str) -> None:
+    original = store.add(_post())
+    repost, _ = store.reposts.add(original.id, "bobby")
 
-    assert _events(store) == []
+    match way:
+        case "delete the repost":
+            store.deletions.delete(repost, "bobby")
+        case "undo it":
+            store.reposts.remove(original.id, "bobby")
+        case _:
+            store.deletions.delete(original.id, "alice")
+            assert not store.deletions.sweep() or not store.deletions.sweep()
+
+    assert _events(store)[-1] == ("events.likes", {"kind": "post_deleted", "post_id": str(repost)})
 
 
 def test_what_a_deleted_post_leaves_is_swept_away_in_batches(
