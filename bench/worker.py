@@ -20,10 +20,14 @@ import server_processes
 from bench import seed
 from bench.processes import Processes, wait_until
 from bench.report import progress, ratio, table
+from common.discovery.client import ServiceClient
+from common.discovery.directory import Directory
 from common.fields import new_id
 from common.jobs.queue import JobQueue
 from common.jobs.worker import prepare, work
 from common.telemetry import context
+from common.tokens import Tokens
+from timelines_service.clients import UsersClient
 from timelines_service.models import TUBE, Post
 from timelines_service.settings import TimelinesSettings
 from timelines_service.store import TimelinesStore
@@ -45,7 +49,9 @@ def drain(settings: TimelinesSettings, jobs: int, batch: int) -> float:
     store, stop = TimelinesStore.connect(settings.database), Event()
     prepare(store.prepare, store.outages, stop)
     began = time.monotonic()
-    worker = Thread(target=work, args=[[queue], partial(save, store), store.outages, stop, batch])
+    # No post mentions anybody, so the users service is not asked.
+    users = UsersClient(ServiceClient("users", Directory(None), Tokens.from_settings(settings), "timelines"))
+    worker = Thread(target=work, args=[[queue], partial(save, store, users), store.outages, stop, batch])
     worker.start()
     wait_until(partial(_is_empty, settings), "the worker")
     seconds = time.monotonic() - began

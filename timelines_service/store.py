@@ -1,6 +1,6 @@
 """Posts in PostgreSQL: new ones, single ones, and the timelines made of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
@@ -154,17 +154,20 @@ class TimelinesStore:
         if self._database.rows(POSTS_OF_POLLS, {"poll_ids": [poll_id]}):
             raise errors.poll_in_use()
 
-    def add_missing(self, accepted: Sequence[AcceptedPost]) -> None:
-        """Store those of these posts that are not there yet, and were not deleted."""
+    def add_missing(self, accepted: Sequence[AcceptedPost], existing: Collection[str] | None = None) -> None:
+        """Store those of these posts that are not there yet, and were not deleted.
+
+        `existing` are the mentioned users who exist, or None if that is not known yet.
+        """
         with self._database.transaction() as connection:
             accepted = _without_used_polls(connection, accepted)
-            added = connection.execute(
-                ADD_MISSING,
-                [row_of(post, None if mentions(post.text) else ()) for post in accepted],
-            )
+            mentioned = {post.id: _mentioned(post, existing) for post in accepted}
+            added = connection.execute(ADD_MISSING, [row_of(post, mentioned[post.id]) for post in accepted])
             ids = set(added.scalars())
             ids -= set(connection.execute(DELETE_REVIVED, {"ids": list(ids)}).scalars())
-            _enter(connection, [post for post in accepted if post.id in ids])
+            new = [post for post in accepted if post.id in ids]
+            told = [cause for post in new for cause in causes(post, mentioned[post.id] or ())]
+            _enter(connection, new, told)
 
     def delete_expired_keys(self) -> None:
         """Delete some idempotency keys that are older than promised."""
@@ -244,6 +247,11 @@ def _without_used_polls(connection: Connection, accepted: Sequence[AcceptedPost]
         else post
         for post in accepted
     ]
+
+
+def _mentioned(post: AcceptedPost, existing: Collection[str] | None) -> list[str] | None:
+    names = mentions(post.text)
+    return None if names and existing is None else [name for name in names if name in (existing or ())]
 
 
 def _enter(connection: Connection, added: Sequence[AcceptedPost], told: Sequence[Cause] = ()) -> None:

@@ -18,6 +18,7 @@ from timelines_service.models import TUBE, AcceptedPost
 from timelines_service.service import MentionResolver
 from timelines_service.settings import TimelinesSettings, TimelinesWorkerSettings
 from timelines_service.store import TimelinesStore
+from timelines_service.tags import mentions
 
 NAME = "timelines_worker"
 NEEDS = {"beanstalkd": JobQueue.outages, "postgres": TimelinesStore.outages}
@@ -31,9 +32,19 @@ PAUSE_SECONDS = 0.2
 STEPS_AT_ONCE = 20
 
 
-def save(store: TimelinesStore, jobs: Sequence[Job]) -> None:
+def save(store: TimelinesStore, users: UsersClient, jobs: Sequence[Job]) -> None:
     """Store these posts; one that came before changes nothing."""
-    store.add_missing([AcceptedPost.model_validate(job.open()) for job in jobs])
+    posts = [AcceptedPost.model_validate(job.open()) for job in jobs]
+    store.add_missing(posts, _existing(users, posts))
+
+
+def _existing(users: UsersClient, posts: Sequence[AcceptedPost]) -> list[str] | None:
+    """The users whom these posts mention; None while the users service is away, to be asked later."""
+    names = dict.fromkeys(name for post in posts for name in mentions(post.text))
+    try:
+        return users.existing(list(names)) if names else []
+    except Unavailable:
+        return None
 
 
 def apply(store: TimelinesStore, jobs: Sequence[Job]) -> None:
@@ -54,10 +65,10 @@ def ready(store: TimelinesStore) -> None:
     store.ping()
 
 
-def store_posts(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
+def store_posts(settings: TimelinesSettings, store: TimelinesStore, users: UsersClient, stop: Event) -> None:
     """Store what was accepted for later until `stop` is set."""
     with queues_on(settings.beanstalkds, TUBE) as queues:
-        work(queues, partial(save, store), store.outages, stop, BATCH, ready=partial(ready, store))
+        work(queues, partial(save, store, users), store.outages, stop, BATCH, ready=partial(ready, store))
 
 
 def apply_events(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
@@ -66,29 +77,24 @@ def apply_events(settings: TimelinesSettings, store: TimelinesStore, stop: Event
         work(queues, partial(apply, store), store.outages, stop, EVENT_BATCH, ready=partial(ready, store))
 
 
-def clean_up(settings: TimelinesSettings, store: TimelinesStore, stop: Event) -> None:
+def clean_up(store: TimelinesStore, users: UsersClient, stop: Event) -> None:
     """Find what posts lack and delete what is left of others, a batch at a time, until `stop` is set."""
-    with (
-        Directory(settings.registry_url) as directory,
-        closing(ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")) as users,
-    ):
-        outages = (Unavailable, *store.outages)
-        chores = [
-            Periodic(seconds, partial(repeat, step), outages)
-            for seconds, step in (
-                (OFTEN_SECONDS, store.account_deletions.sweep),
-                (OFTEN_SECONDS, store.deletions.sweep),
-                (OFTEN_SECONDS, store.tags.parse_missing),
-                (OFTEN_SECONDS, store.search.index_missing),
-                (OFTEN_SECONDS, MentionResolver(store, UsersClient(users)).resolve),
-                (SELDOM_SECONDS, store.inbox.sweep),
-                (SELDOM_SECONDS, store.stream_log.delete_old),
-                (SELDOM_SECONDS, store.delete_expired_keys),
-            )
-        ]
-        while not stop.wait(PAUSE_SECONDS):
-            for chore in chores:
-                chore()
+    chores = [
+        Periodic(seconds, partial(repeat, step), (Unavailable, *store.outages))
+        for seconds, step in (
+            (OFTEN_SECONDS, store.account_deletions.sweep),
+            (OFTEN_SECONDS, store.deletions.sweep),
+            (OFTEN_SECONDS, store.tags.parse_missing),
+            (OFTEN_SECONDS, store.search.index_missing),
+            (OFTEN_SECONDS, MentionResolver(store, users).resolve),
+            (SELDOM_SECONDS, store.inbox.sweep),
+            (SELDOM_SECONDS, store.stream_log.delete_old),
+            (SELDOM_SECONDS, store.delete_expired_keys),
+        )
+    ]
+    while not stop.wait(PAUSE_SECONDS):
+        for chore in chores:
+            chore()
 
 
 def main() -> None:
@@ -98,10 +104,17 @@ def main() -> None:
     with (
         present(NAME, settings, NEEDS, stop),
         closing(TimelinesStore.connect(settings.database)) as store,
+        Directory(settings.registry_url) as directory,
+        closing(ServiceClient("users", directory, Tokens.from_settings(settings), "timelines")) as client,
     ):
         prepare(partial(ready, store), store.outages, stop)
-        loops = (store_posts, apply_events, clean_up)
-        run_together([partial(loop, settings, store) for loop in loops], stop)
+        users = UsersClient(client)
+        loops = [
+            partial(store_posts, settings, store, users),
+            partial(apply_events, settings, store),
+            partial(clean_up, store, users),
+        ]
+        run_together(loops, stop)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,12 @@ from sqlalchemy import text
 
 from common.errors import Unavailable
 from common.fields import new_id
+from common.jobs.queue import JobQueue
+from tests.polling import PATIENCE_SECONDS
 from tests.timelines_service.conftest import Users
+from timelines_service import workers
 from timelines_service.models import AcceptedPost
+from timelines_service.post_query import Page
 from timelines_service.service import MentionResolver
 from timelines_service.store import TimelinesStore
 
@@ -107,6 +111,24 @@ def test_a_queued_post_has_its_mentions_from_the_worker(
         resolver.resolve()
 
     assert store.post(post.id).mentions == _told(store) == ["bobby"]
+
+
+def test_a_worker_stores_a_post_with_its_mentions(
+    app: FastAPI, users: Users, store: TimelinesStore, queues: Callable[[], JobQueue]
+) -> None:
+    users.followees = {"bobby": []}
+    queue = queues()
+    queue.put(
+        AcceptedPost(id=new_id(), username="alice", text="@bobby @nobody1", created_at=datetime.now(UTC))
+    )
+    job = queue.reserve(PATIENCE_SECONDS)
+    assert job
+
+    for _ in range(2):
+        workers.save(store, app.state.timelines._users, [job])
+
+    [post] = store.newest(Page(2))
+    assert post.mentions == _told(store) == ["bobby"]
 
 
 def test_a_mention_of_long_ago_is_no_news(resolver: MentionResolver, store: TimelinesStore) -> None:

@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 import greenstalk
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common.fields import new_id
@@ -122,11 +123,11 @@ def test_what_is_lost_is_made_again_without_a_restart(post, postgres: int, damag
 
 
 @pytest.fixture
-def working(settings: TimelinesSettings, store: TimelinesStore) -> Iterator[None]:
+def working(settings: TimelinesSettings, app: FastAPI) -> Iterator[None]:
     """A worker, until the test is over."""
-    stop = Event()
+    stop, users = Event(), app.state.timelines._users
     with closing(TimelinesStore.connect(settings.database)) as own_store:
-        thread = Thread(target=partial(workers.store_posts, settings, own_store, stop))
+        thread = Thread(target=partial(workers.store_posts, settings, own_store, users, stop))
         thread.start()
         yield
         stop.set()
