@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, literal_column, select
+from sqlalchemy import Connection, bindparam, delete, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
 from common.postgres.database import Database
@@ -25,6 +25,10 @@ RESERVE = (
     )
     .returning(idempotency_keys.c.fingerprint, idempotency_keys.c.post_id)
 )
+FIND = text("""
+    SELECT post_id FROM idempotency_keys
+    WHERE username = :username AND key = :key AND fingerprint = :fingerprint
+""")
 DELETE_EXPIRED_KEYS = delete(idempotency_keys).where(
     literal_column("ctid").in_(
         select(literal_column("ctid"))
@@ -51,6 +55,12 @@ def reserve(connection: Connection, post: AcceptedPost, key: str) -> UUID:
         raise errors.idempotency_key_reused()
     first_id: UUID = first.post_id
     return first_id
+
+
+def first_with(database: Database, post: AcceptedPost, key: str) -> UUID | None:
+    """The id of the first post with this key, if there is one, and if it is the same as this one."""
+    rows = database.rows(FIND, {"username": post.username, "key": key, "fingerprint": _fingerprint(post)})
+    return rows[0][0] if rows else None
 
 
 # What makes a post another one, beside its text.

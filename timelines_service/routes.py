@@ -132,9 +132,9 @@ def home(
 
 
 @routes.get("/posts/counts", dependencies=[MAY_BE_STALE], response_model=list[PostCounts])
-def counts(usernames: Usernames, store: Store) -> Any:
+def counts(usernames: Usernames, timelines: Service) -> Any:
     """How many posts each of these users has written, and when the last one."""
-    return store.counts(usernames)
+    return timelines.counts(usernames)
 
 
 @routes.get(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from common.errors import Unavailable
+from common.errors import Problem, Unavailable
 from common.fields import new_id
 from common.jobs.producer import Producer
 from common.telemetry import metrics
@@ -18,6 +18,7 @@ from timelines_service.models import (
     Notification,
     NotificationKind,
     Post,
+    PostCounts,
     QueuedPost,
 )
 from timelines_service.post_query import Page
@@ -47,7 +48,13 @@ class Timelines:
         Raises NotFound, Forbidden for another's poll and between blocked users, Conflict for a poll in
         another post, Unprocessable, and Unavailable when the polls or users service cannot tell.
         """
-        accepted = self._accepted(username, new)
+        try:
+            accepted = self._accepted(username, new)
+        except Problem:
+            # What was accepted the first time may not be so any more: the first post counts.
+            if key and (first := self._store.first_with(key, _named(username, new))):
+                return first
+            raise
         post = self._store.add(accepted, key, self._mentioned(new.text))
         if post.id == accepted.id:
             metrics.posts.add("stored")
@@ -77,17 +84,8 @@ class Timelines:
     def _accepted(self, username: str, new: NewPost) -> AcceptedPost:
         if new.poll_id and self._polls.author(new.poll_id) != username:
             raise errors.not_your_poll()
-        # Named and dated when it is accepted: that is when it was written, and posts sort by it.
-        return AcceptedPost(
-            id=new_id(),
-            username=username,
-            text=new.text,
-            created_at=datetime.now(UTC),
-            in_reply_to=self._parent(username, new.in_reply_to) if new.in_reply_to else None,
-            warning=new.warning,
-            visibility=new.visibility,
-            poll_id=new.poll_id,
-        )
+        parent = self._parent(username, new.in_reply_to) if new.in_reply_to else None
+        return _named(username, new.model_copy(update={"in_reply_to": parent}))
 
     def _parent(self, username: str, post_id: UUID) -> UUID:
         """What a reply to this post answers. Raises NotFound, Forbidden, Unavailable."""
@@ -121,6 +119,16 @@ class Timelines:
     def pinned_by_user(self, username: str, reader: str | None) -> list[Post]:
         """Raises NotFound when there is no such user, and Unavailable."""
         return self._store.pins.posts(username, reader) or self._nothing_of(username)
+
+    def counts(self, usernames: Sequence[str]) -> list[PostCounts]:
+        """One for each of these users, without those who do not exist, if the users service can tell."""
+        counts = self._store.counts(usernames)
+        idle = [one.username for one in counts if not one.posts_count]
+        try:
+            existing = self._users.existing(idle) if idle else []
+        except Unavailable:
+            return counts
+        return [one for one in counts if one.posts_count or one.username in existing]
 
     def _nothing_of(self, username: str) -> list[Post]:
         if not self._users.exists(username):
@@ -163,6 +171,11 @@ class Timelines:
     def home_sources(self, username: str) -> HomeSources:
         """Whose posts are in a user's home timeline. Raises NotFound, Unavailable."""
         return self._users.home_sources(username)
+
+
+def _named(username: str, new: NewPost) -> AcceptedPost:
+    """Named and dated when it is accepted: that is when it was written, and posts sort by it."""
+    return AcceptedPost(id=new_id(), username=username, created_at=datetime.now(UTC), **dict(new))
 
 
 class MentionResolver:

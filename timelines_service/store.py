@@ -141,6 +141,11 @@ class TimelinesStore:
             raise errors.poll_in_use() from exc
         return as_written(post, row) if first_id == post.id else self.post(first_id)
 
+    def first_with(self, key: str, post: AcceptedPost) -> Post | None:
+        """The first post with this key, if that is the same as this one. Raises NotFound if it is deleted."""
+        first_id = idempotency.first_with(self._database, post, key)
+        return self.post(first_id) if first_id else None
+
     def _add(self, post: AcceptedPost, row: dict[str, Any], key: str | None) -> UUID:
         with self._database.transaction() as connection:
             first_id = idempotency.reserve(connection, post, key) if key else post.id

@@ -115,7 +115,7 @@ def test_nothing_of_a_deleted_user_is_shown_before_it_is_swept(
         f"/posts/id/{ids['theirs']}/replies": [],
     }
     assert client.get("/tags").json() == []
-    assert client.get("/posts/counts?username=alice").json()[0]["posts_count"] == 0
+    assert client.get("/posts/counts?username=alice").json() == []
     assert client.get(f"/posts/id/{ids['theirs']}/reposters").json() == []
     assert client.get("/bookmarks", headers=as_user("bobby")).json() == []
     assert client.get("/notifications", headers=as_user("bobby")).json() == []

@@ -435,6 +435,23 @@ def test_a_key_whose_post_is_deleted_is_404(client: TestClient, as_user: Headers
     assert client.post("/posts", json={"text": "Hello!"}, headers=headers).status_code == 404
 
 
+def test_a_key_gets_the_first_post_though_it_would_not_be_accepted_any_more(
+    client: TestClient, as_user: Headers
+) -> None:
+    headers = as_user("alice") | {"Idempotency-Key": "once"}
+    parent = _write(client, as_user("bobby"))
+    body = {"text": "You too!", "in_reply_to": parent["id"]}
+    first = client.post("/posts", json=body, headers=headers)
+    client.delete(f"/posts/id/{parent['id']}", headers=as_user("bobby"))
+
+    again = client.post("/posts", json=body, headers=headers)
+    other = client.post("/posts", json=body | {"text": "Me too!"}, headers=headers)
+    new = client.post("/posts", json=body, headers=headers | {"Idempotency-Key": "twice"})
+
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    assert [answer.json()["code"] for answer in (other, new)] == ["post_not_found"] * 2
+
+
 def test_an_unlisted_post_is_its_users_and_not_everybodys(client: TestClient, as_user: Headers) -> None:
     body = {"text": "Psst!", "visibility": "unlisted", "warning": "Gossip"}
     post = client.post("/posts", json=body, headers=as_user("alice")).json()
@@ -673,7 +690,8 @@ def test_a_batch_is_in_the_order_asked_without_the_unknown(client: TestClient, a
     assert client.get("/posts", params={"id": [UNKNOWN] * 101}).status_code == 422
 
 
-def test_posts_are_counted_for_each_user_asked(client: TestClient, as_user: Headers) -> None:
+def test_posts_are_counted_for_each_user_asked(client: TestClient, as_user: Headers, users: Users) -> None:
+    users.followees = {"bobby": []}
     last = [_write(client, as_user("alice")) for _ in range(2)][-1]
     client.post(f"/posts/id/{last['id']}/repost", headers=as_user("bobby"))
     counts = client.get("/posts/counts?username=bobby&username=alice").json()
@@ -682,6 +700,16 @@ def test_posts_are_counted_for_each_user_asked(client: TestClient, as_user: Head
         {"username": "bobby", "posts_count": 0, "last_posted_at": None},
         {"username": "alice", "posts_count": 2, "last_posted_at": last["created_at"]},
     ]
+
+
+def test_users_who_do_not_exist_are_not_counted_if_that_can_be_told(client: TestClient, users: Users) -> None:
+    users.followees = {"alice": []}
+    path = "/posts/counts?username=alice&username=nobody1"
+    told = client.get(path).json()
+    users.is_away = True
+
+    assert [one["username"] for one in told] == ["alice"]
+    assert [one["username"] for one in client.get(path).json()] == ["alice", "nobody1"]
 
 
 def test_a_users_timeline_leaves_out_replies_and_reposts_when_told_to(
