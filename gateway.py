@@ -22,7 +22,7 @@ from common.gateway.status.routes import PATHS as STATUS_PATHS
 from common.gateway.status.routes import status_routes
 from common.gateway.status.scraper import Scraper
 from common.gateway.streams import Streams
-from common.gateway.transport import AiohttpTransport
+from common.gateway.transport import Transport
 from common.server import protocol
 from common.server.app import create_service
 from common.server.health import unavailable
@@ -191,7 +191,7 @@ async def document(request: Request) -> Response:
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     settings = settings or GatewaySettings.read()
     directory = Directory(settings.registry_url)
-    transport = AiohttpTransport(READ_SECONDS)
+    transport = Transport(READ_SECONDS)
     watcher = RevocationWatcher("users", directory, Tokens.from_settings(settings), "gateway")
     tokens = Tokens.from_settings(settings, watcher.revocations)
     limiter, login_limiter = _limiters(settings, tokens)

@@ -2,12 +2,20 @@
 
 import httpx
 
-from common.gateway.transport import AiohttpTransport
+from common.gateway.transport import Transport
 from common.telemetry import context
 
 
+class UnexpectedStatus(httpx.HTTPError):
+    """The response is no success."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
 async def fetch(
-    transport: AiohttpTransport,
+    transport: Transport,
     netloc: str,
     path: str,
     max_bytes: int,
@@ -15,20 +23,18 @@ async def fetch(
 ) -> bytes:
     """What a GET of this path has; nothing bounds the time of it all but the caller.
 
-    Raises httpx.HTTPError when there is no success, ValueError when it is too large.
+    Raises UnexpectedStatus, another httpx.HTTPError, or ValueError when it is too large.
     """
     sent = context.outgoing_headers() | (headers or {})
-    extensions = {"target": path, "raw_headers": sent.items()}
-    request = httpx.Request("GET", f"http://{netloc}", extensions=extensions)
-    response = await transport.handle_async_request(request)
-    response.request = request
+    response = await transport.send("GET", netloc, path, sent.items())
     try:
-        response.raise_for_status()
+        if not 200 <= response.status < 300:
+            raise UnexpectedStatus(response.status)
         body = b""
-        async for chunk in response.aiter_raw():
-            body += chunk
+        while not response.is_complete:
+            body += await response.read()
             if len(body) > max_bytes:
                 raise ValueError("too large")
     finally:
-        await response.aclose()
+        response.close()
     return body

@@ -1,8 +1,7 @@
 """One client's request, as it is sent on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache
+from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
 import httpx
@@ -14,6 +13,7 @@ from common.gateway.errors import MAX_BODY_BYTES
 from common.gateway.headers import NOT_FORWARDED, end_to_end_headers
 from common.gateway.rate_limits import Caller
 from common.gateway.routes import Route
+from common.gateway.transport import InstanceResponse, Transport
 from common.telemetry import context
 
 REPLAYABLE_BYTES = 64 * 1024
@@ -91,29 +91,29 @@ class ForwardedRequest:
             return True
         return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
-    def build_request(self, netloc: str, method: str | None = None) -> httpx.Request:
-        """The request to send to an instance."""
-        extensions: dict[str, object] = {"target": self._target, "raw_headers": self._forwarded_headers()}
-        if self.route.is_stream:
-            extensions["read_seconds"] = STREAM_READ_SECONDS
-        return httpx.Request(
+    async def send(self, transport: Transport, netloc: str, method: str | None = None) -> InstanceResponse:
+        """Send it to an instance. Raises httpx.TransportError."""
+        return await transport.send(
             method or self.method,
-            _url(netloc),
-            stream=httpx.ByteStream(self.body) if isinstance(self.body, bytes) else _BodyStream(self.body),
-            extensions=extensions,
+            netloc,
+            self._target,
+            self._forwarded_headers(),
+            self.body,
+            STREAM_READ_SECONDS if self.route.is_stream else None,
         )
 
-    def _forwarded_headers(self) -> Iterator[tuple[str, str]]:
+    def _forwarded_headers(self) -> list[tuple[str, str]]:
+        headers = []
         for name, value in self._headers:
             if name not in NOT_FORWARDED and b"_" not in name and not name.startswith(b"x-user-"):
-                yield name.decode("ascii"), value.decode()
+                headers.append((name.decode("ascii"), value.decode()))
             elif name == b"host":
-                yield "x-forwarded-host", value.decode()
+                headers.append(("x-forwarded-host", value.decode()))
             elif name == b"tracestate" and self._has_own_trace:
-                yield "tracestate", value.decode()
-        yield "x-forwarded-for", self._address
-        yield "x-forwarded-proto", self._scope["scheme"]
-        yield from context.outgoing_headers().items()
+                headers.append(("tracestate", value.decode()))
+        headers += ("x-forwarded-for", self._address), ("x-forwarded-proto", self._scope["scheme"])
+        headers += context.outgoing_headers().items()
+        return headers
 
     @property
     def _has_own_trace(self) -> bool:
@@ -169,21 +169,6 @@ class ForwardedRequest:
 
     def bad_gateway_error(self) -> BadGateway:
         return errors.bad_gateway(self.route.service_name)
-
-
-class _BodyStream(httpx.AsyncByteStream):
-    """A body as it comes in."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
-
-
-@lru_cache(1000)
-def _url(netloc: str) -> httpx.URL:
-    return httpx.URL(f"http://{netloc}/")
 
 
 async def _with_prefix(held: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

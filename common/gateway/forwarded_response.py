@@ -7,7 +7,7 @@ from starlette.types import Send
 
 from common.discovery.balancer import Attempt
 from common.gateway.headers import HOP_BY_HOP, end_to_end_headers
-from common.gateway.transport import Body
+from common.gateway.transport import InstanceResponse
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparent"}
 
 
-async def send_response(response: httpx.Response, attempt: Attempt, send: Send) -> None:
+async def send_response(response: InstanceResponse, attempt: Attempt, send: Send) -> None:
     try:
         await stream_response(response, send)
     except httpx.TransportError as exc:
@@ -23,16 +23,15 @@ async def send_response(response: httpx.Response, attempt: Attempt, send: Send) 
         attempt.fail()
         logger.warning("%s broke off in the middle of a response: %r", attempt.instance.netloc, exc)
     finally:
-        await response.aclose()
+        response.close()
 
 
-async def stream_response(response: httpx.Response, send: Send) -> None:
-    end_to_end = end_to_end_headers([(name.lower(), value) for name, value in response.headers.raw])
+async def stream_response(response: InstanceResponse, send: Send) -> None:
+    end_to_end = end_to_end_headers(response.headers)
     headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    assert isinstance(response.stream, Body)
-    body, is_complete = response.stream, False
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    is_complete = False
     while not is_complete:
-        chunk = await body.read()
-        is_complete = body.is_complete
+        chunk = await response.read()
+        is_complete = response.is_complete
         await send({"type": "http.response.body", "body": chunk, "more_body": not is_complete})

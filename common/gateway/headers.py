@@ -19,10 +19,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 def end_to_end_headers(headers: RawHeaders) -> RawHeaders:
     """Without those that `Connection` names, which are for one hop; all names are in lower case."""
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    } - FRAMING
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    named -= FRAMING
     return [header for header in headers if header[0] not in named] if named else headers

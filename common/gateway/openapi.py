@@ -15,7 +15,7 @@ from common.discovery.models import Instance, Status
 from common.errors import Problem
 from common.gateway import errors, openapi_merge
 from common.gateway.fetch import fetch
-from common.gateway.transport import AiohttpTransport
+from common.gateway.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ApiDocument:
         paths: Mapping[str, str],
         token_url: str,
         directory: Directory,
-        transport: AiohttpTransport,
+        transport: Transport,
         refusals: Sequence[Problem] = (),
     ) -> None:
         self._sign_in = {

@@ -24,7 +24,7 @@ from common.gateway.login_limits import LoginLimiter
 from common.gateway.rate_limits import Limiter
 from common.gateway.routes import Match, Route
 from common.gateway.streams import Streams, is_stream
-from common.gateway.transport import AiohttpTransport, Body
+from common.gateway.transport import InstanceResponse, Transport
 from common.gateway.watchdog import Watchdog
 from common.telemetry import metrics
 
@@ -44,7 +44,7 @@ class ReverseProxy:
         self,
         app: ASGIApp,
         directory: Directory,
-        transport: AiohttpTransport,
+        transport: Transport,
         match: Match,
         limiter: Limiter | None = None,
         login_limiter: LoginLimiter | None = None,
@@ -124,40 +124,37 @@ class ReverseProxy:
         # A stream keeps no instance busy: the balancer would send all other requests elsewhere.
         await self._streams.send(response, attempt, send)
 
-    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> httpx.Response:
+    async def _send_request(self, request: ForwardedRequest, instance: Instance) -> InstanceResponse:
         with Call(instance, request.method, request.path) as call:
-            response = await self._transport.handle_async_request(request.build_request(instance.netloc))
-            call.status = response.status_code
+            response = await request.send(self._transport, instance.netloc)
+            call.status = response.status
         try:
             await self._require_own(request, instance, response)
         except httpx.TransportError:
-            await response.aclose()
+            response.close()
             raise
         return response
 
     async def _require_own(
-        self, request: ForwardedRequest, instance: Instance, response: httpx.Response
+        self, request: ForwardedRequest, instance: Instance, response: InstanceResponse
     ) -> None:
         """Raise unless the instance itself says this, and not something else at its address."""
-        status = response.status_code
+        status = response.status
         if status in UPSTREAM_FAILURES:
             raise httpx.RemoteProtocolError(f"status {status}")
-        if is_foreign(status, response.extensions["content_type"]):
+        if is_foreign(status, response.content_type):
             raise WrongInstance(f"{status} is not from {instance.service_name}")
         if status == 404 and await self._is_unknown_route(request, instance, response):
             raise UnknownRoute(f"{instance.service_name}: this instance lacks the route")
 
     async def _is_unknown_route(
-        self, request: ForwardedRequest, instance: Instance, response: httpx.Response
+        self, request: ForwardedRequest, instance: Instance, response: InstanceResponse
     ) -> bool:
         if request.has_escaped_slash:
             return False  # a service reads it as a slash, so that the right one has no route either
         if request.method == "HEAD":  # only a GET says why
-            as_get = request.build_request(instance.netloc, "GET")
-            response = await self._transport.handle_async_request(as_get)
-        assert isinstance(response.stream, Body)
-        response.stream = body = await response.stream.read_whole()
-        return is_unknown_route(response.status_code, body.content)
+            response = await request.send(self._transport, instance.netloc, "GET")
+        return is_unknown_route(response.status, await response.buffer())
 
 
 def _reject_dot_segments(path: bytes) -> None:

@@ -12,7 +12,7 @@ from common.discovery.balancer import Attempt
 from common.gateway import errors
 from common.gateway.forwarded_response import stream_response
 from common.gateway.rate_limits import network
-from common.gateway.transport import Body
+from common.gateway.transport import InstanceResponse
 from common.telemetry.logging import RepeatedWarning
 
 logger = logging.getLogger(__name__)
@@ -22,9 +22,8 @@ MAX_STREAMS = 3000
 MAX_STREAMS_OF_AN_ADDRESS = 1500
 
 
-def is_stream(response: httpx.Response) -> bool:
-    content_type: str | None = response.extensions["content_type"]
-    return content_type is not None and content_type.startswith(EVENT_STREAM)
+def is_stream(response: InstanceResponse) -> bool:
+    return response.content_type is not None and response.content_type.startswith(EVENT_STREAM)
 
 
 class Streams:
@@ -32,7 +31,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._addresses: Counter[str] = Counter()
-        self._bodies: set[Body] = set()
+        self._responses: set[InstanceResponse] = set()
         self._is_stopping = False
         self._warn = RepeatedWarning(logger)
 
@@ -52,11 +51,9 @@ class Streams:
             if not self._addresses[client]:
                 del self._addresses[client]
 
-    async def send(self, response: httpx.Response, attempt: Attempt, send: Send) -> None:
+    async def send(self, response: InstanceResponse, attempt: Attempt, send: Send) -> None:
         """Pass events on as they come. A stream has no end of its own: the client resumes it."""
-        body = response.stream
-        assert isinstance(body, Body)
-        self._bodies.add(body)
+        self._responses.add(response)
         try:
             await stream_response(response, send)
         except httpx.TransportError as exc:
@@ -65,11 +62,11 @@ class Streams:
                 attempt.fail()
                 self._warn(f"streams of {attempt.instance.netloc} break off: {exc!r}")
         finally:
-            self._bodies.discard(body)
-            body.close()
+            self._responses.discard(response)
+            response.close()
 
     def stop(self) -> None:
         """End all streams: the process is about to stop, and clients resume elsewhere."""
         self._is_stopping = True
-        for body in self._bodies:
-            body.close()
+        for response in self._responses:
+            response.close()

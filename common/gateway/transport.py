@@ -1,10 +1,11 @@
-"""httpx's requests and responses over aiohttp's connections.
+"""Requests to instances, over aiohttp's connections.
 
 Bytes pass as they are: nothing is decoded, no cookie kept, no header added,
-no path quoted. Why not httpx's own connections: docs/decisions/0002-gateway-transport.md.
+no path quoted. Errors are httpx's, as those of all other calls of instances.
+Why not httpx's own connections: docs/decisions/0002-gateway-transport.md.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 import aiohttp
@@ -12,35 +13,52 @@ import httpx
 from multidict import CIMultiDict
 from yarl import URL
 
+from common.gateway.headers import RawHeaders
+
 CONNECT_SECONDS = 1.0
 # Shorter than the services' own 75 seconds, so that the gateway is the side that closes an idle connection.
 IDLE_SECONDS = 30
 # How long an instance's name is not resolved again: it may lead elsewhere from one moment to the next.
 NAME_SECONDS = 1
 
+TextHeaders = Iterable[tuple[str, str]]
 
-class Body(httpx.AsyncByteStream):
-    """The body of an instance's response, as it comes."""
+
+class InstanceResponse:
+    """An instance's response, its body as it comes."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._buffered: bytes | None = None
+        self.status = response.status
+        self.content_type: str | None = response.headers.get("Content-Type")
 
-    async def read_whole(self) -> "ReadBody":
-        """All of it, to look into."""
-        content = b"".join([chunk async for chunk in self])
-        return ReadBody(self._response, content)
+    @property
+    def headers(self) -> RawHeaders:
+        """As they came, but for their names, which are in lower case."""
+        return [(name.lower(), value) for name, value in self._response.raw_headers]
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def buffer(self) -> bytes:
+        """All of the body, to look into; it can still be read."""
+        chunks = []
         while not self.is_complete:
-            yield await self.read()
+            chunks.append(await self.read())
+        self._buffered = b"".join(chunks)
+        return self._buffered
 
     @property
     def is_complete(self) -> bool:
         """Whether all of the body has been read."""
-        return self._response.content.at_eof()
+        return self._buffered is None and self._response.content.at_eof()
 
     async def read(self) -> bytes:
-        """The bytes of the body that have come; waits until there are some, or until its end."""
+        """The bytes of the body that have come; waits until there are some, or until its end.
+
+        Raises httpx.ReadTimeout, httpx.ReadError.
+        """
+        if self._buffered is not None:
+            content, self._buffered = self._buffered, None
+            return content
         try:
             return await self._response.content.readany()
         except aiohttp.SocketTimeoutError as exc:
@@ -50,31 +68,12 @@ class Body(httpx.AsyncByteStream):
 
     def close(self) -> None:
         """Close the connection, unless the response is complete and the connection free again."""
-        self._response.close()
-
-    async def aclose(self) -> None:
-        self.close()
-
-
-class ReadBody(Body):
-    """A body that has been read, and can be read once more."""
-
-    def __init__(self, response: aiohttp.ClientResponse, content: bytes) -> None:
-        super().__init__(response)
-        self.content = content
-        self._is_complete = False
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
-
-    async def read(self) -> bytes:
-        self._is_complete = True
-        return self.content
+        if self._response.connection is not None:
+            self._response.close()
 
 
 class _Verbatim(aiohttp.ClientRequest):
-    """A request to which aiohttp adds no header: its `skip_auto_headers`, computed once."""
+    """A request to which aiohttp adds no header but the host: its `skip_auto_headers`, computed once."""
 
     _skip_auto_headers = CIMultiDict([("Content-Type", None)])
 
@@ -82,13 +81,8 @@ class _Verbatim(aiohttp.ClientRequest):
         """Add nothing."""
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Sends requests to instances. Its connections live as long as the `async with`.
-
-    Two extensions of a request are sent as they are: `target`, the path and
-    query, and `raw_headers`, pairs of text (httpx's own headers cost a GET a
-    twentieth of its time). A third one, `read_seconds`, is for this request.
-    """
+class Transport:
+    """Sends requests to instances. Its connections live as long as the `async with`."""
 
     def __init__(self, read_seconds: float) -> None:
         """`read_seconds` bounds the time between two reads."""
@@ -107,20 +101,28 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
         return self
 
-    async def aclose(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises ConnectError if there was no connection to send on, else another httpx.TransportError."""
-        extensions = request.extensions
-        read_seconds = extensions.get("read_seconds")
-        url = URL(f"http://{request.url.netloc.decode()}{extensions['target']}", encoded=True)
+    async def send(
+        self,
+        method: str,
+        netloc: str,
+        target: str,
+        headers: TextHeaders,
+        body: bytes | AsyncIterator[bytes] = b"",
+        read_seconds: float | None = None,
+    ) -> InstanceResponse:
+        """Send this to an instance; `target` is path and query, `read_seconds` is for this request.
+
+        Raises httpx.ConnectError if there was no connection to send on, else another httpx.TransportError.
+        """
         try:
             response = await self._session.request(
-                request.method,
-                url,
-                headers=extensions["raw_headers"],
-                data=_content(request.stream),
+                method,
+                URL(f"http://{netloc}{target}", encoded=True),
+                headers=headers,
+                data=body or None,
                 allow_redirects=False,
                 timeout=_timeout(read_seconds) if read_seconds else self._timeout,
             )
@@ -130,21 +132,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout(str(exc)) from exc
         except aiohttp.ClientError as exc:
             raise httpx.RemoteProtocolError(repr(exc)) from exc
-        # httpx would search its headers for it, which costs more than all else here.
-        content_type = {"content_type": response.headers.get("Content-Type")}
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=Body(response), extensions=content_type
-        )
+        return InstanceResponse(response)
 
 
 def _timeout(read_seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None, connect=2 * CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=read_seconds
     )
-
-
-def _content(stream: object) -> bytes | httpx.AsyncByteStream | None:
-    if isinstance(stream, httpx.ByteStream):
-        return b"".join(stream) or None
-    assert isinstance(stream, httpx.AsyncByteStream)
-    return stream

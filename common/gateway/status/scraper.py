@@ -12,10 +12,10 @@ import httpx
 
 from common.discovery.directory import Directory
 from common.discovery.models import Instance, Status
-from common.gateway.fetch import fetch
+from common.gateway.fetch import UnexpectedStatus, fetch
 from common.gateway.status.history import MINUTE_SECONDS, SCRAPE_SECONDS, History, Target
 from common.gateway.status.reading import read
-from common.gateway.transport import AiohttpTransport
+from common.gateway.transport import Transport
 from common.settings import is_loopback, netloc
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Scraper:
     def __init__(
         self,
         directory: Directory,
-        transport: AiohttpTransport,
+        transport: Transport,
         token: str,
         registries: Iterable[str],
         services: Sequence[str],
@@ -127,9 +127,8 @@ class Scraper:
                 # In a thread: the largest take as long as several requests.
                 reading = await asyncio.to_thread(read, text.decode())
                 history.record(time.monotonic(), reading)
-            except httpx.HTTPStatusError as exc:
-                status = exc.response.status_code
-                history.fail(FAILURES.get(status, f"it answers {status}"), is_silent=False)
+            except UnexpectedStatus as exc:
+                history.fail(FAILURES.get(exc.status, f"it answers {exc.status}"), is_silent=False)
             except (httpx.HTTPError, TimeoutError):
                 history.fail("it does not answer", is_silent=True)
             except Exception as exc:  # whatever one process says, the others are shown
