@@ -1,6 +1,6 @@
 """The log: text for people, JSON for machines."""
 
-import json
+import asyncio
 import logging
 import math
 import sys
@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import TextIO
 
 from common.telemetry.context import Tracing, request_id, traceparent
 
 logger = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 60
+# A line waits no longer to be written with others. A process that is killed loses those that wait.
+FLUSH_SECONDS = 0.01
 
 
 class TextFormatter(logging.Formatter):
@@ -40,14 +44,14 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = (
             f'{{"time": "{_second(int(record.created))}.{int(record.created % 1 * 1e6):06}Z", '
-            f'"level": "{record.levelname.lower()}", "logger": {json.dumps(record.name)}, '
-            f'"message": {json.dumps(record.getMessage())}, "request_id": {json.dumps(request_id.get())}, '
+            f'"level": "{record.levelname.lower()}", "logger": {quoted(record.name)}, '
+            f'"message": {quoted(record.getMessage())}, "request_id": {quoted(request_id.get())}, '
             f'"traceparent": "{traceparent.get()}"{_span_ids()}{self._process}'
         )
         if fields := getattr(record, "fields", None):
             line += _members(fields)
         if record.exc_info:
-            line += f', "exception": {json.dumps(self.formatException(record.exc_info))}'
+            line += f', "exception": {quoted(self.formatException(record.exc_info))}'
         return line + "}"
 
 
@@ -57,13 +61,55 @@ def _span_ids() -> str:
     return f', "trace_id": "{trace[3:35]}", "span_id": "{trace[36:52]}"' if Tracing.is_on and trace else ""
 
 
-def _members(values: Mapping[str, object]) -> str:
-    return f", {json.dumps(values)[1:-1]}" if values else ""
+def _members(values: Mapping[str, str | float]) -> str:
+    return "".join(
+        [
+            f', "{name}": {quoted(value) if isinstance(value, str) else value}'
+            for name, value in values.items()
+        ]
+    )
 
 
 @lru_cache(1)
 def _second(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of some milliseconds of an event loop in one go.
+
+    A warning is written at once, with the lines before it, and so is a line from outside of an event loop.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._flushing_loop: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            if record.levelno < logging.WARNING and (loop := _running_loop()):
+                self._flush_soon(loop)
+            else:
+                self.flush()
+        except Exception:  # as all of logging's handlers: no line is worth a request
+            self.handleError(record)
+
+    def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._flushing_loop:
+            self._flushing_loop = loop
+            loop.call_later(FLUSH_SECONDS, self._flush_waiting)
+
+    def _flush_waiting(self) -> None:
+        self._flushing_loop = None
+        self.flush()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class RepeatedWarning:
@@ -103,7 +149,7 @@ def configure_logging(level: str, log_format: str | None, process: Mapping[str, 
     `process` is what JSON lines say of the process.
     """
     log_format = log_format or ("text" if sys.stdout.isatty() else "json")
-    lines = logging.StreamHandler(sys.stdout)
+    lines = LineHandler(sys.stdout)
     lines.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter(process))
     # No line has these (https://docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None  # noqa: SLF001
