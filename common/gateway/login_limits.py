@@ -12,7 +12,7 @@ from throttled import Quota
 
 from common.fields import Username
 from common.gateway.forwarded_request import ForwardedRequest
-from common.gateway.rate_limits import Buckets, Policy, SharedRedis, memory, network, raise_if_limited
+from common.gateway.rate_limits import Buckets, Policy, SharedRedis, memory, network, raise_if_empty
 
 KNOWN_ADDRESS_SECONDS = 30 * 24 * 3600
 USERNAME: TypeAdapter[str] = TypeAdapter(Username)
@@ -56,7 +56,7 @@ class LoginLimiter:
     async def _count(self, account: str, known_address: str) -> None:
         generation = await self._known.generation(known_address)
         key = f"{known_address} {generation}" if generation else account
-        raise_if_limited(self._policy.name, await self._buckets.take(key))
+        raise_if_empty(self._policy.name, await self._buckets.take(key))
 
 
 class _KnownAddresses:

@@ -14,21 +14,20 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from throttled import MemoryStore, Quota, RateLimiterType, RateLimitResult, Throttled
+from throttled import MemoryStore, Quota, RateLimiterType, RateLimitState
 from throttled import asyncio as throttled_asyncio
 from throttled.exceptions import StoreUnavailableError
 from throttled.rate_limiter.quota_parser import parse
 
 from common.errors import Unauthorized
 from common.gateway import errors
+from common.gateway.token_buckets import MAX_TRACKED_CLIENTS, TokenBuckets
 from common.redis_url import ClusterUrl, connect, is_of_cluster
 from common.telemetry import metrics
 from common.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
-# When there are more, the client that called longest ago is forgotten.
-MAX_TRACKED_CLIENTS = 100_000
 REDIS_SECONDS = 0.2
 REDIS_RETRY_SECONDS = 5.0
 
@@ -121,21 +120,24 @@ class Buckets:
     """
 
     def __init__(self, name: str, quota: Quota, shared: SharedRedis | None) -> None:
-        # GCRA is a token bucket stored as the time when it will be full.
-        using, prefix = RateLimiterType.GCRA.value, f"microblog-{name}"
-        self._local = Throttled(using=using, quota=quota, store=memory(), key_prefix=prefix).limiter
+        self._local = TokenBuckets(quota)
         self._redis = shared
         if shared:
+            # GCRA is a token bucket stored as the time when it will be full.
             self._shared = throttled_asyncio.Throttled(
-                using=using, quota=quota, store=shared.store, key_prefix=prefix
+                using=RateLimiterType.GCRA.value,
+                quota=quota,
+                store=shared.store,
+                key_prefix=f"microblog-{name}",
             ).limiter
 
-    async def take(self, key: str) -> RateLimitResult:
-        """Take a token of this key's bucket, if there is one."""
-        local = self._local.limit(key)
-        if self._redis is None or local.limited:
-            return local
-        return await self._redis.attempt(lambda: self._shared.limit(key)) or local
+    async def take(self, key: str) -> RateLimitState | None:
+        """Take a token of this key's bucket; when there is none, how the bucket is."""
+        empty = self._local.take(key)
+        if self._redis is None or empty:
+            return empty
+        shared = await self._redis.attempt(lambda: self._shared.limit(key))
+        return shared.state if shared and shared.limited else None
 
 
 class Limiter:
@@ -152,7 +154,7 @@ class Limiter:
         if buckets is None:
             buckets = self._buckets[policy.name] = Buckets(policy.name, policy.quota, self._shared)
         subject = None if policy.by_address else self._subject(caller.token)
-        raise_if_limited(policy.name, await buckets.take(subject or network(caller.address)))
+        raise_if_empty(policy.name, await buckets.take(subject or network(caller.address)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,11 +174,10 @@ def memory() -> MemoryStore:
     return MemoryStore(options={"MAX_SIZE": MAX_TRACKED_CLIENTS})
 
 
-def raise_if_limited(name: str, result: RateLimitResult) -> None:
+def raise_if_empty(name: str, state: RateLimitState | None) -> None:
     """Raises TooManyRequests with the headers of draft-ietf-httpapi-ratelimit-headers."""
-    if not result.limited:
+    if state is None:
         return
-    state = result.state
     retry_after = max(1, math.ceil(state.retry_after))
     headers = {
         "Retry-After": str(retry_after),
