@@ -53,6 +53,7 @@ class ReverseProxy:
         self._app = app
         self._balancer = Balancer(directory)
         self._bulkhead = cache(lambda name: Bulkhead(MAX_CONCURRENT_REQUESTS, MAX_WAIT_SECONDS))
+        self._watchdog = Watchdog()
         self._transport = transport
         self._match = match
         self._limiter = limiter
@@ -75,7 +76,7 @@ class ReverseProxy:
                 await self._limiter.check(route.policy, request.caller)
             if self._login_limiter and route.is_sign_in:
                 send = await self._login_limiter.guard(request, send)
-            with Watchdog(request):
+            with self._watchdog.watch(request):
                 async with self._place(request):
                     await self._try_instances(request, send)
         except BulkheadFull:

@@ -10,6 +10,7 @@ from typing import Self
 
 import aiohttp
 import httpx
+from aiohttp.typedefs import LooseHeaders
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -76,6 +77,11 @@ class _Verbatim(aiohttp.ClientRequest):
     """A request to which aiohttp adds no header but the host: its `skip_auto_headers`, computed once."""
 
     _skip_auto_headers = CIMultiDict([("Content-Type", None)])
+
+    def update_headers(self, headers: LooseHeaders | None) -> None:
+        """Take them all at once: there is no host among them."""
+        super().update_headers(None)
+        self.headers.extend(headers or ())
 
     def update_auto_headers(self, skip_auto_headers: object) -> None:
         """Add nothing."""

@@ -11,26 +11,61 @@ WATCH_AFTER_SECONDS = 0.5
 
 
 class Watchdog:
-    """Cancels a request whose client has disconnected, or whose response does not come in time.
+    """Cancels requests whose clients have disconnected, or whose responses do not come in time.
 
-    It watches only a request that takes a while. Most are over before, and a
-    task for each would cost more than all else here.
+    It watches only those that take a while. Most are over before, and a task
+    or a timer for each would cost more than all else here.
     """
 
-    def __init__(self, request: ForwardedRequest) -> None:
+    def __init__(self) -> None:
+        # When each is to be watched, the next one first: all have the same time until then.
+        self._due: dict[_Watch, float] = {}
+        self._waking_loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, request: ForwardedRequest) -> "_Watch":
+        """Watch it inside of the `with`, which raises what it is cancelled for."""
+        return _Watch(request, self)
+
+    def add(self, watch: "_Watch") -> None:
+        loop = asyncio.get_running_loop()
+        self._due[watch] = due = loop.time() + WATCH_AFTER_SECONDS
+        if loop is not self._waking_loop:
+            self._waking_loop = loop
+            loop.call_at(due, self._wake)
+
+    def remove(self, watch: "_Watch") -> None:
+        self._due.pop(watch, None)
+
+    def _wake(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._due:
+            watch, due = next(iter(self._due.items()))
+            if due > loop.time():
+                loop.call_at(due, self._wake)
+                return
+            self.remove(watch)
+            watch.start()
+        self._waking_loop = None
+
+
+class _Watch:
+    """The watch of one request."""
+
+    def __init__(self, request: ForwardedRequest, watchdog: Watchdog) -> None:
         self._request = request
+        self._watchdog = watchdog
         self._watch_task: asyncio.Task[None] | None = None
         self._reason: Exception | None = None
 
     def __enter__(self) -> Self:
         self._request_task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._start)
+        self._watchdog.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        self._watchdog.remove(self)
         if self._watch_task:
             self._watch_task.cancel()
         if self._reason and kind is asyncio.CancelledError:
@@ -38,7 +73,7 @@ class Watchdog:
             self._request_task.uncancel()
             raise self._reason from exc
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self._watch_task = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
