@@ -117,7 +117,7 @@ class Balancer:
 
     def _candidates(self, service_name: str, tried: Collection[Instance]) -> list[Instance]:
         # By id: since the attempt, a new snapshot may have the same instance with a later heartbeat.
-        tried_ids = {instance.instance_id for instance in tried}
+        tried_ids = {instance.instance_id for instance in tried} if tried else ()
         return [
             instance
             for instance in self._directory.instances(service_name)

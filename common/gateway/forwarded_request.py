@@ -1,7 +1,7 @@
 """One client's request, as it is sent on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from urllib.parse import unquote
 
 import httpx
@@ -45,6 +45,8 @@ class ForwardedRequest:
         self.receive = receive
         self.route = route
         self.method: str = scope["method"]
+        # As the client sent it.
+        self.path: str = scope["raw_path"].decode("ascii")
         # A small body is bytes, a larger one the chunks in which it comes.
         self.body: bytes | AsyncIterator[bytes] = b""
         self.has_response = False
@@ -67,12 +69,6 @@ class ForwardedRequest:
         return unquote(self._scope["raw_path"].split(b"/")[number].decode("ascii"))
 
     @property
-    def path(self) -> str:
-        """As the client sent it."""
-        path: bytes = self._scope["raw_path"]
-        return path.decode("ascii")
-
-    @property
     def _target(self) -> str:
         """Path and query, byte for byte as the client sent them."""
         query = self._scope["query_string"].decode("ascii")
@@ -91,9 +87,11 @@ class ForwardedRequest:
             return True
         return self.route.honours_idempotency_key and self._header(b"idempotency-key") is not None
 
-    async def send(self, transport: Transport, netloc: str, method: str | None = None) -> InstanceResponse:
+    def send(
+        self, transport: Transport, netloc: str, method: str | None = None
+    ) -> Awaitable[InstanceResponse]:
         """Send it to an instance. Raises httpx.TransportError."""
-        return await transport.send(
+        return transport.send(
             method or self.method,
             netloc,
             self._target,

@@ -36,7 +36,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        span = self._begin_span(scope, start_from(scope["headers"]))
+        received = start_from(scope["headers"])
+        span = self._begin_span(scope, received) if Tracing.is_on else None
         context = outgoing_raw_headers()
         started = time.perf_counter()
         status, size = CLIENT_CLOSED_REQUEST, 0
@@ -61,26 +62,26 @@ class RequestContext:
         finally:
             self._active -= 1
             seconds = time.perf_counter() - started
-            method = metrics.method_label(scope["method"])
-            metrics.server_requests.record(seconds, method, _template(scope), status)
-            self._log_access(scope, status, seconds, size)
+            method, route = metrics.method_label(scope["method"]), _template(scope)
+            metrics.server_requests.record(seconds, method, route, status)
+            self._log_access(scope, route, status, seconds, size)
             if span:
-                _end_span(span, scope, method, status)
+                _end_span(span, scope, method, route, status)
 
     def _begin_span(self, scope: Scope, received: str) -> Span | None:
-        if not Tracing.is_on or scope["path"].startswith(self._quiet_paths):
+        if scope["path"].startswith(self._quiet_paths):
             return None
         return traces.request(received, self._trusts_sampling)
 
     def _read_active(self) -> Readings:
         return [((), self._active)]
 
-    def _log_access(self, scope: Scope, status: int, seconds: float, size: int) -> None:
+    def _log_access(self, scope: Scope, route: str, status: int, seconds: float, size: int) -> None:
         level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
         if access_log.isEnabledFor(level):
             fields = {
                 "method": scope["method"],
-                "route": _template(scope),
+                "route": route,
                 "status": status,
                 "duration": round(seconds, 6),
                 "bytes": 0 if scope["method"] == "HEAD" else size,
@@ -119,7 +120,7 @@ class AsGet:
             scope["route"] = as_get.get("route")
 
 
-def _end_span(span: Span, scope: Scope, method: str, status: int) -> None:
+def _end_span(span: Span, scope: Scope, method: str, route: str, status: int) -> None:
     """The path is an attribute, its template in the name, and the query in neither: it may say anything."""
     attributes = {
         "http.request.method": method,
@@ -128,7 +129,7 @@ def _end_span(span: Span, scope: Scope, method: str, status: int) -> None:
         "http.response.status_code": status,
     }
     name = "HTTP" if method == OTHER else method
-    if (route := _template(scope)) != OTHER:
+    if route != OTHER:
         attributes["http.route"] = route
         name = f"{name} {route}"
     span.end(str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "", name, attributes)

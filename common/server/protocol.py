@@ -64,9 +64,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_over:
             return
-        self._head_bytes += len(data)
-        self._received = len(data)
-        self._bytes_without_progress += len(data)
+        self._received = size = len(data)
+        self._head_bytes += size
+        self._bytes_without_progress += size
         super().data_received(data)
         if self._deadline == inf and self._is_idle():
             # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.

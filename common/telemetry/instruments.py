@@ -89,14 +89,21 @@ class _Distribution:
 Series = TypeVar("Series", _Value, _Distribution)
 
 
+class _SeriesByLabels(dict[Labels, Series], Generic[Series]):
+    """Series, each added when it is first asked for."""
+
+    def __init__(self, add: Callable[[Labels], Series]) -> None:
+        self._add: Callable[[Labels], Series] = add
+
+    def __missing__(self, labels: Labels) -> Series:
+        return self._add(labels)
+
+
 class _Recorded(Instrument, Generic[Series]):
     def __init__(self, name: str, meaning: str, *labels: str) -> None:
         super().__init__(name, meaning, *labels)
-        self._series: dict[Labels, Series] = {}
+        self._series: _SeriesByLabels[Series] = _SeriesByLabels(self._add)
         self._lock = Lock()
-
-    def _one(self, labels: Labels) -> Series:
-        return self._series.get(labels) or self._add(labels)
 
     def _add(self, labels: Labels) -> Series:
         with self._lock:
@@ -137,7 +144,7 @@ class Counter(_Single):
     def add(self, *labels: Label, times: int = 1) -> None:
         """Count one more, or so many."""
         if Switch.is_on:
-            self._one(labels).add(times)
+            self._series[labels].add(times)
 
 
 class Gauge(_Single):
@@ -147,11 +154,11 @@ class Gauge(_Single):
 
     def set(self, value: float, *labels: Label) -> None:
         if Switch.is_on:
-            self._one(labels).value = value
+            self._series[labels].value = value
 
     def add(self, difference: float, *labels: Label) -> None:
         if Switch.is_on:
-            self._one(labels).add(difference)
+            self._series[labels].add(difference)
 
 
 class Histogram(_Recorded[_Distribution]):
@@ -171,7 +178,7 @@ class Histogram(_Recorded[_Distribution]):
 
     def record(self, value: float, *labels: Label) -> None:
         if Switch.is_on:
-            self._one(labels).add(value)
+            self._series[labels].add(value)
 
     def time(
         self,

@@ -88,28 +88,24 @@ class LineHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.stream.write(self.format(record) + self.terminator)
-            if record.levelno < logging.WARNING and (loop := _running_loop()):
-                self._flush_soon(loop)
-            else:
+            if record.levelno >= logging.WARNING or not self._is_flushed_soon():
                 self.flush()
         except Exception:  # as all of logging's handlers: no line is worth a request
             self.handleError(record)
 
-    def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _is_flushed_soon(self) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
         if loop is not self._flushing_loop:
             self._flushing_loop = loop
             loop.call_later(FLUSH_SECONDS, self._flush_waiting)
+        return True
 
     def _flush_waiting(self) -> None:
         self._flushing_loop = None
         self.flush()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class RepeatedWarning:

@@ -9,7 +9,7 @@ from common.gateway.forwarded_request import ClientDisconnected, ForwardedReques
 from common.gateway.routes import Route
 from common.gateway.watchdog import Watchdog
 
-SCOPE = {"headers": [], "client": None, "method": "GET"}
+SCOPE = {"headers": [], "client": None, "method": "GET", "raw_path": b"/users"}
 
 
 @pytest.fixture(autouse=True)
