@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from common.errors import Problem
-from common.server.middleware import access_log
+from common.server.access_log import access_log
 from common.server.protocol import BoundedProtocol
 from common.telemetry import context, metrics
 from registry_service.store import MAX_INSTANCES

@@ -7,12 +7,11 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.api.problems import internal_error
+from common.server.access_log import AccessRecord, access_log, raw_path
 from common.telemetry import metrics, traces
 from common.telemetry.context import Tracing, outgoing_raw_headers, start_from
 from common.telemetry.instruments import OTHER, Readings
 from common.telemetry.traces import MAX_PATH, Span
-
-access_log = logging.getLogger("access")
 
 # In the log, as in nginx: the client disconnected before its response.
 CLIENT_CLOSED_REQUEST = 499
@@ -79,24 +78,7 @@ class RequestContext:
     def _log_access(self, scope: Scope, route: str, status: int, seconds: float, size: int) -> None:
         level = logging.DEBUG if scope["path"].startswith(self._quiet_paths) else logging.INFO
         if access_log.isEnabledFor(level):
-            fields = {
-                "method": scope["method"],
-                "route": route,
-                "status": status,
-                "duration": round(seconds, 6),
-                "bytes": 0 if scope["method"] == "HEAD" else size,
-                "client": scope["client"][0] if scope["client"] else "",
-            }
-            message = "%s %s %d %.1f ms"
-            access_log.log(
-                level,
-                message,
-                scope["method"],
-                _path(scope),
-                status,
-                seconds * 1000,
-                extra={"fields": fields},
-            )
+            access_log.handle(AccessRecord(level, scope, route, status, seconds, size))
 
 
 class AsGet:
@@ -125,7 +107,7 @@ def _end_span(span: Span, scope: Scope, method: str, route: str, status: int) ->
     attributes = {
         "http.request.method": method,
         "url.scheme": scope["scheme"],
-        "url.path": _path(scope)[:MAX_PATH],
+        "url.path": raw_path(scope)[:MAX_PATH],
         "http.response.status_code": status,
     }
     name = "HTTP" if method == OTHER else method
@@ -133,11 +115,6 @@ def _end_span(span: Span, scope: Scope, method: str, route: str, status: int) ->
         attributes["http.route"] = route
         name = f"{name} {route}"
     span.end(str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "", name, attributes)
-
-
-def _path(scope: Scope) -> str:
-    path: bytes = scope.get("raw_path", b"")
-    return path.decode("ascii", "backslashreplace")
 
 
 def _template(scope: Scope) -> str:

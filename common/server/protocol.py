@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from common.api.problems import render
 from common.errors import BadRequest, HeadersTooLarge, MethodNotAllowed, Problem, Unavailable, UrlTooLong
-from common.server.middleware import access_log
+from common.server.access_log import access_log
 from common.server.write_buffer import WriteBuffer
 from common.telemetry import context, metrics
 

@@ -34,12 +34,14 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """A line for machines, joined by hand: that takes half the time of a dict and `json.dumps`.
 
-    `process` is in each line: which service, which instance, which version.
+    `process` is in each line: which service, which instance, which version. So are a record's own `members`.
     """
 
     def __init__(self, process: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._process = _members(process or {})
+        self._process = "".join(
+            f", {quoted(name)}: {quoted(value)}" for name, value in (process or {}).items()
+        )
 
     def format(self, record: logging.LogRecord) -> str:
         line = (
@@ -48,8 +50,8 @@ class JsonFormatter(logging.Formatter):
             f'"message": {quoted(record.getMessage())}, "request_id": {quoted(request_id.get())}, '
             f'"traceparent": "{traceparent.get()}"{_span_ids()}{self._process}'
         )
-        if fields := getattr(record, "fields", None):
-            line += _members(fields)
+        if members := getattr(record, "members", ""):
+            line += f", {members}"
         if record.exc_info:
             line += f', "exception": {quoted(self.formatException(record.exc_info))}'
         return line + "}"
@@ -57,17 +59,9 @@ class JsonFormatter(logging.Formatter):
 
 def _span_ids() -> str:
     """As OpenTelemetry wants them in logs that are not its own, where there are spans to be found."""
-    trace = traceparent.get()
-    return f', "trace_id": "{trace[3:35]}", "span_id": "{trace[36:52]}"' if Tracing.is_on and trace else ""
-
-
-def _members(values: Mapping[str, str | float]) -> str:
-    return "".join(
-        [
-            f', "{name}": {quoted(value) if isinstance(value, str) else value}'
-            for name, value in values.items()
-        ]
-    )
+    if not (Tracing.is_on and (trace := traceparent.get())):
+        return ""
+    return f', "trace_id": "{trace[3:35]}", "span_id": "{trace[36:52]}"'
 
 
 @lru_cache(1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from common.server.middleware import access_log
+from common.server.access_log import access_log
 from common.settings import (
     DEFAULT_JWT_SECRET,
     BeanstalkdSettings,
