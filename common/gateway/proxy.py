@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from urllib.parse import unquote_to_bytes
@@ -60,12 +61,11 @@ class ReverseProxy:
         self._login_limiter = login_limiter
         self._streams = streams or Streams()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and (route := self._match(scope["raw_path"], scope["method"])):
             scope["route"] = route
-            await self._forward(route, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self._forward(route, scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def _forward(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         request = ForwardedRequest(route, scope, receive)

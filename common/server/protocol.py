@@ -43,6 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_in_head = False
     _is_over = False
     _refusal: Problem | None = None
+    # When the next thing is due.
     _deadline = inf
     _deadline_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -52,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.max_connections:
             self._send_error(Unavailable("too_many_connections", "There are too many connections now."))
         else:
-            self._set_deadline(HEADER_TIMEOUT_SECONDS)
+            self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
             self._check_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._deadline == inf and self._is_idle():
             # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.
-            self._set_deadline(HEADER_TIMEOUT_SECONDS)
+            self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
         # The parser keeps a header to itself until it has all of it.
         most = MAX_URL_BYTES + MAX_HEADER_BYTES
         is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_without_progress > most
@@ -89,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # A chunk counts for the first request that begins in it; what others have of it is little.
         self._head_bytes, self._received = self._received, 0
         self._header_bytes = 0
-        self._set_deadline(HEADER_TIMEOUT_SECONDS)
+        self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -109,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._validate_head()
-        self._set_deadline(BODY_TIMEOUT_SECONDS)
+        self._deadline = self.loop.time() + BODY_TIMEOUT_SECONDS
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -182,10 +183,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             return False
         return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
-
-    def _set_deadline(self, seconds: float) -> None:
-        """So much time until the next thing is due."""
-        self._deadline = self.loop.time() + seconds
 
     def _check_deadline(self) -> None:
         # One timer a connection: one for each request would cost more than all else here.
