@@ -61,7 +61,7 @@ async def beat(
 ) -> Instance:
     """Renew an instance's lease, and report its status. After a 404, the instance registers again."""
     again = partial(store.beat, instance_id, heartbeat.status if heartbeat else None)
-    request.scope["repeat"] = again
+    request.scope["repeat"] = lambda _: again().model_dump_json().encode()
     return again()
 
 

@@ -281,7 +281,12 @@ class RegistryStore:
 
 def _ended(leases: Mapping[str, _Lease], now: float) -> list[_Lease]:
     """Those that end until now, of leases in the order in which they end."""
-    return list(takewhile(lambda lease: lease.ends <= now, leases.values()))
+    ended = []
+    for lease in leases.values():
+        if lease.ends > now:
+            break
+        ended.append(lease)
+    return ended
 
 
 def _same_hosts(host: str) -> set[str]:

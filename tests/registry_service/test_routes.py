@@ -303,7 +303,7 @@ def test_a_client_that_waits_is_let_go_by_a_registry_that_ends(app: FastAPI, cli
     position = {"epoch": snapshot["epoch"], "version": snapshot["version"], "wait": WAIT_SECONDS}
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.get, "/services", params=position)
-        eventually(lambda: app.state.watchers._change._waiters)
+        eventually(lambda: app.state.watchers._waiting)
         assert client.portal
         client.portal.call(app.state.watchers.stop)
 
