@@ -29,6 +29,8 @@ DEREGISTER_TIMEOUT_SECONDS = 0.5
 SHUTDOWN_TIMEOUT = httpx.Timeout(DEREGISTER_TIMEOUT_SECONDS)
 # A service that cannot reach itself where it would be found is mistaken about its address.
 SELF_CHECK_SECONDS = 5
+# Processes that share a port each get a part of the connections: one that is kept reaches the same for ever.
+NEW_CONNECTIONS = httpx.Limits(max_keepalive_connections=0)
 REGISTRY_START_SECONDS = 20
 
 # In every response to GET /livez, so that a process knows its own from another's on the same port.
@@ -145,7 +147,12 @@ class Registration:
     async def _wait_until_listening(self) -> None:
         """A listed instance gets requests; a test's app, which listens nowhere, is never listed."""
         expected = time.monotonic() + SELF_CHECK_SECONDS
-        async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False) as client:  # noqa: S501  plain HTTP
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT,
+            limits=NEW_CONNECTIONS,
+            trust_env=False,
+            verify=False,  # noqa: S501  plain HTTP
+        ) as client:
             while not await self._is_serving(client):
                 if time.monotonic() > expected:
                     self._warn_once(f"not registered: this process cannot be reached at {self._address}")
