@@ -240,4 +240,4 @@ def _limiters(settings: GatewaySettings, tokens: Tokens) -> tuple[Limiter | None
 app = create_app()
 
 if __name__ == "__main__":
-    serve(app, app.state.settings, shares_port=app.state.settings.reuse_port)
+    serve(app, app.state.settings)

@@ -332,6 +332,11 @@ class ServiceSettings(Settings):
         return super().insecure_settings + ([] if self.registry_token else ["REGISTRY_TOKEN must be set"])
 
     @property
+    def shares_port(self) -> bool:
+        """Whether other processes of this service may listen on the same port."""
+        return False
+
+    @property
     def instance(self) -> str:
         return netloc(self.address, self.port)
 

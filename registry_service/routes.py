@@ -30,6 +30,9 @@ TOKEN_ERRORS = (errors.token_required(), errors.invalid_token())
 Store = Annotated[RegistryStore, from_state("store")]
 InstanceId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 ServiceName = Annotated[str, Path(examples=["users"])]
+SharesAddress = Annotated[
+    bool, Query(description="Whether others of this service that say so, too, may be at the same address.")
+]
 
 
 @routes.get("/")
@@ -45,9 +48,12 @@ async def overview() -> Overview:
     dependencies=WITH_REGISTRY_TOKEN,
     openapi_extra=TOKEN_OPTIONAL,
 )
-async def register(instance: NewInstance, store: Store) -> Lease:
-    """Register an instance. It replaces what was registered at its host and port before."""
-    return Lease(instance_id=store.register(instance).instance_id)
+async def register(instance: NewInstance, store: Store, shares_address: SharesAddress = False) -> Lease:
+    """Register an instance. It replaces what was registered at its host and port before.
+
+    Instances of a service that share an address replace each other no more: one of them is listed.
+    """
+    return Lease(instance_id=store.register(instance, shares_address).instance_id)
 
 
 @routes.post(

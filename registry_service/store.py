@@ -34,15 +34,18 @@ SUSPECT_SECONDS = 3 * LEASE_SECONDS
 SILENT_SECONDS = LEASE_SECONDS / 2
 
 
+BEST_FIRST = list(Status)
+
 # `localhost` is either address, or both. Other names are not resolved: each machine may do it differently.
 LOCALHOST = {"localhost", "127.0.0.1", "::1"}
 
 
-@dataclass
+@dataclass(eq=False)
 class _Lease:
     instance: Instance
     ends: float
     reported_status: ReportedStatus
+    shares_address: bool
 
     @property
     def address(self) -> tuple[str, int]:
@@ -52,7 +55,7 @@ class _Lease:
 @dataclass
 class _Service:
     last_seen: datetime
-    leases: dict[str, _Lease] = field(default_factory=dict)
+    leases: dict[str, _Lease] = field(default_factory=dict)  # those that are listed
 
 
 class RegistryStore:
@@ -76,7 +79,7 @@ class RegistryStore:
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
         # Those that have ended, and are kept as suspects; also the one that ended first at the front.
         self._suspects: OrderedDict[str, _Lease] = OrderedDict()
-        self._addresses: dict[tuple[str, int], _Lease] = {}
+        self._addresses: dict[tuple[str, int], list[_Lease]] = {}
         self._services: dict[str, _Service] = {}
         self._log = ChangeLog()
         self._removed: deque[float] = deque()
@@ -89,22 +92,25 @@ class RegistryStore:
         """Call `announce` after every change of the version."""
         self._announce = announce
 
-    def register(self, new: NewInstance) -> Instance:
-        """Replaces what was at the same address before. Raises Conflict when there are too many."""
+    def register(self, new: NewInstance, shares_address: bool = False) -> Instance:
+        """Replaces what was at the same address before, unless both share it.
+
+        Raises Conflict when there are too many.
+        """
         self.expire()
-        self._vacate(new)
+        self._vacate(new, shares_address)
         now = self._wall_clock()
-        if len(self._addresses) >= MAX_INSTANCES:
+        if self._count() >= MAX_INSTANCES:
             raise errors.too_many_instances(MAX_INSTANCES)
         service = self._services.setdefault(new.service_name, _Service(now))
         instance = Instance(instance_id=str(new_id()), registered_at=now, last_heartbeat=now, **dict(new))
-        lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status)
-        self._leases[instance.instance_id] = service.leases[instance.instance_id] = lease
-        self._addresses[lease.address] = lease
+        lease = _Lease(instance, self._clock() + LEASE_SECONDS, new.status, shares_address)
+        self._leases[instance.instance_id] = lease
+        self._addresses.setdefault(lease.address, []).append(lease)
         service.last_seen = now
-        self._forget_one_service()
         metrics.registrations.add("registered")
         self._changed(lease)
+        self._forget_one_service()
         return instance
 
     def beat(self, instance_id: str, status: ReportedStatus | None = None) -> Instance:
@@ -162,7 +168,7 @@ class RegistryStore:
         ids = self._log.since(since)
         if ids is None:
             return None
-        leases = {one: self._find(one) for one in ids}
+        leases = {one: self._find_listed(one) for one in ids}
         return Changes(
             epoch=self.epoch,
             since=since,
@@ -216,7 +222,7 @@ class RegistryStore:
         silent += sum(
             1 for _ in takewhile(lambda lease: first < lease.ends, reversed(self._suspects.values()))
         )
-        total = len(self._removed) + len(self._addresses)
+        total = len(self._removed) + self._count()
         if silent < MASS_EXPIRY_COUNT or silent < MASS_EXPIRY_SHARE * total:
             return False
         if not self._suspects:
@@ -248,11 +254,20 @@ class RegistryStore:
     def _find(self, instance_id: str) -> _Lease | None:
         return self._leases.get(instance_id) or self._suspects.get(instance_id)
 
-    def _vacate(self, new: NewInstance) -> None:
-        """Remove what is at the new instance's address, of whatever service: one process listens there."""
+    def _find_listed(self, instance_id: str) -> _Lease | None:
+        lease = self._find(instance_id)
+        return self._services[lease.instance.service_name].leases.get(instance_id) if lease else None
+
+    def _count(self) -> int:
+        return len(self._leases) + len(self._suspects)
+
+    def _vacate(self, new: NewInstance, shares_address: bool) -> None:
+        """Remove what is at the new instance's address, of whatever service, but for what shares it."""
         for host in _same_hosts(new.host):
-            if lease := self._addresses.get((host, new.port)):
+            for lease in tuple(self._addresses.get((host, new.port), ())):
                 old = lease.instance
+                if shares_address and lease.shares_address and old.service_name == new.service_name:
+                    continue
                 logger.info("%s at %s gives way to %s", old.service_name, old.netloc, new.service_name)
                 metrics.registrations.add("replaced")
                 self._remove(lease)
@@ -267,16 +282,35 @@ class RegistryStore:
         instance = lease.instance
         self._leases.pop(instance.instance_id, None)
         self._suspects.pop(instance.instance_id, None)
-        del self._addresses[lease.address]
-        del self._services[instance.service_name].leases[instance.instance_id]
+        self._addresses[lease.address].remove(lease)
         self._changed(lease)
+        if not self._addresses[lease.address]:
+            del self._addresses[lease.address]
 
     def _changed(self, *leases: _Lease) -> None:
+        """Of leases that are new, gone, or of another status, announce what this changes in the list."""
+        changed = dict.fromkeys(one.instance.instance_id for lease in leases for one in self._relist(lease))
+        if not changed:
+            return
         self._version += 1
-        for lease in leases:
-            self._log.record(lease.instance.instance_id, self._version)
+        for instance_id in changed:
+            self._log.record(instance_id, self._version)
         self._snapshot = None
         self._announce()
+
+    def _relist(self, lease: _Lease) -> list[_Lease]:
+        """List the best of those at this one's address, the newest of equals; returns those that change."""
+        listed = self._services[lease.instance.service_name].leases
+        sharing = self._addresses[lease.address]
+        best = min(reversed(sharing), key=lambda one: BEST_FIRST.index(one.instance.status), default=None)
+        before = next((one for one in (*sharing, lease) if one.instance.instance_id in listed), None)
+        if best is before:
+            return [lease] if lease is best else []
+        if before:
+            del listed[before.instance.instance_id]
+        if best:
+            listed[best.instance.instance_id] = best
+        return [one for one in (before, best) if one]
 
 
 def _ended(leases: Mapping[str, _Lease], now: float) -> list[_Lease]:

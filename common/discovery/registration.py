@@ -48,9 +48,12 @@ class Registrations:
         service_name: str,
         address: tuple[str, int],
         is_healthy: Callable[[], Awaitable[bool]],
+        shares_address: bool = False,
     ) -> None:
+        """Several processes of the service may have the address, if all say that they share it."""
         self._registrations = [
-            Registration(url, token, service_name, address, is_healthy) for url in addresses(registry_url)
+            Registration(url, token, service_name, address, is_healthy, shares_address)
+            for url in addresses(registry_url)
         ]
 
     async def __aenter__(self) -> Self:
@@ -77,9 +80,12 @@ class Registration:
         service_name: str,
         address: tuple[str, int],
         is_healthy: Callable[[], Awaitable[bool]],
+        shares_address: bool = False,
     ) -> None:
         self._service_name = service_name
         self._address = address
+        # Not a field: a registry of the last version refuses those that it does not know.
+        self._register_path = "/register?shares_address=true" if shares_address else "/register"
         self._is_healthy = is_healthy
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._registry = httpx.AsyncClient(
@@ -188,7 +194,7 @@ class Registration:
         if status is not Status.UP:
             # Until the first heartbeat it would otherwise count as up.
             instance["status"] = status
-        registered = await self._call("POST", "/register", instance | {"version": VERSION})
+        registered = await self._call("POST", self._register_path, instance | {"version": VERSION})
         if registered is None or not registered.is_success:
             return False
         try:

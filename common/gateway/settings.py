@@ -61,6 +61,10 @@ class EdgeSettings(ServiceSettings):
     reuse_port: bool = False
 
     @property
+    def shares_port(self) -> bool:
+        return self.reuse_port
+
+    @property
     def default_policy(self) -> Policy | None:
         """The limit of a client's requests; None for no limits at all."""
         return None if self.rate_limit == OFF else Policy("ordinary", quota(self.rate_limit))

@@ -141,9 +141,13 @@ def _registration(app: FastAPI, registry_url: str, settings: ServiceSettings) ->
     async def is_healthy() -> bool:
         return (await check(app.state.name, app.state.dependencies)).status == "ok"
 
-    address = (settings.address, settings.port)
     app.state.registration = Registrations(
-        registry_url, settings.registry_token, app.state.name, address, is_healthy
+        registry_url,
+        settings.registry_token,
+        app.state.name,
+        (settings.address, settings.port),
+        is_healthy,
+        settings.shares_port,
     )
     registration: Registrations = app.state.registration
     return registration

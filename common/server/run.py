@@ -89,12 +89,7 @@ class Server(uvicorn.Server):
             headers.append((b"connection", b"close"))
 
 
-def serve(
-    app: FastAPI,
-    settings: ServiceSettings,
-    shares_port: bool = False,
-    protocol: type[BoundedProtocol] = BoundedProtocol,
-) -> None:
+def serve(app: FastAPI, settings: ServiceSettings, protocol: type[BoundedProtocol] = BoundedProtocol) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Processes that share a port (SO_REUSEPORT, socket(7)) each get a part of the connections: so one can take
@@ -102,7 +97,7 @@ def serve(
     """
     settings.configure_logging(app.state.name)
     allow_connections(protocol.max_connections)
-    sockets = [_shared_socket(settings)] if shares_port else None
+    sockets = [_shared_socket(settings)] if settings.shares_port else None
     Server(uvicorn_config(app, settings, protocol)).run(sockets)
 
 

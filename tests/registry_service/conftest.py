@@ -41,8 +41,11 @@ def store(clock: Clock) -> RegistryStore:
 def register(store: RegistryStore) -> Callable[..., str]:
     """Register an instance of users at this port; its id."""
 
-    def register(port: int = 5100, service_name: str = "users", host: str = "127.0.0.1") -> str:
-        return store.register(NewInstance(service_name=service_name, host=host, port=port)).instance_id
+    def register(
+        port: int = 5100, service_name: str = "users", host: str = "127.0.0.1", shares_address: bool = False
+    ) -> str:
+        new = NewInstance(service_name=service_name, host=host, port=port)
+        return store.register(new, shares_address).instance_id
 
     return register
 

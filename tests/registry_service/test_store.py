@@ -100,6 +100,109 @@ def test_an_old_incarnation_cannot_touch_its_successor(store: RegistryStore, reg
     assert _listed(store) == [5100]
 
 
+def _ids(store: RegistryStore) -> list[str]:
+    return [one.instance_id for one in store.snapshot().services.get("users", ())]
+
+
+def test_of_instances_that_share_an_address_the_newest_is_listed(
+    store: RegistryStore, register: Register
+) -> None:
+    _, new = register(shares_address=True), register(shares_address=True)
+
+    assert _ids(store) == [new]
+    assert store.status().services["users"].instances == 1
+
+
+def test_heartbeats_of_instances_that_share_an_address_change_nothing(
+    store: RegistryStore, register: Register, clock: Clock
+) -> None:
+    ids = [register(shares_address=True) for _ in range(3)]
+    before = store.version()
+    for _ in range(5):
+        clock.passes(HEARTBEAT_SECONDS)
+        for instance_id in ids:
+            store.beat(instance_id, Status.UP)
+
+    assert (store.version(), _ids(store)) == (before, ids[-1:])
+
+
+def _drain(store: RegistryStore, clock: Clock, instance_id: str, other: str) -> None:
+    store.beat(instance_id, Status.DRAINING)
+
+
+def _deregister(store: RegistryStore, clock: Clock, instance_id: str, other: str) -> None:
+    store.deregister(instance_id)
+
+
+def _fall_silent(store: RegistryStore, clock: Clock, instance_id: str, other: str) -> None:
+    clock.passes(LEASE_SECONDS / 2)
+    store.beat(other)
+    clock.passes(LEASE_SECONDS / 2)
+
+
+@pytest.mark.parametrize("leave", [_drain, _deregister, _fall_silent])
+def test_when_the_one_that_is_listed_leaves_another_at_its_address_is_listed(
+    store: RegistryStore,
+    register: Register,
+    clock: Clock,
+    leave: Callable[[RegistryStore, Clock, str, str], None],
+) -> None:
+    other, listed = register(shares_address=True), register(shares_address=True)
+    since = store.version()
+    leave(store, clock, listed, other)
+    changes = store.changes(since)
+
+    assert _ids(store) == [other]
+    assert changes is not None
+    assert ([one.instance_id for one in changes.changed], changes.removed) == ([other], (listed,))
+
+
+def test_an_instance_that_is_not_listed_leaves_unnoticed(store: RegistryStore, register: Register) -> None:
+    other, listed = register(shares_address=True), register(shares_address=True)
+    before = store.version()
+    store.beat(other, Status.DRAINING)
+    store.deregister(other)
+
+    assert (store.version(), _ids(store)) == (before, [listed])
+
+
+def test_of_instances_that_share_an_address_those_that_are_well_are_listed_first(
+    store: RegistryStore, register: Register
+) -> None:
+    old, new = register(shares_address=True), register(shares_address=True)
+    store.beat(new, Status.DEGRADED)
+    listed = _ids(store)
+    store.beat(new, Status.UP)
+
+    assert (listed, _ids(store)) == ([old], [new])
+
+
+@pytest.mark.parametrize(
+    ("service_name", "shares_address"), [("users", False), ("polls", False), ("polls", True)]
+)
+def test_all_that_share_an_address_are_replaced_by_what_does_not_share_it_with_them(
+    store: RegistryStore, register: Register, service_name: str, shares_address: bool
+) -> None:
+    ids = [register(shares_address=True) for _ in range(2)]
+    new = register(service_name=service_name, shares_address=shares_address)
+
+    assert [one.instance_id for one in store.instances(service_name)] == [new]
+    for instance_id in ids:
+        with pytest.raises(NotFound):
+            store.beat(instance_id)
+
+
+def test_an_instance_that_shares_its_address_replaces_one_that_does_not(
+    store: RegistryStore, register: Register
+) -> None:
+    old, new = register(), register(shares_address=True)
+    store.deregister(new)
+
+    assert _ids(store) == []
+    with pytest.raises(NotFound):
+        store.beat(old)
+
+
 def test_a_change_of_status_is_a_change_of_the_table(store: RegistryStore, register: Register) -> None:
     instance_id = register()
     versions = [store.version()]

@@ -27,9 +27,8 @@ def _change(store: RegistryStore, clock: Clock, dice: random.Random, ids: list[s
     known = dice.choice(ids or ["nobody"])
     match dice.randrange(5):
         case 0:
-            ids.append(
-                store.register(NewInstance(service_name=name, host="127.0.0.1", port=port)).instance_id
-            )
+            new = NewInstance(service_name=name, host="127.0.0.1", port=port)
+            ids.append(store.register(new, shares_address=dice.random() < 0.7).instance_id)
         case 1 | 2:
             store.beat(known, dice.choice([None, Status.UP, Status.DEGRADED, Status.DRAINING]))
         case 3:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
@@ -118,14 +118,20 @@ def ports(directory: Directory) -> list[int]:
 
 
 class Service:
-    """What Registration needs of a service: that it is reached where it says, and how it is."""
+    """What Registration needs of a service: that it is reached where it says, and how it is.
 
-    def __init__(self, registry_url: str, is_leaving: Event | None = None) -> None:
+    It may register as so many processes that share its address.
+    """
+
+    def __init__(self, registry_url: str, is_leaving: Event | None = None, processes: int = 1) -> None:
         port = server_processes.free_port()
         app = FastAPI(lifespan=self._life)
         app.include_router(live_router)
         self._server = uvicorn.Server(uvicorn.Config(app, port=port, loop="asyncio", log_config=None))
-        self._registration = (registry_url, "", "things", ("127.0.0.1", port), self._is_well)
+        self._processes = [
+            Registrations(registry_url, "", "things", ("127.0.0.1", port), self._is_well, processes > 1)
+            for _ in range(processes)
+        ]
         self._thread = Thread(target=self._server.run)
         self._is_leaving = is_leaving or Event()
         self.is_healthy = True
@@ -135,10 +141,13 @@ class Service:
 
     @asynccontextmanager
     async def _life(self, app: FastAPI) -> AsyncIterator[None]:
-        async with Registrations(*self._registration) as registration:
+        async with AsyncExitStack() as stack:
+            for registrations in self._processes:
+                await stack.enter_async_context(registrations)
             yield
             self._is_leaving.set()
-            await registration.drain()
+            for registrations in self._processes:
+                await registrations.drain()
 
     def __enter__(self) -> Self:
         self._thread.start()

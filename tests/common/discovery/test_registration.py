@@ -1,6 +1,7 @@
 """Being found, and knowing where the others are."""
 
 import asyncio
+import re
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -204,6 +205,29 @@ def test_a_service_that_ends_leaves_at_once(url: str) -> None:
         eventually(lambda: _statuses(url))
 
     assert _statuses(url) == []
+
+
+def test_processes_that_share_an_address_do_not_replace_each_other(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+
+    with Service(url, processes=2):
+        eventually(lambda: _statuses(url))
+        first = _heartbeats(url)
+        eventually(lambda: _heartbeats(url) > first + 20)
+        before = plain_http.get(f"{url}/services").json()
+        eventually(lambda: _heartbeats(url) > first + 40)
+        after = plain_http.get(f"{url}/services").json()
+
+    assert len(after["services"]["things"]) == 1
+    assert after["version"] == before["version"]
+
+
+def _heartbeats(url: str) -> float:
+    """How many the registry has had."""
+    text = plain_http.get(f"{url}/metrics").text
+    return sum(map(float, re.findall(r"\nmicroblog_registry_heartbeats_total (.*)", text)))
 
 
 def test_a_service_that_was_never_registered_does_not_register_to_deregister(url: str) -> None:
