@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from common.postgres.outbox import outbox_table
 from timelines_service import triggers
+from timelines_service.word_indexes import DENSE, SPARSE, TIMES
 
 metadata = MetaData()
 
@@ -87,14 +88,21 @@ Index(
     postgresql_where=text("NOT is_resolved AND repost_of IS NULL AND text LIKE '%@%'"),
 )
 
-# Without the list of new entries that PostgreSQL would keep: each search would read all of it.
-Index(
-    "posts_words",
-    posts.c.words,
-    postgresql_using="gin",
-    postgresql_where=posts.c.words.is_not(None),
-    postgresql_with={"fastupdate": "off"},
-)
+# Without the list of new entries that PostgreSQL would keep: each search would read all of it. The times come
+# first, so that a search begins at its own.
+for name, condition in (
+    ("posts_words_by_time", "words IS NOT NULL"),
+    ("posts_words_in_256", f"words IS NOT NULL AND {DENSE}"),
+    ("posts_words_in_4096", f"words IS NOT NULL AND {SPARSE}"),
+):
+    Index(
+        name,
+        text(TIMES),
+        posts.c.words,
+        postgresql_using="gin",
+        postgresql_where=text(condition),
+        postgresql_with={"fastupdate": "off"},
+    )
 Index(
     "posts_unindexed",
     posts.c.id,

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from timelines_service.full_text import document, query, times
+from timelines_service.full_text import document, query
 
 POST = UUID("019eb2a4-7c1e-7d52-9b0e-3f0c5b1a2d4e")
 
@@ -39,18 +39,3 @@ def test_a_query_without_words_is_none(sought: str) -> None:
 
 def test_a_document_has_its_words_with_their_places() -> None:
     assert document("It's late, it IS.", POST) == "'*' '*019eb2a4' 'it':1 's':2 'late':3 'it':4 'is':5"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (0, "'*019eb2a4':*"),
-        (66, "'*019eb2a4':* | '*019eb2a5':*"),
-        (31 * 65, " | ".join(f"'*019eb2{number:x}':*" for number in range(0xA4, 0xC4))),
-        (40 * 65, "'*019eb2a':* | '*019eb2b':* | '*019eb2c':*"),
-    ],
-)
-def test_a_time_is_put_together_of_shorter_ones(seconds: int, expected: str) -> None:
-    end = UUID(int=POST.int + (1000 * seconds << 80))
-
-    assert times(POST, end) == expected

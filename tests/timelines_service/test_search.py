@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from common.fields import new_id
 from tests.pages import pages
@@ -42,14 +42,16 @@ def found(client: TestClient, q: str, headers: dict[str, str] | None = None) -> 
     return [post["text"] for post in answer.json()]
 
 
-@pytest.fixture(params=["in order", "within reach", "by index"])
+@pytest.fixture(params=["in order", "within reach", "by index", "by samples"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way in which the posts of a page are found."""
     if request.param != "in order":
-        window = 2 if request.param == "within reach" else 0
-        monkeypatch.setattr(post_search, "IN_ORDER", post_search.in_order(window))
+        monkeypatch.setattr(post_search, "WINDOW", 2 if request.param == "within reach" else 0)
         monkeypatch.setattr(post_search, "ENOUGH", 1)
-        monkeypatch.setattr(post_search, "MOST", 2)
+    if request.param in ("within reach", "by samples"):
+        monkeypatch.setattr(post_search, "FEW", 0)
+        # Each post is in the only sample.
+        monkeypatch.setattr(post_search, "OF_SAMPLES", [post_search.OF_SOME_TIME])
 
 
 TEXTS = ["Black tea, with milk", "Green tea", "Milk and tea", "Coffee à la crème"]
@@ -225,6 +227,42 @@ def test_a_reader_sees_what_they_have_done_with_a_post(
     assert (shown["bookmarked"], shown["reposted"], shown["pinned"]) == (True, False, False)
 
 
+# Posts a minute apart, the newest one now; one in 256 and one in 4096 are in the samples.
+ADD_SOME = text("""
+    INSERT INTO posts (id, username, text, created_at, words)
+    SELECT CAST(lpad(to_hex(:now - n * 60000), 12, '0') || '70008' || lpad(to_hex(n), 15, '0') AS uuid),
+        'alice', n, now(), CAST(CASE WHEN n < :newest THEN '''*''' ELSE '''*'' ''tea''' END AS tsvector)
+    FROM generate_series(:first, :first + 499) AS n
+""")
+
+
+@pytest.fixture
+def newest(store: TimelinesStore, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of how many newest posts none has a word that all of the other 2,700 have."""
+    newest, now = 300, int(datetime.now(UTC).timestamp() * 1000)
+    monkeypatch.setattr(post_search, "WINDOW", 200)
+    for first in range(0, 3000, 500):
+        store._database.rows(ADD_SOME, {"now": now, "newest": newest, "first": first})
+    return newest
+
+
+def test_a_word_of_old_posts_takes_a_few_statements(
+    store: TimelinesStore, newest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = []
+    run = store._database.rows
+
+    def rows(statement: Any, values: Any) -> list[Any]:
+        statements.append(statement)
+        return run(statement, values)
+
+    monkeypatch.setattr(store._database, "rows", rows)
+    page = store.search.posts("tea", Page(20), None)
+
+    assert [post.text for post in page] == [str(newest + number) for number in range(20)]
+    assert len(statements) < 10
+
+
 OF_LAST_VERSION = text(
     "INSERT INTO posts (id, username, text, created_at) VALUES (:id, 'alice', :text, now())"
 )
@@ -255,3 +293,19 @@ def test_a_document_is_what_postgresql_keeps(store: TimelinesStore) -> None:
     )
 
     assert kept == "'*' '*00000000' 'a':1,3 'b':2"
+
+
+@pytest.mark.usefixtures("newest")
+def test_each_statement_has_its_index(store: TimelinesStore) -> None:
+    values = {"query": "'tea'", "times": "{019e}", "low": UUID(int=0), "high": new_id(), "is_forward": False}
+    values |= {"hidden": "{}", "limit": 1, "few": 1}
+    store._database.rows(text("ANALYZE posts"), {})
+
+    def index_of(statement: TextClause) -> str:
+        plan = str(store._database.rows(text(f"EXPLAIN {statement.text}"), values))
+        return plan.partition("Bitmap Index Scan on posts_")[2].split()[0]
+
+    assert index_of(post_search.OF_ALL) == "words_by_time"
+    assert index_of(post_search.OF_SOME_TIME) == "words_by_time"
+    assert [*map(index_of, post_search.OF_SAMPLES)] == ["words_in_4096", "words_in_256"]
+    assert index_of(post_search.SAMPLED) == "words_in_256"
