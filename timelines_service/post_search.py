@@ -19,7 +19,7 @@ from timelines_service.full_text import document, query
 from timelines_service.models import Post
 from timelines_service.post_query import DELETED_USERS, LAST_ID, Found, Page, PostList, PostQuery, array_of
 from timelines_service.stream_log import StreamLog
-from timelines_service.word_indexes import DENSE, SPARSE, TIMES, times
+from timelines_service.word_indexes import DENSE, SHORTEST_TIME, SPARSE, TIMES, times
 
 # So many posts are looked at in about the time in which as many are found by the index, and sorted.
 WINDOW = 2000
@@ -111,7 +111,7 @@ class Stretch(NamedTuple):
     def reach(self, found: Sequence[UUID], wanted: int) -> Self:
         """Its first part with as many as wanted, twice as long to be sure, if more are like these."""
         far = max(found).int - self.low if self.is_forward else self.high - min(found).int
-        length = 2 * far * wanted // len(found)
+        length = max(2 * far * wanted // len(found), SHORTEST_TIME)
         if self.is_forward:
             return self.until(min(self.low + length, self.high - 1))
         return self.until(max(self.high - length, self.low))

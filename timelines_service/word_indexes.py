@@ -6,6 +6,7 @@ the shorter they are. The last ones are random.
 
 # 65 seconds, 17 minutes, 5 hours, 3 days, and 50 days.
 DIGITS = (8, 7, 6, 5, 4)
+SHORTEST_TIME = 1 << 4 * (32 - DIGITS[0])
 TIMES = f"(ARRAY[{', '.join(f'left(CAST(id AS text), {digits})' for digits in DIGITS)}])"
 # One post in 4096, and one in 256.
 SPARSE, DENSE = (f"right(CAST(id AS text), {len(end)}) = '{end}'" for end in ("000", "00"))
@@ -13,8 +14,7 @@ SPARSE, DENSE = (f"right(CAST(id AS text), {len(end)}) = '{end}'" for end in ("0
 
 def times(low: int, high: int) -> list[str]:
     """Those that ids from one to another are in, the second not included; a minute more at either end."""
-    shift = 4 * (32 - DIGITS[0])
-    return _times(low >> shift, (high - 1 >> shift) + 1, DIGITS[0])
+    return _times(low // SHORTEST_TIME, (high - 1) // SHORTEST_TIME + 1, DIGITS[0])
 
 
 def _times(first: int, end: int, digits: int) -> list[str]:
