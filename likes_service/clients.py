@@ -21,6 +21,12 @@ class Recipient(BaseModel):
     mail_notifications: bool = True
 
 
+class Sources(BaseModel):
+    """What makes a user's home timeline: of it, those who are hidden, by a mute or by a block of either."""
+
+    hidden: list[str] = []
+
+
 class TimelinesClient:
     def __init__(self, timelines: ServiceClient) -> None:
         self._timelines = timelines
@@ -37,6 +43,11 @@ class UsersClient:
     def recipient(self, username: str) -> Recipient:
         """The user, without an address where there is no such user. Raises Unavailable."""
         return _read(Recipient, self._users.get(f"/users/{username}")) or Recipient()
+
+    def hides(self, username: str, other: str) -> bool:
+        """Whether the other is hidden from the user. Raises Unavailable."""
+        sources = _read(Sources, self._users.get(f"/users/{username}/home-sources"))
+        return sources is not None and other in sources.hidden
 
 
 def _read(model: type[Model], response: httpx.Response) -> Model | None:

@@ -236,6 +236,8 @@ class Notifier:
             return "unwanted", "not sent, there is no address"
         if not recipient.mail_notifications:
             return "unwanted", "not sent, the user wants no mail"
+        if isinstance(notification, Liked) and self._users.hides(notification.author, notification.username):
+            return "unwanted", "not sent, they are muted or blocked"
         key = f"{notification.kind}.{notification.post_id}.{notification.username}"
         mail = self._compose(key, notification, recipient.email)
         with self._as_claimant(key) as claimant, self._mail_server.session(interrupt) as session:

@@ -77,6 +77,20 @@ def test_who_has_no_address_has_none(users, users_client, answer):
     assert users_client.recipient("alice").email is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_hidden"),
+    [
+        (httpx.Response(200, json={"followees": ["bob"], "hidden": ["bob", "carol"]}), True),
+        (httpx.Response(200, json={"followees": ["bob"], "hidden": []}), False),
+        (problem(404, "user_not_found"), False),
+    ],
+)
+def test_whether_a_user_is_hidden_is_read(users, users_client, answer, is_hidden):
+    users.answers["/users/alice/home-sources"] = answer
+
+    assert users_client.hides("alice", "bob") is is_hidden
+
+
 def test_an_address_that_cannot_be_asked_for_is_not_none(users, users_client):
     users.otherwise = httpx.Response(503)
 

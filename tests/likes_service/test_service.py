@@ -798,6 +798,14 @@ def test_a_user_who_wants_no_mail_gets_none(notification, addresses, like, log, 
     assert outcomes(log, post_id) == ["not sent, the user wants no mail"]
 
 
+def test_an_author_gets_no_mail_of_a_hidden_users_like(notification, addresses, like, log, post_id):
+    addresses["/users/alice/home-sources"] = httpx.Response(200, json={"followees": [], "hidden": ["bob"]})
+
+    notification.notify(like)
+
+    assert outcomes(log, post_id) == ["not sent, they are muted or blocked"]
+
+
 def test_the_log_says_that_a_like_was_removed_before_its_mail(store, notification, like, log, post_id):
     store.unlike(post_id, "bob", LATER)
 
