@@ -19,6 +19,13 @@ def words(text: str) -> list[str]:
     return [run[:MAX_WORD_LENGTH] for run in runs]
 
 
+def one_word(text: str) -> str:
+    """The text itself. Raises ValueError unless it is letters, marks and digits only."""
+    if not text or not all(map(_is_of_a_word, text)):
+        raise ValueError("Letters, marks and digits only")
+    return text
+
+
 def _runs(text: str) -> list[str]:
     return ["".join(run) for is_word, run in groupby(_folded(text), _is_of_a_word) if is_word]
 

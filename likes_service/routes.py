@@ -1,6 +1,7 @@
 """HTTP for likes: read the request, call the service or the store, name the status."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -8,7 +9,7 @@ from fastapi import Query, Request, Response
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser, OptionalSubject
 from common.api.batch import UNIQUE, batch
-from common.api.pagination import Limit, paginate, paginate_both_ways
+from common.api.pagination import SEEN, Limit, paginate, paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import from_state, router
 from common.errors import store_unavailable
@@ -16,7 +17,7 @@ from common.fields import EXAMPLE_ID, Id, Username
 from likes_service import errors
 from likes_service.models import LikedPost, Liker, LikeState, PostLikes, PostLikesWithOwn
 from likes_service.service import Likes
-from likes_service.store import LikesStore
+from likes_service.store import LikesStore, microseconds
 
 routes = router("likes", store_unavailable("redis"))
 
@@ -27,6 +28,8 @@ Before = Annotated[Id | None, Query(description="The last post_id of the previou
 After = Annotated[Id | None, Query(description="The first post_id of a page, for newer ones.")]
 BeforeUser = Annotated[Username | None, Query(description="The last username of the previous page.")]
 AfterUser = Annotated[Username | None, Query(description="The first username of a page, for newer ones.")]
+# As many digits as a double has: Redis' scores are doubles.
+Seen = Annotated[str | None, Query(pattern="^[0-9]{1,16}$", description=SEEN)]
 PostIds = Annotated[list[Id], batch("post_id"), UNIQUE]
 
 
@@ -45,11 +48,16 @@ def counts(post_ids: PostIds, store: Store, subject: OptionalSubject) -> Sequenc
     responses={200: {"headers": headers.LINK}, **problems(errors.unknown_cursor(EXAMPLE_ID))},
 )
 def popular(
-    store: Store, request: Request, response: Response, limit: Limit = 10, before: Before = None
+    store: Store,
+    request: Request,
+    response: Response,
+    limit: Limit = 10,
+    before: Before = None,
+    seen: Seen = None,
 ) -> Sequence[PostLikes]:
     """Posts by their number of likes, most liked first; ties newest first."""
-    found = store.popular(limit + 1, before)
-    return paginate(found, limit, lambda post: post.post_id, request, response)
+    found = store.popular(limit + 1, before, seen)
+    return paginate(found, limit, attrgetter("post_id"), request, response, attrgetter("count"))
 
 
 @routes.post(
@@ -94,10 +102,11 @@ def likers(
     limit: Limit = 20,
     before: BeforeUser = None,
     after: AfterUser = None,
+    seen: Seen = None,
 ) -> Sequence[Liker]:
     """The users who like a post, newest like first."""
-    found = store.likers(post_id, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, lambda liker: liker.username, request, response)
+    found = store.likers(post_id, limit + 1, before, after, seen)
+    return paginate_both_ways(found, limit, after, attrgetter("username"), request, response, _liked_at)
 
 
 @routes.get(
@@ -113,7 +122,12 @@ def liked_by(
     limit: Limit = 20,
     before: Before = None,
     after: After = None,
+    seen: Seen = None,
 ) -> Sequence[LikedPost]:
     """The posts that a user likes, newest like first. Empty for a user who does not exist."""
-    found = store.liked_by(username, limit + 1, before, after)
-    return paginate_both_ways(found, limit, after, lambda liked: liked.post_id, request, response)
+    found = store.liked_by(username, limit + 1, before, after, seen)
+    return paginate_both_ways(found, limit, after, attrgetter("post_id"), request, response, _liked_at)
+
+
+def _liked_at(like: Liker | LikedPost) -> int:
+    return microseconds(like.liked_at)

@@ -165,13 +165,36 @@ end
 """
 
 
-# The members next to a cursor, highest score first; or the cursor, when it was never on the list.
-PAGE = """
+_FIRST_BELOW = """
+-- How many members stand above this score and member, or right there: the rank of the next one.
+local function first_below(list, score, member)
+  local first = redis.call('ZCOUNT', list, '(' .. score, '+inf')
+  local last = redis.call('ZCOUNT', list, score, '+inf')
+  while first < last do
+    local middle = math.floor((first + last) / 2)
+    if redis.call('ZREVRANGE', list, middle, middle)[1] >= member then
+      first = middle + 1
+    else
+      last = middle
+    end
+  end
+  return first
+end
+"""
+
+# The members next to a cursor, highest score first; or the cursor, when it was never on the list. `seen` is
+# the score that `after` had, or else `before`, when the link was made; '' without one.
+PAGE = f"""
+{_FIRST_BELOW}
 local list, before_undone, after_undone = unpack(KEYS)
-local limit, before, after = unpack(ARGV)
+local limit, before, after, seen = unpack(ARGV)
 
 -- How many members stand above this one, and whether it is there itself: 1 or 0.
-local function place(member, undone)
+local function place(member, undone, seen)
+  if seen ~= '' then
+    local itself = tonumber(redis.call('ZSCORE', list, member) or -1) == tonumber(seen) and 1 or 0
+    return first_below(list, seen, member) - itself, itself
+  end
   local above = redis.call('ZREVRANK', list, member)
   if above then return above, 1 end
   local score = undone and redis.call('GET', undone)
@@ -180,35 +203,27 @@ end
 
 local first = 0
 if before ~= '' then
-  local above, itself = place(before, before_undone)
+  local above, itself = place(before, before_undone, after == '' and seen or '')
   if not above then return before end
   first = above + itself
 end
 local last = first + limit - 1
 if after ~= '' then
-  local above = place(after, after_undone)
+  local above = place(after, after_undone, seen)
   if not above then return after end
   last = above - 1
   first = math.max(first, above - limit)
 end
-if last < first then return {} end
+if last < first then return {{}} end
 return redis.call('ZREVRANGE', list, first, last, 'WITHSCORES')
 """
 
 # The members below this score and member, which is one of this ranking or of another bucket's.
-BELOW = """
+BELOW = f"""
+{_FIRST_BELOW}
 local ranking = KEYS[1]
 local limit, score, member = unpack(ARGV)
-local first = redis.call('ZCOUNT', ranking, '(' .. score, '+inf')
-local last = redis.call('ZCOUNT', ranking, score, '+inf')
-while first < last do
-  local middle = math.floor((first + last) / 2)
-  if redis.call('ZREVRANGE', ranking, middle, middle)[1] >= member then
-    first = middle + 1
-  else
-    last = middle
-  end
-end
+local first = first_below(ranking, score, member)
 return redis.call('ZREVRANGE', ranking, first, first + limit - 1, 'WITHSCORES')
 """
 

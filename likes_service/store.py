@@ -120,14 +120,14 @@ class LikesStore:
 
         Raises Unauthorized for a user who is deleted.
         """
-        keys, bucket, since = self._keys, self._keys.bucket(post_id), _microseconds(at)
+        keys, bucket, since = self._keys, self._keys.bucket(post_id), microseconds(at)
         if self._lists:
             since = max(since, self._lists.newest(username) + 1)
         places = [
             keys.likers(post_id), keys.popular(bucket), keys.pending(bucket), keys.undone(post_id, username),
             *self._if_single(keys.liked(username), DELETED_USERS),
         ]  # fmt: skip
-        found = self._run(self._like, places, [str(post_id), username, since, _microseconds(due)])
+        found = self._run(self._like, places, [str(post_id), username, since, microseconds(due)])
         if found is None:
             raise invalid_token()
         changed, count, *liked_at = found
@@ -148,7 +148,7 @@ class LikesStore:
             self._keys.pending(bucket), self._keys.unlikes(bucket),
             *self._if_single(self._keys.liked(username)),
         ]  # fmt: skip
-        changed, count, *at = self._run(self._unlike, places, [str(post_id), username, _microseconds(due)])
+        changed, count, *at = self._run(self._unlike, places, [str(post_id), username, microseconds(due)])
         state = LikeState(post_id=post_id, username=username, liked=False, changed=bool(changed), count=count)
         if not changed:
             return state, None
@@ -174,42 +174,65 @@ class LikesStore:
         return [likes[post_id] for post_id in post_ids]
 
     def likers(
-        self, post_id: UUID, limit: int, before: str | None = None, after: str | None = None
+        self,
+        post_id: UUID,
+        limit: int,
+        before: str | None = None,
+        after: str | None = None,
+        seen: str | None = None,
     ) -> list[Liker]:
-        """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
+        """Newest like first. `seen` is when the cursor's like was, in microseconds.
+
+        Without it, raises BadRequest for a cursor that was not one of them in the last hour.
+        """
         keys = [
             self._keys.likers(post_id),
             *(self._keys.undone(post_id, cursor) for cursor in (before, after)),
         ]
         return [
             Liker(username=username, liked_at=_moment(score))
-            for username, score in self._scored(keys, limit, before, after)
+            for username, score in self._scored(keys, limit, before, after, seen)
         ]
 
     def liked_by(
-        self, username: str, limit: int, before: UUID | None = None, after: UUID | None = None
+        self,
+        username: str,
+        limit: int,
+        before: UUID | None = None,
+        after: UUID | None = None,
+        seen: str | None = None,
     ) -> list[LikedPost]:
-        """Newest like first. Raises BadRequest for a cursor that was not one of them in the last hour."""
-        undone = (self._keys.undone_of(username, cursor) for cursor in (before, after))
+        """As likers."""
+        keys = [
+            self._keys.liked(username),
+            *(self._keys.undone_of(username, cursor) for cursor in (before, after)),
+        ]
         return [
             LikedPost(post_id=UUID(post_id), liked_at=_moment(score))
-            for post_id, score in self._scored([self._keys.liked(username), *undone], limit, before, after)
+            for post_id, score in self._scored(keys, limit, before, after, seen)
         ]
 
-    def popular(self, limit: int, before: UUID | None) -> list[PostLikes]:
-        """Most liked first, ties newest first. Raises BadRequest when `before` has no likes."""
+    def popular(self, limit: int, before: UUID | None, seen: str | None = None) -> list[PostLikes]:
+        """Most liked first, ties newest first. `seen` is how many likes `before` had.
+
+        Without it, raises BadRequest when `before` has none.
+        """
         rankings = [self._keys.popular(bucket) for bucket in self._keys.buckets]
-        score: str | None = "+inf"
-        if before:
-            ranking = self._keys.popular(self._keys.bucket(before))
-            if (score := self._redis.execute_command("ZSCORE", ranking, str(before))) is None:
-                raise errors.unknown_cursor(str(before))
+        score = (seen or self._rank(before)) if before else "+inf"
         calls = [([ranking], [limit, score, str(before or "")]) for ranking in rankings]
         found = self._below.run_all(self._redis, calls)
         places = [
             (int(count), post) for page in found for post, count in zip(page[::2], page[1::2], strict=True)
         ]
         return [PostLikes(post_id=UUID(post), count=count) for count, post in heapq.nlargest(limit, places)]
+
+    def _rank(self, post_id: UUID) -> str:
+        """What the ranking has a post by. Raises BadRequest for one without likes."""
+        ranking = self._keys.popular(self._keys.bucket(post_id))
+        score: str | None = self._redis.execute_command("ZSCORE", ranking, str(post_id))
+        if score is None:
+            raise errors.unknown_cursor(str(post_id))
+        return score
 
     def pending(self, post_id: UUID, username: str) -> OutboxEntry | None:
         """The outbox's entry for this like, when its user's list has it; None when it is complete."""
@@ -248,7 +271,7 @@ class LikesStore:
     def complete_unlike(self, told: ValidateLike) -> None:
         """Remove the entry of an unlike of which its event tells, when its user's list does not have it."""
         assert told.unliked_at
-        at = _microseconds(told.unliked_at)
+        at = microseconds(told.unliked_at)
         self._unlist([(told.username, (told.post_id, at - 1))])
         unlikes = self._keys.unlikes(self._keys.bucket(told.post_id))
         self._run(self._complete_unlike, [unlikes], [f"{told.post_id} {told.username} {at}"])
@@ -259,7 +282,7 @@ class LikesStore:
         Each is due again later, after a longer pause every time.
         """
         entries: list[str] = []
-        at = _microseconds(now)
+        at = microseconds(now)
         for bucket in self._buckets_due(at):
             keys = [self._keys.pending(bucket), self._keys.unlikes(bucket)]
             left = limit - len(entries)
@@ -398,11 +421,17 @@ class LikesStore:
         return "; ".join(dict.fromkeys(risk for info in settings for risk in _risks(info))) or None
 
     def _scored(
-        self, keys: Sequence[str], limit: int, before: object = None, after: object = None
+        self,
+        keys: Sequence[str],
+        limit: int,
+        before: object = None,
+        after: object = None,
+        seen: str | None = None,
     ) -> Iterator[tuple[str, str]]:
         if not before and not after:
             keys = keys[:1]  # a page of one key can be had while its slot moves
-        found: str | list[str] = self._run(self._page, keys, [limit, str(before or ""), str(after or "")])
+        values = [limit, str(before or ""), str(after or ""), seen or ""]
+        found: str | list[str] = self._run(self._page, keys, values)
         if isinstance(found, str):
             raise errors.unknown_cursor(found)
         return zip(found[::2], found[1::2], strict=True)
@@ -416,10 +445,10 @@ def _risks(info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _version(pending: OutboxEntry) -> int | str:
-    return _microseconds(pending.liked_at) if pending.liked_at else ""
+    return microseconds(pending.liked_at) if pending.liked_at else ""
 
 
-def _microseconds(at: datetime) -> int:
+def microseconds(at: datetime) -> int:
     """A whole number, so that the moment given back is the moment kept."""
     return (at - EPOCH) // timedelta(microseconds=1)
 

@@ -13,6 +13,7 @@ from common.server.run import serve
 from users_service import deletion_worker, relation_routes
 from users_service.passwords import Passwords
 from users_service.routes import routes
+from users_service.seal import Seal
 from users_service.service import Accounts
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
@@ -43,6 +44,7 @@ def create_app(settings: UsersSettings | None = None) -> FastAPI:
     app.state.store = store
     app.state.accounts = Accounts(store, Passwords(), app.state.tokens, watchers.refresh)
     app.state.watchers = watchers
+    app.state.seal = Seal(settings.jwt_secret)
     return app
 
 

@@ -8,7 +8,7 @@ followers, and refuse a follow that a block forbids.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from sqlalchemy import BindParameter, ColumnElement, Connection, Table, bindparam, delete, func, select, text
@@ -117,6 +117,29 @@ NEWER_THAN_ALL = 2**63 - 1
 IS_LISTED = "{name} <> ALL (ARRAY(SELECT username FROM deletion_steps WHERE service = 'users'))"
 
 
+class Listed(NamedTuple):
+    """A name in a list, and its position there: greater for a newer one, and never given again."""
+
+    name: str
+    position: int
+
+
+class Page(NamedTuple):
+    """Which part of a list of names: at most `limit`, next to a cursor if there is one.
+
+    With the position that the cursor had, it need not be there any more, nor at that place.
+    """
+
+    limit: int
+    before: str | None = None
+    after: str | None = None
+    position: int | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        return self.after or self.before
+
+
 class NameList:
     """A list of names that a user has, newest first. `absent` says that a name is not in it."""
 
@@ -125,7 +148,7 @@ class NameList:
     ) -> None:
         bound: BindParameter[int] = bindparam("position")
         is_listed = text(IS_LISTED.format(name=listed))
-        mine = select(listed).where(user == NAME, is_listed).limit(bindparam("limit"))
+        mine = select(listed, position).where(user == NAME, is_listed).limit(bindparam("limit"))
         self.cursor = select(position).where(user == NAME, listed == OTHER)
         self.before = mine.where(position < bound).order_by(position.desc())
         self.after = mine.where(position > bound).order_by(position)
@@ -245,35 +268,29 @@ class Relations:
         [(followees, hidden, blocked)] = self._database.rows(HOME_SOURCES, {"name": username})
         return HomeSources(followees=followees, hidden=hidden, blocked=blocked, version=version)
 
-    def followees(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
-        """Newest follow first: the next ones `before` a name or `after` it, or the first ones.
+    def followees(self, username: str, page: Page) -> list[Listed]:
+        """Newest follow first. Raises BadRequest when the cursor is not one of them, and has no position."""
+        return self._names(FOLLOWEES, username, page)
 
-        Raises BadRequest when the name is not one of them.
-        """
-        return self._names(FOLLOWEES, username, limit, before, after)
-
-    def followers(self, username: str, limit: int, before: str | None, after: str | None = None) -> list[str]:
+    def followers(self, username: str, page: Page) -> list[Listed]:
         """As followees. Raises NotFound, too."""
         self._user(username)
-        return self._names(FOLLOWERS, username, limit, before, after)
+        return self._names(FOLLOWERS, username, page)
 
-    def marked(
-        self, mark: Mark, owner: str, limit: int, before: str | None, after: str | None = None
-    ) -> list[str]:
+    def marked(self, mark: Mark, owner: str, page: Page) -> list[Listed]:
         """As followees."""
-        return self._names(mark.names, owner, limit, before, after)
+        return self._names(mark.names, owner, page)
 
-    def _names(
-        self, names: NameList, username: str, limit: int, before: str | None, after: str | None
-    ) -> list[str]:
-        cursor = after or before
-        position = self._position(names, username, cursor) if cursor else NEWER_THAN_ALL
+    def _names(self, names: NameList, username: str, page: Page) -> list[Listed]:
+        position = page.position
         if position is None:
-            raise errors.unknown_cursor(names.absent.format(user=username, other=cursor))
-        values = {"name": username, "position": position, "limit": limit}
-        rows = self._database.rows(names.after if after else names.before, values)
-        found = [name for (name,) in rows]
-        return found[::-1] if after else found
+            position = self._position(names, username, page.cursor) if page.cursor else NEWER_THAN_ALL
+        if position is None:
+            raise errors.unknown_cursor(names.absent.format(user=username, other=page.cursor))
+        values = {"name": username, "position": position, "limit": page.limit}
+        rows = self._database.rows(names.after if page.after else names.before, values)
+        found = [Listed(*row) for row in rows]
+        return found[::-1] if page.after else found
 
     def _position(self, names: NameList, username: str, other: str) -> int | None:
         rows = self._database.rows(names.cursor, {"name": username, "other": other})

@@ -1,11 +1,12 @@
 """HTTP for users: read the request, call the service or the store, name the status."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import Body, Depends, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from common.api import headers
 from common.api.auth import (
@@ -17,13 +18,14 @@ from common.api.auth import (
     token_required,
 )
 from common.api.batch import batch
-from common.api.pagination import Limit, paginate
+from common.api.pagination import SEEN, Limit, paginate
 from common.api.problems import malformed, problems
 from common.api.routing import MAY_BE_STALE, body_too_large, media_type, router
 from common.errors import Unprocessable, store_unavailable
 from common.fields import Id, Username
 from common.revocations import RevocationChanges
 from common.tokens import invalid_token, is_service
+from common.words import MAX_WORD_LENGTH, one_word
 from users_service import errors
 from users_service.models import (
     ALICE,
@@ -81,6 +83,7 @@ async def read_credentials(request: Request) -> Credentials:
 
 
 NewUserBody = Annotated[NewUser, Body(openapi_examples={"alice": {"value": ALICE}, "bob": {"value": BOB}})]
+Word = Annotated[str | None, Query(max_length=MAX_WORD_LENGTH, description=SEEN), AfterValidator(one_word)]
 SearchText = Annotated[str, Query(max_length=100, examples=["ali"])]
 Usernames = Annotated[Sequence[Username], batch("username", ALICE["username"], min_length=None)]
 Ids = Annotated[Sequence[Id], batch("id", min_length=None)]
@@ -168,14 +171,15 @@ def search_users(
     response: Response,
     limit: Limit = 20,
     before: Annotated[Username | None, Query(description="The last username of the previous page.")] = None,
+    seen: Word = None,
 ) -> list[Profile]:
     """Users who have, for each word of `q`, a word in their name or display name that begins so.
 
     Case and accents do not count. With a token, users who block you, or whom you block, are left out.
     """
-    names = store.search.usernames(q, subject, limit + 1, before)
-    shown = paginate(names, limit, str, request, response)
-    return store.profiles(shown, [])
+    found = store.search.users(q, subject, limit + 1, before, seen)
+    shown = paginate(found, limit, attrgetter("username"), request, response, attrgetter("word"))
+    return store.profiles([one.username for one in shown], [])
 
 
 @routes.patch(

@@ -5,6 +5,7 @@ then of their names: whatever the plan is, pages fit together.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -50,7 +51,7 @@ MATCH = """
 """
 # ruff: noqa: S608  what they are made of stands here
 IN_ORDER = text(f"""
-    SELECT found.username FROM user_words AS found
+    SELECT found.username, found.word FROM user_words AS found
     WHERE found.word >= :first AND found.word < :end
       AND found.word = ({MATCH.format(user="found.username")})
       AND {SHOWN}
@@ -61,8 +62,15 @@ OF_RARE_TERM = text(f"""
     ), found AS MATERIALIZED (
         SELECT username, ({MATCH.format(user="candidates.username")}) AS word FROM candidates
     )
-    SELECT found.username FROM found WHERE found.word IS NOT NULL AND {SHOWN}
+    SELECT found.username, found.word FROM found WHERE found.word IS NOT NULL AND {SHOWN}
 """)
+
+
+class FoundUser(NamedTuple):
+    """A user, and the word by which the search has them in order."""
+
+    username: str
+    word: str
 
 
 class Search:
@@ -71,17 +79,22 @@ class Search:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def usernames(self, query: str, viewer: str | None, limit: int, before: str | None) -> list[str]:
+    def users(
+        self, query: str, viewer: str | None, limit: int, before: str | None, word: str | None = None
+    ) -> list[FoundUser]:
         """Users who have, for each word of the query, a word that begins so.
 
         Without those who block the viewer, or whom the viewer blocks. Raises BadRequest when `before` is not
-        found by the query.
+        found by the query, unless the word is given by which it was found.
         """
         terms = words(query)
         if not terms:
             return []
         first = {"first": terms[0], "end": terms[0] + LAST}
-        word = self._word_of(before, first) if before else terms[0]
+        if before is None:
+            word = terms[0]
+        elif word is None:
+            word = self._word_of(before, first)
         values = {"others": terms[1:], "last": LAST, "viewer": viewer or "", "limit": limit, **first}
         values |= {"name": before or "", "word": word}
         rare = self._rare(terms)
@@ -89,7 +102,7 @@ class Search:
             rows = self._database.rows(IN_ORDER, values)
         else:
             rows = self._database.rows(OF_RARE_TERM, values | {"rare": rare, "rare_end": rare + LAST})
-        return [name for (name,) in rows]
+        return [FoundUser(*row) for row in rows]
 
     def _rare(self, terms: Sequence[str]) -> str | None:
         """A term that few words begin with, if there are several to choose from."""

@@ -10,17 +10,31 @@ Limit = Annotated[int, Query(ge=1, le=100, description="The size of a page.")]
 
 PAGE_PARAMETERS = {"limit", "before", "after", "seen"}
 
+# Of the parameter, where a list finds an item by its position, too.
+SEEN = (
+    "With `before` or `after`, as the link has it: where that item was. The page goes on from there, also"
+    " when the item is gone, or is elsewhere by now."
+)
+
 Item = TypeVar("Item")
 
 
 def paginate(
-    found: Sequence[Item], limit: int, id_of: Callable[[Item], object], request: Request, response: Response
+    found: Sequence[Item],
+    limit: int,
+    id_of: Callable[[Item], object],
+    request: Request,
+    response: Response,
+    seen_of: Callable[[Item], object] | None = None,
 ) -> Sequence[Item]:
-    """The first `limit` of the items found, and a link to the next page if there are more."""
+    """The first `limit` of the items found, and a link to the next page if there are more.
+
+    The link names an item by `id_of` and, in a list that items leave, by `seen_of`: its position there.
+    """
     if len(found) <= limit:
         return found
     shown = found[:limit]
-    response.headers["Link"] = _link(request, "next", limit, before=id_of(shown[-1]))
+    response.headers["Link"] = _link(request, "next", limit, **_cursor("before", shown[-1], id_of, seen_of))
     return shown
 
 
@@ -31,17 +45,20 @@ def paginate_both_ways(
     id_of: Callable[[Item], object],
     request: Request,
     response: Response,
+    seen_of: Callable[[Item], object] | None = None,
 ) -> Sequence[Item]:
     """A page of at most `limit` items, and links to its neighbours.
 
     `found` has at most `limit + 1` items, newest first: the nearest to the cursor. The one too many is the
     newest where `after` is given, else the oldest. A page with items always links to the previous one, since
     newer items may come at any time. With `after` it also links to the next one, which the client came from.
+    The links name items as those of `paginate`.
     """
     shown, has_older = cut(found, limit, after)
     if shown:
-        older = {"before": id_of(shown[-1])} if has_older else None
-        link_both_ways(older, {"after": id_of(shown[0])}, limit, request, response)
+        older = _cursor("before", shown[-1], id_of, seen_of) if has_older else None
+        newer = _cursor("after", shown[0], id_of, seen_of)
+        link_both_ways(older, newer, limit, request, response)
     return shown
 
 
@@ -60,6 +77,12 @@ def link_both_ways(
     """Link to the page with the parameters `older`, if there is one, and to that with `newer`."""
     following = [_link(request, "next", limit, **older)] if older else []
     response.headers["Link"] = ", ".join([*following, _link(request, "prev", limit, **newer)])
+
+
+def _cursor(
+    name: str, item: Item, id_of: Callable[[Item], object], seen_of: Callable[[Item], object] | None
+) -> dict[str, object]:
+    return {name: id_of(item)} | ({"seen": seen_of(item)} if seen_of else {})
 
 
 def _link(request: Request, rel: str, limit: int, **cursor: object) -> str:

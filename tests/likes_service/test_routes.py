@@ -1,8 +1,10 @@
 """HTTP for likes, as the contract says it."""
 
 from datetime import datetime
+from uuid import UUID
 
 import pytest
+import redis
 import server_processes
 from fastapi.testclient import TestClient
 
@@ -191,7 +193,66 @@ def test_the_link_to_a_next_page_is_what_it_was_before_there_were_others(client,
 
     link = client.get("/users/bob/likes?limit=2").headers["Link"]
 
-    assert link.startswith(f'</users/bob/likes?limit=2&before={posts[1]}>; rel="next", ')
+    assert link.startswith(f"</users/bob/likes?limit=2&before={posts[1]}&seen=")
+
+
+def test_the_ranking_goes_on_from_a_post_that_is_gone(client, as_user):
+    posts = like_some(client, as_user, 3)
+    link = client.get("/likes/popular?limit=2").links["next"]["url"]
+
+    client.app.state.store.delete_post(UUID(posts[1]))
+
+    assert [one["post_id"] for one in client.get(link).json()] == [posts[0]]
+
+
+def test_the_ranking_goes_on_from_where_a_post_was_that_has_risen(client, as_user):
+    posts = like_some(client, as_user, 3)
+    link = client.get("/likes/popular?limit=2").links["next"]["url"]
+
+    client.post(f"/likes/{posts[1]}", headers=as_user("carol"))
+
+    assert [one["post_id"] for one in client.get(link).json()] == [posts[0]]
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "there again"])
+def test_pages_of_likers_go_on_from_a_user_whose_like_is(client, as_user, raw_redis, is_back):
+    for name in ("user1", "user2", "user3"):
+        client.post(f"/likes/{UNKNOWN}", headers=as_user(name))
+    path = f"/likes/{UNKNOWN}/users"
+    links = client.get(f"{path}?limit=1&before=user3").links
+
+    client.delete(f"/likes/{UNKNOWN}", headers=as_user("user2"))
+    forget_undone(raw_redis)
+    if is_back:
+        client.post(f"/likes/{UNKNOWN}", headers=as_user("user2"))
+
+    found = [[one["username"] for one in client.get(links[rel]["url"]).json()] for rel in ("next", "prev")]
+    assert found == [["user1"], ["user3"]]
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "there again"])
+def test_pages_of_a_users_likes_go_on_from_a_post_whose_like_is(client, as_user, raw_redis, is_back):
+    posts = like_some(client, as_user, 3)
+    links = client.get(f"/users/bob/likes?limit=1&before={posts[2]}").links
+
+    client.delete(f"/likes/{posts[1]}", headers=as_user("bob"))
+    forget_undone(raw_redis)
+    if is_back:
+        client.post(f"/likes/{posts[1]}", headers=as_user("bob"))
+
+    found = [[one["post_id"] for one in client.get(links[rel]["url"]).json()] for rel in ("next", "prev")]
+    assert found == [[posts[0]], [posts[2]]]
+
+
+def forget_undone(raw_redis: redis.Redis) -> None:
+    """As an hour after an unlike."""
+    raw_redis.delete(*raw_redis.scan_iter("likes:undone:*"))
+
+
+@pytest.mark.parametrize("seen", ["", "-1", "x", "1.0", "1" * 17, "%00"])
+@pytest.mark.parametrize("path", ["/users/bob/likes", "/likes/popular", f"/likes/{UNKNOWN}/users"])
+def test_a_malformed_position_is_422(client, path, seen):
+    assert client.get(f"{path}?seen={seen}").status_code == 422
 
 
 def test_the_ranking_has_no_previous_page(client, as_user):
@@ -199,7 +260,7 @@ def test_the_ranking_has_no_previous_page(client, as_user):
 
     link = client.get("/likes/popular?limit=2").headers["Link"]
 
-    assert link == f'</likes/popular?limit=2&before={posts[1]}>; rel="next"'
+    assert link == f'</likes/popular?limit=2&before={posts[1]}&seen=1>; rel="next"'
 
 
 def test_links_lead_back_to_what_is_newest_while_more_is_liked(client, as_user):

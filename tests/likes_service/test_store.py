@@ -16,7 +16,7 @@ from common.fields import new_id
 from common.server.app import THREADS
 from likes_service.models import Liked as LikedNotice
 from likes_service.models import LikedPost, LikeUndone, OutboxEntry, PostLikes, ValidateLike
-from likes_service.store import CONNECT_SECONDS, SOCKET_TIMEOUT_SECONDS, LikesStore
+from likes_service.store import CONNECT_SECONDS, SOCKET_TIMEOUT_SECONDS, LikesStore, microseconds
 from tests.hung_server import count_waits, hung_server
 from tests.likes_service.conftest import LATER, NOW
 
@@ -181,6 +181,20 @@ def test_a_page_between_two_cursors_is_what_is_nearest_to_the_older_one(store, p
     assert store.likers(post_id, 9, "u2", "u5") == []
 
 
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "there again"])
+def test_a_page_goes_on_from_where_its_cursor_was(store, post_id, is_back):
+    like(store, post_id, "u1", "u2", "u3", "u4")
+    cursor = store.likers(post_id, 9)[2]
+    seen = str(microseconds(cursor.liked_at))
+    store.unlike(post_id, cursor.username, LATER)
+    if is_back:
+        like(store, post_id, cursor.username)
+
+    older = store.likers(post_id, 9, before=cursor.username, seen=seen)
+    newer = store.likers(post_id, 2, after=cursor.username, seen=seen)
+    assert [[liker.username for liker in page] for page in (older, newer)] == [["u1"], ["u4", "u3"]]
+
+
 def test_a_cursor_that_is_gone_stands_where_it_stood(store, post_id):
     like(store, post_id, "u1", "u2", "u3", "u4", "u5")
     store.unlike(post_id, "u3", LATER)
@@ -308,6 +322,15 @@ def test_pages_of_the_ranking_go_on_by_rank(store):
     second = store.popular(10, first[-1].post_id)
 
     assert [post.post_id for post in first + second] == posts[::-1]
+
+
+def test_the_ranking_goes_on_among_equals_from_a_post_that_is_gone(store):
+    posts = [new_id() for _ in range(5)]
+    for post_id in posts:
+        like(store, post_id, "bob")
+    store.delete_post(posts[2])
+
+    assert [post.post_id for post in store.popular(10, posts[2], "1")] == posts[1::-1]
 
 
 def test_a_cursor_that_is_not_in_the_ranking_is_refused(store, post_id):

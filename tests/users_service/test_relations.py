@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,7 +15,7 @@ from common.postgres.outbox import RecordedEvent
 from tests.pages import pages
 from tests.users_service.conftest import WRONG_COUNTS
 from users_service import relations as module
-from users_service.relations import BLOCK, MUTE, Relations
+from users_service.relations import BLOCK, MUTE, Page, Relations
 from users_service.store import UsersStore
 
 Headers = Callable[[str], dict[str, str]]
@@ -25,6 +26,37 @@ BLOCKED_FOLLOWS = text("""
     SELECT 1 FROM follows JOIN blocks
     ON (owner, subject) IN ((follower, followee), (followee, follower))
 """)
+
+
+class ListOfNames(NamedTuple):
+    """A list of alice's, and how a name comes into it and out of it."""
+
+    path: str
+    add: Callable[[Relations, str], bool]
+    remove: Callable[[Relations, str], bool]
+
+
+LISTS = [
+    ListOfNames(
+        "followees",
+        lambda relations, name: relations.follow("alice", name),
+        lambda relations, name: relations.unfollow("alice", name),
+    ),
+    ListOfNames(
+        "followers",
+        lambda relations, name: relations.follow(name, "alice"),
+        lambda relations, name: relations.unfollow(name, "alice"),
+    ),
+    *(
+        ListOfNames(
+            f"{mark.verb}s",
+            lambda relations, name, mark=mark: relations.mark(mark, "alice", name),
+            lambda relations, name, mark=mark: relations.unmark(mark, "alice", name),
+        )
+        for mark in (BLOCK, MUTE)
+    ),
+]
+each_list = pytest.mark.parametrize("names", LISTS, ids=lambda one: one.path)
 
 
 @pytest.fixture
@@ -92,38 +124,107 @@ def test_followers_are_newest_first_and_paged(client: TestClient, relations: Rel
 
     first = client.get("/users/alice/followers?limit=2")
     assert first.json() == ["bobby", "david"]
-    assert first.links["next"]["url"] == "/users/alice/followers?limit=2&before=david"
+    assert first.links["next"]["url"].startswith("/users/alice/followers?limit=2&before=david&seen=")
     assert client.get("/users/alice/followers?limit=2&before=david").json() == ["carol"]
 
 
-@pytest.mark.parametrize(
-    ("path", "add"),
-    [
-        ("followees", lambda relations, name: relations.follow("alice", name)),
-        ("followers", lambda relations, name: relations.follow(name, "alice")),
-        ("blocks", lambda relations, name: relations.mark(BLOCK, "alice", name)),
-        ("mutes", lambda relations, name: relations.mark(MUTE, "alice", name)),
-    ],
-)
+@each_list
 def test_links_lead_through_all_of_a_list_both_ways_while_it_grows(
-    client: TestClient, relations: Relations, users: Users, as_user: Headers, path: str, add: Callable
+    client: TestClient, relations: Relations, users: Users, as_user: Headers, names: ListOfNames
 ) -> None:
-    names = [f"user{number}" for number in range(9)]
-    users("alice", *names)
-    for name in names[:7]:
-        add(relations, name)
+    them = [f"user{number}" for number in range(9)]
+    users("alice", *them)
+    for name in them[:7]:
+        names.add(relations, name)
 
     def follow_links(query: str, rel: str) -> list[list[str]]:
-        found = pages(client, f"/users/alice/{path}?{query}", rel, headers=as_user("alice"))
+        found = pages(client, f"/users/alice/{names.path}?{query}", rel, headers=as_user("alice"))
         return [page.json() for page in found]
 
     down = follow_links("limit=3", "next")
-    for name in names[7:]:
-        add(relations, name)
-    up = follow_links(f"limit=3&after={names[0]}", "prev")
+    for name in them[7:]:
+        names.add(relations, name)
+    up = follow_links(f"limit=3&after={them[0]}", "prev")
 
-    assert [name for page in down for name in page] == names[6::-1]
-    assert [name for page in up[::-1] for name in page] == names[:0:-1]
+    assert [name for page in down for name in page] == them[6::-1]
+    assert [name for page in up[::-1] for name in page] == them[:0:-1]
+
+
+@pytest.fixture
+def neighbours(
+    client: TestClient, relations: Relations, users: Users, as_user: Headers, names: ListOfNames
+) -> Callable[[], list[list[str]]]:
+    """Five names are in the list. Reads the pages that the middle one's links to, the older one first."""
+    users("alice", *NAMES)
+    for name in NAMES[:5]:
+        names.add(relations, name)
+    path = f"/users/alice/{names.path}?limit=1&before={NAMES[3]}"
+    links = client.get(path, headers=as_user("alice")).links
+
+    def read() -> list[list[str]]:
+        pages = [client.get(links[rel]["url"], headers=as_user("alice")) for rel in ("next", "prev")]
+        assert [page.status_code for page in pages] == [200, 200]
+        return [page.json() for page in pages]
+
+    return read
+
+
+@each_list
+def test_a_page_goes_on_from_a_name_that_is_gone(
+    relations: Relations, neighbours: Callable, names: ListOfNames
+) -> None:
+    names.remove(relations, NAMES[2])
+
+    assert neighbours() == [[NAMES[1]], [NAMES[3]]]
+
+
+@each_list
+def test_a_page_goes_on_from_where_a_name_was_that_has_come_back(
+    relations: Relations, neighbours: Callable, names: ListOfNames
+) -> None:
+    names.remove(relations, NAMES[2])
+    names.add(relations, NAMES[2])
+
+    assert neighbours() == [[NAMES[1]], [NAMES[3]]]
+
+
+def test_links_keep_the_size_of_pages_after_a_name_that_is_gone(
+    client: TestClient, relations: Relations, users: Users
+) -> None:
+    users("alice", *NAMES)
+    for name in NAMES:
+        relations.follow(name, "alice")
+    seen: list[list[str]] = []
+    for page in pages(client, "/users/alice/followers?limit=2"):
+        seen.append(page.json())
+        relations.unfollow(seen[-1][-1], "alice")
+
+    assert seen == [NAMES[5:3:-1], NAMES[3:1:-1], NAMES[1::-1]]
+
+
+def test_a_position_counts_only_with_its_own_name_and_list(
+    client: TestClient, relations: Relations, users: Users
+) -> None:
+    users("alice", "carol", *NAMES)
+    for name in NAMES:
+        relations.follow(name, "alice")
+        relations.follow(name, "carol")
+    relations.unfollow(NAMES[5], "alice")
+    link = client.get("/users/carol/followers?limit=1").links["next"]["url"]
+
+    assert client.get(link.replace("carol", "alice")).json()["code"] == "unknown_cursor"
+    assert client.get(link.replace(NAMES[5], NAMES[2])).json() == [NAMES[1]]
+
+
+@pytest.mark.parametrize("seen", ["", "1", "x" * 32, "0" * 31, "0" * 33, "%00" * 32, "A" * 32])
+@each_list
+def test_a_malformed_position_is_422(
+    client: TestClient, users: Users, as_user: Headers, names: ListOfNames, seen: str
+) -> None:
+    users("alice")
+    path = f"/users/alice/{names.path}?before=bobby&seen={seen}"
+
+    assert client.get(path, headers=as_user("alice")).status_code == 422
 
 
 def test_followers_of_nobody_are_404(client: TestClient) -> None:
@@ -241,7 +342,7 @@ def test_marks_have_a_limit(
 
     with pytest.raises(Conflict):
         relations.mark(mark, "alice", "carol")
-    assert relations.marked(mark, "alice", 10, None) == ["bobby"]
+    assert [one.name for one in relations.marked(mark, "alice", Page(10))] == ["bobby"]
 
 
 @pytest.mark.parametrize("path", ["blocks", "mutes"])
@@ -254,7 +355,7 @@ def test_marks_are_listed_newest_first_and_paged(
 
     first = client.get(f"/users/alice/{path}?limit=2", headers=as_user("alice"))
     assert first.json() == ["bobby", "david"]
-    assert first.links["next"]["url"] == f"/users/alice/{path}?limit=2&before=david"
+    assert first.links["next"]["url"].startswith(f"/users/alice/{path}?limit=2&before=david&seen=")
 
 
 def test_a_mute_tells_nobody_and_ends_no_follow(

@@ -1,5 +1,6 @@
 """What the users service answers."""
 
+import re
 import time
 import unicodedata
 from collections.abc import Callable
@@ -475,7 +476,7 @@ def test_a_page_of_followees_links_to_its_neighbours(
     first = client.get("/users/alice/followees?limit=2")
 
     assert first.json() == ["david", "carol"]
-    assert first.headers["Link"] == (
+    assert re.sub("&seen=[0-9a-f]{32}", "", first.headers["Link"]) == (
         '</users/alice/followees?limit=2&before=carol>; rel="next", '
         '</users/alice/followees?limit=2&after=david>; rel="prev"'
     )

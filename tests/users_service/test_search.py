@@ -1,6 +1,7 @@
 """Users who are found by the words of their names."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
@@ -109,6 +110,35 @@ def test_pages_fit_together_whatever_the_plan_is(
 
     assert sorted(seen) == sorted(expected)
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("q", ["user", "user x"])
+def test_a_page_goes_on_from_a_user_who_is_gone(
+    client: TestClient, users: Users, store: UsersStore, q: str
+) -> None:
+    users("user_x1", "user_x2", "user_x3")
+    first = client.get("/search/users", params={"q": q, "limit": 2})
+    last = first.json()[-1]["username"]
+    assert store.deletions.begin(last, "no hash", "-", timedelta(hours=1))
+    second = client.get(first.links["next"]["url"])
+
+    assert (last, [profile["username"] for profile in second.json()]) == ("user_x2", ["user_x3"])
+
+
+def test_a_page_goes_on_from_where_a_user_was_with_an_older_name(
+    client: TestClient, users: Users, store: UsersStore
+) -> None:
+    users("anna", "annb", "annc")
+    first = client.get("/search/users?q=ann&limit=2")
+    store.change("annb", ProfileChanges(display_name="Ann"))
+
+    assert [profile["username"] for profile in client.get(first.links["next"]["url"]).json()] == ["annc"]
+    assert client.get("/search/users?q=ann&before=annb&limit=1").json()[0]["username"] == "anna"
+
+
+@pytest.mark.parametrize("seen", ["", "a%00", "a+b", "a%20", "x" * 51, "-"])
+def test_a_malformed_word_is_422(client: TestClient, seen: str) -> None:
+    assert client.get(f"/search/users?q=ann&before=anna&seen={seen}").status_code == 422
 
 
 def test_a_cursor_that_is_not_found_is_400(client: TestClient, people: None) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from common.errors import BadRequest, Conflict, NotFound, Unauthorized
 from users_service.models import MAX_FOLLOWEES, NewUser
+from users_service.relations import Page
 from users_service.settings import UsersSettings
 from users_service.store import UsersStore
 
@@ -23,6 +24,10 @@ def _register(store: UsersStore, username: str, email: str | None = None) -> str
     except Conflict as conflict:
         return conflict.code
     return "registered"
+
+
+def followees(store: UsersStore, before: str | None = None) -> list[str]:
+    return [one.name for one in store.followees("alice", Page(10, before))]
 
 
 def test_of_many_who_want_a_name_at_once_one_gets_it(store: UsersStore) -> None:
@@ -45,7 +50,7 @@ def test_following_twice_changes_nothing(store: UsersStore, users: Users) -> Non
     users("alice", "bobby")
 
     assert [store.follow("alice", "bobby") for _ in range(2)] == [True, False]
-    assert store.followees("alice", 10, None) == ["bobby"]
+    assert followees(store) == ["bobby"]
 
 
 def test_followees_are_newest_first(store: UsersStore, users: Users) -> None:
@@ -53,15 +58,15 @@ def test_followees_are_newest_first(store: UsersStore, users: Users) -> None:
     for name in ("carol", "david", "bobby"):
         store.follow("alice", name)
 
-    assert store.followees("alice", 10, None) == ["bobby", "david", "carol"]
-    assert store.followees("alice", 10, "bobby") == ["david", "carol"]
+    assert followees(store) == ["bobby", "david", "carol"]
+    assert followees(store, "bobby") == ["david", "carol"]
 
 
 def test_a_cursor_that_is_no_followee_is_refused(store: UsersStore, users: Users) -> None:
     users("alice", "bobby")
 
     with pytest.raises(BadRequest):
-        store.followees("alice", 10, "bobby")
+        store.followees("alice", Page(10, "bobby"))
 
 
 def test_following_oneself_is_refused(store: UsersStore, users: Users) -> None:
@@ -101,7 +106,7 @@ def test_the_limit_of_followees_is_exact_when_many_come_at_once(store: UsersStor
         followed = list(pool.map(follow, names))
 
     assert followed.count(True) == 4
-    assert len(store.followees("alice", 100, None)) == 4
+    assert len(store.followees("alice", Page(100))) == 4
 
 
 def test_who_ends_one_may_follow_another(store: UsersStore, users: Users) -> None:
@@ -115,7 +120,7 @@ def test_who_ends_one_may_follow_another(store: UsersStore, users: Users) -> Non
     store.unfollow("alice", "bobby")
 
     assert store.follow("alice", "carol")
-    assert store.followees("alice", 10, None) == ["carol"]
+    assert followees(store) == ["carol"]
 
 
 def test_who_is_at_the_limit_may_follow_again_whom_they_follow(store: UsersStore, users: Users) -> None:
