@@ -43,7 +43,8 @@ IN_USE = text(f"""
             WHERE post_id > :since AND NOT is_unlisted AND username = ANY ({DELETED_USERS}) GROUP BY tag
         ) AS parts GROUP BY tag HAVING sum(posts) > 0
     ), last AS (
-        SELECT CAST(:before AS text) AS tag, (SELECT posts FROM counted WHERE tag = :before) AS posts
+        SELECT CAST(:before AS text) AS tag,
+            COALESCE(CAST(:seen AS bigint), (SELECT posts FROM counted WHERE tag = :before)) AS posts
     )
     SELECT counted.tag, counted.posts FROM counted, last
     WHERE last.tag IS NULL OR counted.posts < last.posts
@@ -75,10 +76,13 @@ class PostTags:
         values = {"username": username, "tag": tag, "replies": with_replies}
         return TAGGED_BY_USER.read(self._database, reader, page, **values)
 
-    def in_use(self, limit: int, before: str | None) -> list[TagInUse]:
-        """The tags of the last days, the most used first, from the one after `before` on."""
+    def in_use(self, limit: int, before: str | None, seen: int | None = None) -> list[TagInUse]:
+        """The tags of the last days, the most used first, from the one after `before` on.
+
+        `seen` is how many posts that one had: without it, one that is used no more ends the list.
+        """
         since = first_id(datetime.now(UTC) - timedelta(days=DAYS_IN_USE))
-        rows = self._database.rows(IN_USE, {"since": since, "limit": limit, "before": before})
+        rows = self._database.rows(IN_USE, {"since": since, "limit": limit, "before": before, "seen": seen})
         return [TagInUse(tag=tag, posts_count=posts) for tag, posts in rows]
 
     def parse_missing(self) -> bool:

@@ -1,5 +1,6 @@
 """HTTP for posts and timelines: read the request, call the service or the store, name the status."""
 
+from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request, Response
@@ -7,7 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 from common.api import headers
 from common.api.auth import TOKEN_OPTIONAL, CurrentUser
 from common.api.batch import MAX_BATCH, UNIQUE, batch
-from common.api.pagination import Limit, paginate
+from common.api.pagination import SEEN, Limit, paginate
 from common.api.problems import problems
 from common.api.routing import MAY_BE_STALE, router
 from common.discovery.client import service_unavailable
@@ -44,6 +45,7 @@ IncludeSelf = Annotated[bool, Query(description="`true` adds your own posts and 
 OfTag = Annotated[Tag | None, Query(description="The user's own posts with this hashtag only.")]
 TagPath = Annotated[Tag, Path(description="A hashtag, without `#`.", examples=["morning"])]
 SearchText = Annotated[str, Query(min_length=1, max_length=200, examples=["good morning"])]
+SeenPosts = Annotated[int | None, Query(ge=1, lt=2**63, description=SEEN)]
 BeforeTag = Annotated[Tag | None, Query(description="The last tag of the previous page.")]
 Pinned = Annotated[
     bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")
@@ -225,8 +227,13 @@ def search(
     responses={200: {"headers": headers.LINK}},
 )
 def tags_in_use(
-    store: Store, request: Request, response: Response, limit: Limit = 20, before: BeforeTag = None
+    store: Store,
+    request: Request,
+    response: Response,
+    limit: Limit = 20,
+    before: BeforeTag = None,
+    seen: SeenPosts = None,
 ) -> Any:
     """The hashtags of the last seven days, the most used first."""
-    found = store.tags.in_use(limit + 1, before)
-    return paginate(found, limit, lambda one: one.tag, request, response)
+    found = store.tags.in_use(limit + 1, before, seen)
+    return paginate(found, limit, attrgetter("tag"), request, response, attrgetter("posts_count"))

@@ -818,6 +818,19 @@ def test_tags_in_use_page_by_the_last_one(client: TestClient, as_user: Headers) 
     assert "next" not in second.links
 
 
+def test_tags_in_use_go_on_when_the_last_one_is_used_no_more(client: TestClient, as_user: Headers) -> None:
+    for text in ("#a #b", "#b", "#c"):
+        _write(client, as_user("alice"), text)
+    gone = _write(client, as_user("alice"), "#bb")
+    first = client.get("/tags?limit=3")
+    client.delete(f"/posts/id/{gone['id']}", headers=as_user("alice"))
+
+    second = client.get(first.links["next"]["url"])
+
+    assert [one["tag"] for one in first.json()] == ["b", "a", "bb"]
+    assert [one["tag"] for one in second.json()] == ["c"]
+
+
 @pytest.mark.parametrize(
     "path", ["/tags/1", "/tags/a-b", "/tags?before=%23a", f"/posts/alice?tag={'x' * 101}"]
 )
