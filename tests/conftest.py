@@ -23,6 +23,7 @@ from common.discovery import balancer
 from common.jobs.queue import JobQueue
 from common.settings import DEFAULT_JWT_SECRET
 from common.tokens import Tokens
+from tests.clock import Clock
 from tests.own_server import Own, own_servers
 from tests.redis_cluster import RedisCluster
 
@@ -159,6 +160,11 @@ def cluster(_cluster: RedisCluster) -> Iterator[RedisCluster]:
     _cluster.flush()
     yield _cluster
     _cluster.mend()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

@@ -3,19 +3,8 @@
 import pytest
 
 from common.circuit_breaker import OPEN_SECONDS, CircuitBreaker, CircuitOpen
+from tests.clock import Clock
 from tests.scrape import growth, value
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from likes_service.mailer import MailServer, MailServerUnavailable
 from likes_service.models import NOTIFICATION, Liked, LikeUndone, ValidateLike
 from likes_service.service import OVERDUE_AFTER, PAUSE_SECONDS, Likes, LikeValidator, Notifier
 from likes_service.store import LikesStore
+from tests.clock import Clock
 from tests.likes_service.conftest import LATER, NOW
 from tests.polling import PATIENCE_SECONDS, eventually
 from tests.tubes import take_all
@@ -69,13 +70,6 @@ class Broken:
     def put(self, payload):
         self.tried += 1
         raise QueueUnavailable
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

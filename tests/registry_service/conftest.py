@@ -12,24 +12,7 @@ from registry_service.clock import StallFreeClock
 from registry_service.models import NewInstance
 from registry_service.settings import RegistrySettings
 from registry_service.store import RegistryStore
-
-
-class Clock:
-    """Seconds that pass only when they are told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def passes(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture

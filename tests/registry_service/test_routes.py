@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from registry_service import change_log, store
 from registry_service.app import create_app
 from registry_service.settings import RegistrySettings
+from tests.clock import Clock
 from tests.polling import eventually
-from tests.registry_service.conftest import Clock
 
 USERS = {"service_name": "users", "host": "127.0.0.1", "port": 5100}
 # So long a client may wait for a change; a response that comes in half of it has not waited for that.

@@ -10,8 +10,8 @@ from common.errors import Conflict, NotFound
 from registry_service import store as module
 from registry_service.clock import STALL_SECONDS, StallFreeClock
 from registry_service.store import SUSPECT_SECONDS, RegistryStore
+from tests.clock import Clock
 from tests.instances import NOW
-from tests.registry_service.conftest import Clock
 
 Register = Callable[..., str]
 

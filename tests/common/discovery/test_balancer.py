@@ -15,20 +15,8 @@ from common.discovery.balancer import (
 )
 from common.discovery.directory import Directory
 from common.discovery.models import Instance, Snapshot, Status
+from tests.clock import Clock
 from tests.instances import instance
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def _balancer(clock: Clock, *instances: Instance) -> Balancer:

@@ -6,19 +6,7 @@ from throttled import MemoryStore, RateLimiterType, Throttled, utils
 from common.gateway import token_buckets
 from common.gateway.rate_limits import quota
 from common.gateway.token_buckets import TokenBuckets
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture
