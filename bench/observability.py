@@ -1,13 +1,20 @@
 """What it costs to observe the gateway and a service: metrics against none, traces against metrics; a scrape.
 
-.venv/bin/python -m bench.observability [--rounds 15] [--seconds 1]
+Two processes of the same program differ by some percent, each for as long as it runs. So all are started
+many times: the ratio is the average of these starts, with its standard error.
+
+.venv/bin/python -m bench.observability [--starts 16] [--rounds 8] [--seconds 0.2]
 """
 
 import argparse
+import random
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import median
+from math import sqrt
+from statistics import mean, median, stdev
+from typing import NamedTuple
 
 from bench.gateway import REQUESTS, WHOLE, registered
 from bench.load import Load, request
@@ -28,21 +35,43 @@ SETTINGS: dict[str, tuple[dict[str, str], str, float]] = {
     "traces of all": ({RATIO: "1"}, "metrics", 2.0),
 }
 
-# By the name of a process and what it records: the process, and what it is sent.
-Cases = Mapping[tuple[str, str], tuple[Running, Sequence[bytes]]]
+# The name of a process, and what it records.
+Case = tuple[str, str]
+# By case: the process, and what it is sent.
+Cases = Mapping[Case, tuple[Running, Sequence[bytes]]]
+
+
+class Cost(NamedTuple):
+    """What one start of a case takes: seconds of CPU a request, in times of the other's, MB, ms a scrape."""
+
+    cpu: float
+    ratio: float
+    rss: float
+    scrape_ms: float
+
+
+# By case, every start.
+Measured = dict[Case, list[Cost]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--starts", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=0.2)
     options = parser.parse_args()
-    with Processes() as processes, Load() as load:
-        registry = processes.service("registry", "-m", "registry_service.app")
-        upstream = processes.baseline("proxies:upstream")
-        with registered(registry, upstream):
-            cases = _start(processes, registry, upstream)
-            _print(cases, _costs(load, cases, options.rounds, options.seconds))
+    measured: Measured = defaultdict(list)
+    with Load() as load:
+        for start in range(options.starts):
+            with Processes() as processes:
+                registry = processes.service("registry", "-m", "registry_service.app")
+                upstream = processes.baseline("proxies:upstream")
+                with registered(registry, upstream):
+                    cases = _start(processes, registry, upstream)
+                    progress(start, options.starts, "starts")
+                    _measure(load, cases, options.rounds, options.seconds, measured)
+    progress(options.starts, options.starts, "starts")
+    _print(measured)
 
 
 def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
@@ -55,7 +84,7 @@ def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{upstream.port}",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
     }
-    cases: dict[tuple[str, str], tuple[Running, Sequence[bytes]]] = {}
+    cases: dict[Case, tuple[Running, Sequence[bytes]]] = {}
     for recorded, (variables, _, _) in SETTINGS.items():
         given = variables | (traces if RATIO in variables else {})
         gateway = processes.service("gateway", "gateway.py", **WHOLE, **given)
@@ -65,31 +94,38 @@ def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
     return cases
 
 
-def _costs(load: Load, cases: Cases, rounds: int, seconds: float) -> dict[tuple[str, str], list[float]]:
-    """Seconds of CPU a request, in every round."""
-    costs: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
-    for done in range(rounds):
-        for case, (process, requests) in cases.items():
-            progress(done, rounds, " ".join(case))
+def _measure(load: Load, cases: Cases, rounds: int, seconds: float, measured: Measured) -> None:
+    costs = defaultdict(list)
+    for _ in range(rounds):
+        # In another order each time: the first one after a pause is at a disadvantage.
+        for case, (process, requests) in random.sample(list(cases.items()), len(cases)):
             before = process.cpu()
             responses = load.closed(process.port, requests, CONNECTIONS, seconds).result()
             assert not responses.errors, responses.statuses
             costs[case].append((process.cpu() - before) / responses.count)
-    progress(rounds, rounds, "done")
-    return costs
+    for case, (process, _) in cases.items():
+        name, recorded = case
+        theirs = costs[name, SETTINGS[recorded][1]]
+        scrape = 0.0 if recorded == "nothing" else _scrape(process)
+        cost = Cost(median(costs[case]), ratio(costs[case], theirs), process.rss(), scrape)
+        measured[case].append(cost)
 
 
-def _print(cases: Cases, costs: Mapping[tuple[str, str], list[float]]) -> None:
-    rows = []
-    for (name, recorded), (process, _) in cases.items():
+def _print(measured: Mapping[Case, Sequence[Cost]]) -> None:
+    rows, scrapes = [], []
+    for (name, recorded), ours in measured.items():
         _, other, most = SETTINGS[recorded]
+        theirs = measured[name, other]
         if recorded != other:
-            more = process.rss() - cases[name, other][0].rss()
-            ours, theirs = costs[name, recorded], costs[name, other]
-            rows.append((name, recorded, other, ratio(ours, theirs), most, more, median(theirs) * 1e6))
-    table(("process", "with", "against", "CPU", "reach <=", "MB more", "us against"), rows)
+            ratios = [cost.ratio for cost in ours]
+            more = mean(cost.rss for cost in ours) - mean(cost.rss for cost in theirs)
+            us = mean(cost.cpu for cost in theirs) * 1e6
+            error = stdev(ratios) / sqrt(len(ratios))
+            rows.append((name, recorded, other, mean(ratios), error, most, more, us))
+        if recorded == "metrics":
+            scrapes.append((name, median(cost.scrape_ms for cost in ours)))
+    table(("process", "with", "against", "CPU", "±", "reach <=", "MB more", "us against"), rows)
     print(f"\nOf metrics, at most {MEGABYTES} MB more, and {SCRAPE_MS} ms a scrape:")
-    scrapes = [(name, _scrape(cases[name, "metrics"][0])) for name in ("gateway", "service")]
     table(("process", "scrape, ms"), scrapes)
 
 
