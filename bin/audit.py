@@ -35,7 +35,8 @@ def findings(dependencies: list[Dependency]) -> list[str]:
 def _ask() -> list[Dependency]:
     """What pip-audit says of each package; nothing if it cannot say anything."""
     command = [str(Path(sys.executable).parent / "pip-audit"), "--format=json", "--progress-spinner=off"]
-    command += ["--disable-pip", "--require-hashes", "--requirement=requirements-dev.txt"]
+    command += ["--disable-pip", "--require-hashes"]
+    command += [f"--requirement=requirements-{group}.txt" for group in ("dev", "tools")]
     command += [f"--ignore-vuln={name}" for name in ACCEPTED]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     try:

@@ -31,7 +31,7 @@ def test_every_requirement_has_hashes(file: str) -> None:
     assert all(lines[number + 1].startswith("    --hash=sha256:") for number in pinned)
 
 
-@pytest.mark.parametrize("environment", [PREFIX, PREFIX / "ministack"])
+@pytest.mark.parametrize("environment", [PREFIX, PREFIX / "tools", PREFIX / "ministack"])
 def test_what_is_locked_lacks_nothing_that_it_needs(environment: Path) -> None:
     command = [PREFIX / "bin" / "uv", "pip", "check", "--python", environment / "bin" / "python"]
     checked = subprocess.run(command, capture_output=True, text=True)

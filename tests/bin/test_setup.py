@@ -39,12 +39,14 @@ class Project:
             (root / name).write_text(script)
             (root / name).chmod(0o755)
 
-    def set_up(self, index_url: str, packages: str, stand_in: str) -> subprocess.CompletedProcess[str]:
+    def set_up(
+        self, index_url: str, packages: str, stand_in: str, *options: str
+    ) -> subprocess.CompletedProcess[str]:
         (self.root / "requirements.txt").write_text("")
         (self.root / "requirements-dev.txt").write_text(f"-r requirements.txt\n{packages}")
         (self.root / "requirements-dynamodb.txt").write_text(stand_in)
         return subprocess.run(
-            ["bash", self.root / "bin" / "setup"],
+            ["bash", self.root / "bin" / "setup", *options],
             env=self._environment(index_url),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -99,6 +101,23 @@ def test_what_is_locked_is_installed_and_nothing_else(index: PackageIndex, uv: s
     assert done.returncode == 0, done.stderr
     assert project.installed(".venv") == dict.fromkeys(["whale", "krill", "salt", "uv"], "1.0")
     assert project.installed(".venv/ministack") == dict.fromkeys(["ministack", "salt"], "1.0")
+
+
+def test_programs_that_check_are_installed_apart_where_they_are_asked_for(
+    index: PackageIndex, uv: str, project: Project
+) -> None:
+    stand_in = index.add("ministack", "1.0")
+    (project.root / "requirements-tools.txt").write_text(index.add("ruff", "1.0", program=b"#!/bin/sh\n"))
+
+    without = project.set_up(index.url, uv, stand_in)
+    exists_without = (project.root / ".venv" / "tools").exists()
+    done = project.set_up(index.url, uv, stand_in, "--tools")
+
+    assert [without.returncode, done.returncode] == [0, 0], without.stderr + done.stderr
+    assert not exists_without
+    assert project.installed(".venv") == {"uv": "1.0"}
+    assert project.installed(".venv/tools") == {"ruff": "1.0"}
+    assert (project.root / ".venv" / "bin" / "ruff").read_text() == "#!/bin/sh\n"
 
 
 def test_what_is_no_longer_locked_goes(index: PackageIndex, uv: str, project: Project) -> None:
