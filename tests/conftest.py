@@ -73,16 +73,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-# What they test runs in other processes. To trace their own would take half as long again.
-UNCOVERED = ("tests/bin/", "tests/deploy/", "tests/faults/", "tests/suite/")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The faults take minutes: first, so that another process runs all else meanwhile."""
     items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
-    for item in items:
-        if item.nodeid.startswith(UNCOVERED):
-            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_collection_finish() -> None:

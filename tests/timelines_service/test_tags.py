@@ -42,7 +42,6 @@ def test_the_first_tags_count() -> None:
     ]
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("piece", ["#", "#a", "a.", "https://", "a://", "#\u0301", "_#"])
 def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
     def seconds(text: str) -> float:
