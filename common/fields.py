@@ -46,6 +46,7 @@ GRAPHEME_CLUSTER = regex.compile(r"\X")
 BYTES_PER_CHARACTER = 14
 JOINED_EMOJI = regex.compile(r"(?:\p{ExtPict}[\p{EMod}\uFE0F]?\u200D){1,3}\p{ExtPict}[\p{EMod}\uFE0F]?")
 MIN_BYTES = 4096
+WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -53,6 +54,17 @@ class RequestBody(BaseModel):
     """A request body; one with unknown fields is refused."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+def _require_digits(value: object) -> object:
+    """Pydantic also reads numbers as Python writes them: 1_000, +1, 1.0."""
+    if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
+        raise PydanticKnownError("int_parsing")
+    return value
+
+
+# A number in a query.
+WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
 
 
 def is_none(value: object) -> bool:

@@ -13,7 +13,7 @@ from common.api.problems import problems
 from common.api.routing import MAY_BE_STALE, router
 from common.discovery.client import service_unavailable
 from common.errors import store_unavailable
-from common.fields import Id, Username
+from common.fields import Id, Username, WholeNumber
 from timelines_service import errors
 from timelines_service.models import NewPost, Post, PostCounts, QueuedPost, Tag, TagInUse
 from timelines_service.parameters import UNAVAILABLE, PageOfPosts, Reader, Service, Store, linked
@@ -45,7 +45,7 @@ IncludeSelf = Annotated[bool, Query(description="`true` adds your own posts and 
 OfTag = Annotated[Tag | None, Query(description="The user's own posts with this hashtag only.")]
 TagPath = Annotated[Tag, Path(description="A hashtag, without `#`.", examples=["morning"])]
 SearchText = Annotated[str, Query(min_length=1, max_length=200, examples=["good morning"])]
-SeenPosts = Annotated[int | None, Query(ge=1, lt=2**63, description=SEEN)]
+SeenPosts = Annotated[WholeNumber | None, Query(ge=1, lt=2**63, description=SEEN)]
 BeforeTag = Annotated[Tag | None, Query(description="The last tag of the previous page.")]
 Pinned = Annotated[
     bool, Query(description="`true`: the pinned posts only, the newest pin first, on one page.")

@@ -10,14 +10,14 @@ from common.api.pagination import Limit, paginate_both_ways
 from common.api.problems import problems
 from common.api.routing import MAY_BE_STALE, router
 from common.errors import store_unavailable
-from common.fields import Id
+from common.fields import Id, WholeNumber
 from timelines_service import errors
 from timelines_service.models import Context, Edit, Post, PostVersion
 from timelines_service.parameters import PageOfPosts, Reader, Service, Store, linked
 
 routes = router("timelines", store_unavailable("postgres"))
 
-Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+Version = Annotated[WholeNumber | None, Query(ge=1, le=2**31 - 1)]
 
 
 @routes.patch(

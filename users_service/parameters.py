@@ -9,7 +9,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from common.api.auth import CurrentUser, bearer_token
 from common.api.pagination import SEEN, paginate_both_ways
 from common.api.routing import from_state
-from common.fields import Username
+from common.fields import Username, WholeNumber
 from common.tokens import Claims
 from users_service import errors
 from users_service.models import BOB, MAX_FOLLOWEES
@@ -51,7 +51,7 @@ async def get_names_page(
     request: Request,
     response: Response,
     username: Username,
-    limit: Annotated[int, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")] = 20,
+    limit: Annotated[WholeNumber, Query(ge=1, le=MAX_FOLLOWEES, description="The size of a page.")] = 20,
     before: Annotated[Username | None, Query(description="The last username of the newer page.")] = None,
     after: Annotated[Username | None, Query(description="The first username of the older page.")] = None,
     seen: Annotated[str | None, Query(pattern=SEALED, description=SEEN)] = None,

@@ -22,7 +22,7 @@ from common.api.pagination import SEEN, Limit, paginate
 from common.api.problems import malformed, problems
 from common.api.routing import MAY_BE_STALE, body_too_large, media_type, router
 from common.errors import Unprocessable, store_unavailable
-from common.fields import Id, Username
+from common.fields import Id, Username, WholeNumber
 from common.revocations import RevocationChanges
 from common.tokens import invalid_token, is_service
 from common.words import MAX_WORD_LENGTH, one_word
@@ -253,7 +253,7 @@ async def logout(token: CurrentToken, accounts: Service) -> None:
 async def revocations(
     service: CurrentService,
     watchers: Watchers,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[WholeNumber, Query(ge=0)] = 0,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False)] = 0,
 ) -> RevocationChanges:
     """For services only: what was revoked after a position, as soon as there is something."""

@@ -6,7 +6,9 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Query, Request, Response
 
-Limit = Annotated[int, Query(ge=1, le=100, description="The size of a page.")]
+from common.fields import WholeNumber
+
+Limit = Annotated[WholeNumber, Query(ge=1, le=100, description="The size of a page.")]
 
 PAGE_PARAMETERS = {"limit", "before", "after", "seen"}
 

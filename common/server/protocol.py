@@ -29,7 +29,7 @@ LINGERING_CLOSE_SECONDS = 2.0
 # RFC 9110, §7.2: a name or an address, and a port.
 HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 REFUSED_METHODS = {b"CONNECT", b"TRACE"}
-OTHER_METHODS = {"Allow": "DELETE, GET, HEAD, POST"}
+OTHER_METHODS = {"Allow": "DELETE, GET, HEAD, PATCH, POST"}
 BODY_FOLLOWS = {b"content-length", b"transfer-encoding"}
 
 

@@ -20,6 +20,7 @@ from common.fields import (
     RequestBody,
     Text,
     Username,
+    WholeNumber,
     first_id,
     new_id,
     time_of,
@@ -28,6 +29,7 @@ from common.fields import (
 names: TypeAdapter[str] = TypeAdapter(Username)
 ids = TypeAdapter(Id)
 addresses: TypeAdapter[str] = TypeAdapter(Email)
+whole_numbers: TypeAdapter[int] = TypeAdapter(WholeNumber)
 texts: TypeAdapter[str] = TypeAdapter(Annotated[str, PRINTABLE])
 visible_texts: TypeAdapter[str] = TypeAdapter(Annotated[str, VISIBLE])
 
@@ -319,3 +321,14 @@ def test_what_was_wrong_is_not_repeated_where_it_may_be_logged() -> None:
         Note.model_validate({"stars": "a secret"})
 
     assert "a secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["1_0", "+1", "1.0", " 1", "1 ", "1e1", "\uff11", "", "-", "0x1"])
+def test_a_number_in_a_query_is_written_in_digits(written: str) -> None:
+    with pytest.raises(ValidationError):
+        whole_numbers.validate_python(written)
+
+
+@pytest.mark.parametrize(("written", "number"), [("0", 0), ("007", 7), ("-1", -1), (12, 12)])
+def test_digits_are_a_number(written: object, number: int) -> None:
+    assert whole_numbers.validate_python(written) == number

@@ -175,7 +175,7 @@ def test_a_refused_method_is_told_the_others(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"TRACE /posts HTTP/1.1\r\n" + HOST + CLOSE + END)
 
-    assert b"allow: DELETE, GET, HEAD, POST" in _rest(connection).splitlines()
+    assert b"allow: DELETE, GET, HEAD, PATCH, POST" in _rest(connection).splitlines()
 
 
 def test_a_large_body_in_chunks_is_refused_while_it_is_read(connect: Connect, timelines: Upstream) -> None:
