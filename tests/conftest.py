@@ -57,7 +57,7 @@ class OneSuite(LoadFileScheduling):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-seconds", type=int, default=15, help="how long to fuzz, twice: bin/fuzz")
+    parser.addoption("--fuzz-seconds", type=int, default=8, help="how long to fuzz, twice: bin/fuzz")
     parser.addoption("--fuzz-seed", type=int, default=1, help="what the fuzzing begins with")
 
 
@@ -73,9 +73,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+# What takes minutes begins first, so that other processes run all else meanwhile.
+FIRST = ("tests/faults/", "tests/suite/", "tests/bin/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The faults take minutes: first, so that another process runs all else meanwhile."""
-    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in FIRST])
 
 
 def pytest_collection_finish() -> None:
