@@ -1,6 +1,7 @@
 """Cancels a forwarded request when its client disconnects or its deadline passes."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -77,14 +78,16 @@ class _Watch:
         self._watch_task = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS - WATCH_AFTER_SECONDS):
                 await self._request.wait_for_disconnect()
-        except TimeoutError:
-            if not self._request.has_response:
-                self._cancel(self._request.timeout_error())
+                self._cancel(ClientDisconnected())
                 return
-            await self._request.wait_for_disconnect()
+        # Not where the error is handled: a stream would keep it, with all its frames.
+        if not self._request.has_response:
+            self._cancel(self._request.timeout_error())
+            return
+        await self._request.wait_for_disconnect()
         self._cancel(ClientDisconnected())
 
     def _cancel(self, reason: Exception) -> None:

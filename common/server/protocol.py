@@ -53,8 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.max_connections:
             self._send_error(Unavailable("too_many_connections", "There are too many connections now."))
         else:
-            self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
-            self._check_deadline()
+            self._set_deadline(HEADER_TIMEOUT_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._deadline_timer, self._write_timer):
@@ -71,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._deadline == inf and self._is_idle():
             # A lone end of line: uvicorn has stopped its timer for the next request, and none has begun.
-            self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
+            self._set_deadline(HEADER_TIMEOUT_SECONDS)
         # The parser keeps a header to itself until it has all of it.
         most = MAX_URL_BYTES + MAX_HEADER_BYTES
         is_too_much = (self._is_in_head and self._head_bytes > most) or self._bytes_without_progress > most
@@ -90,7 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # A chunk counts for the first request that begins in it; what others have of it is little.
         self._head_bytes, self._received = self._received, 0
         self._header_bytes = 0
-        self._deadline = self.loop.time() + HEADER_TIMEOUT_SECONDS
+        self._set_deadline(HEADER_TIMEOUT_SECONDS)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -110,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._validate_head()
-        self._deadline = self.loop.time() + BODY_TIMEOUT_SECONDS
+        self._set_deadline(BODY_TIMEOUT_SECONDS)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -184,14 +183,21 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         return self._is_in_head or self.cycle.response_started or bool(self.pipeline)
 
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self.loop.time() + seconds
+        if self._deadline_timer is None:
+            self._check_deadline()
+
     def _check_deadline(self) -> None:
-        # One timer a connection: one for each request would cost more than all else here.
+        # One timer a connection: one for each request would cost more than all else here. None while nothing
+        # is due: a thousand streams would wake the process a hundred times a second.
+        self._deadline_timer = None
         left = self._deadline - self.loop.time()
-        if left > 0:
+        if 0 < left < inf:
             self._deadline_timer = self.loop.call_later(
                 min(left, HEADER_TIMEOUT_SECONDS, BODY_TIMEOUT_SECONDS), self._check_deadline
             )
-        elif not self._is_over:
+        elif left <= 0 and not self._is_over:
             self.transport.close()
 
 
