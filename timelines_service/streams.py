@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import Self
@@ -24,6 +23,8 @@ POLL_SECONDS = 0.1
 OUTAGE_PAUSE_SECONDS = 1.0
 TICK_SECONDS = 1.0
 TICKS_A_COMMENT = 3
+# A token that is revoked is known here within two seconds, and its stream ends within five.
+TICKS_A_CHECK = 2
 REFRESH_SECONDS = 2.0
 
 MAX_STREAMS = 3000
@@ -47,8 +48,8 @@ class Stream:
         self.ticks = 0
         # Of a stream that is resumed: it comes before all that is put.
         self.missed: AsyncIterator[bytes] | None = None
-        self._waiting: deque[bytes] = deque()
-        self._change = asyncio.Event()
+        self._waiting: list[bytes] = []
+        self._change: asyncio.Future[None] | None = None
 
     def shows(self, entry: Entry) -> bool:
         return self.timeline.shows(entry.event, entry.earlier_reposters)
@@ -59,13 +60,17 @@ class Stream:
             self.close()
         elif not self.is_closed:
             self._waiting.append(text)
-            self._change.set()
+            self._wake()
 
     def close(self) -> None:
         """End it. A client that resumes it gets what still waits."""
         self.is_closed = True
         self._waiting.clear()
-        self._change.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._change and not self._change.done():
+            self._change.set_result(None)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """What is put, as it comes, until the stream is closed."""
@@ -75,10 +80,12 @@ class Stream:
                 yield chunk
         while not self.is_closed:
             if self._waiting:
-                yield b"".join(self._waiting.popleft() for _ in range(min(CHUNK, len(self._waiting))))
+                chunk = b"".join(self._waiting[:CHUNK])
+                del self._waiting[:CHUNK]
+                yield chunk
             else:
-                self._change.clear()
-                await self._change.wait()
+                self._change = asyncio.get_running_loop().create_future()
+                await self._change
 
 
 class Streams:
@@ -216,7 +223,7 @@ class Streams:
         self._drop_closed()
         for stream in self._streams:
             stream.ticks += 1
-            if not stream.may_go_on():
+            if stream.ticks % TICKS_A_CHECK == 0 and not stream.may_go_on():
                 stream.close()
             elif stream.ticks % TICKS_A_COMMENT == 0:
                 stream.put(events.COMMENT)

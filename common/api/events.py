@@ -1,7 +1,8 @@
 """Server-sent events (WHATWG HTML, §9.2): how one is written, and the response that brings them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from fastapi.responses import StreamingResponse
@@ -9,6 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 # A line that clients skip. No blank line after it: some clients would take that for the end of an event.
 COMMENT = b":\n"
+
+# In a scope: what goes on when the app has returned. RequestContext awaits it.
+REST = "microblog.rest"
+Rest = Callable[[Receive, Send], Awaitable[None]]
 
 
 def event(event_id: object, kind: str, data: bytes) -> bytes:
@@ -29,7 +34,8 @@ class Events(Protocol):
 class EventStream(StreamingResponse):
     """Sends events until they end or the client disconnects; then it closes them.
 
-    Starlette's own response takes two more tasks for each client.
+    Starlette's own response takes two more tasks for each client, and keeps all that has led to it while the
+    client stays. This one returns at once, and leaves the rest to RequestContext.
     """
 
     media_type = "text/event-stream"
@@ -40,20 +46,31 @@ class EventStream(StreamingResponse):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watching = asyncio.create_task(self._close_on_disconnect(receive))
+        start = {"type": "http.response.start", "status": self.status_code}
         try:
-            start = {"type": "http.response.start", "status": self.status_code}
             await send({**start, "headers": self.raw_headers})
-            if scope.get("is_head"):
-                self._events.close()
-            async for chunk in self._events.chunks():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            watching.cancel()
+        except BaseException:
             self._events.close()
+            raise
+        if scope.get("is_head"):
+            self._events.close()
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            scope[REST] = partial(_send, self._events)
 
-    async def _close_on_disconnect(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._events.close()
+
+async def _send(events: Events, receive: Receive, send: Send) -> None:
+    watching = asyncio.create_task(_close_on_disconnect(events, receive))
+    try:
+        async for chunk in events.chunks():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        watching.cancel()
+        events.close()
+
+
+async def _close_on_disconnect(events: Events, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    events.close()

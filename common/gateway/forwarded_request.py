@@ -120,6 +120,12 @@ class ForwardedRequest:
         sent, own = self._header(b"traceparent") or b"", context.traceparent.get().encode()
         return sent[TRACE_ID] == own[TRACE_ID]
 
+    def forget_headers(self) -> None:
+        """Free them: the client may stay for hours, and nothing is sent on again."""
+        self._headers.clear()
+        self._scope["headers"].clear()
+        self._header = dict(self._headers).get
+
     async def wait_for_disconnect(self) -> None:
         """Wait for the client to hang up; for ever while its body is still to be read."""
         if not isinstance(self.body, bytes):

@@ -17,7 +17,8 @@ STRIPPED_RESPONSE_HEADERS = HOP_BY_HOP | {b"date", b"x-request-id", b"traceparen
 
 async def send_response(response: InstanceResponse, attempt: Attempt, send: Send) -> None:
     try:
-        await stream_response(response, send)
+        await send_head(response, send)
+        await send_body(response, send)
     except httpx.TransportError as exc:
         # uvicorn closes the connection in the middle of the response: the client sees that this is not all.
         attempt.fail()
@@ -26,10 +27,14 @@ async def send_response(response: InstanceResponse, attempt: Attempt, send: Send
         response.close()
 
 
-async def stream_response(response: InstanceResponse, send: Send) -> None:
+async def send_head(response: InstanceResponse, send: Send) -> None:
     end_to_end = end_to_end_headers(response.headers)
     headers = [header for header in end_to_end if header[0] not in STRIPPED_RESPONSE_HEADERS]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+
+async def send_body(response: InstanceResponse, send: Send) -> None:
+    """Pass on what comes, as it comes."""
     is_complete = False
     while not is_complete:
         chunk = await response.read()

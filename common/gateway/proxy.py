@@ -123,6 +123,7 @@ class ReverseProxy:
                 await send_response(response, attempt, send)
                 return
         # A stream keeps no instance busy: the balancer would send all other requests elsewhere.
+        request.forget_headers()
         await self._streams.send(response, attempt, send)
 
     async def _send_request(self, request: ForwardedRequest, instance: Instance) -> InstanceResponse:

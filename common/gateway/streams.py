@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from common.discovery.balancer import Attempt
 from common.gateway import errors
-from common.gateway.forwarded_response import stream_response
+from common.gateway.forwarded_response import send_body, send_head
 from common.gateway.rate_limits import network
 from common.gateway.transport import InstanceResponse
 from common.telemetry.logging import RepeatedWarning
@@ -55,7 +55,9 @@ class Streams:
         """Pass events on as they come. A stream has no end of its own: the client resumes it."""
         self._responses.add(response)
         try:
-            await stream_response(response, send)
+            await send_head(response, send)
+            response.forget_headers()
+            await send_body(response, send)
         except httpx.TransportError as exc:
             await send({"type": "http.response.body", "body": b""})
             if not self._is_stopping:

@@ -6,12 +6,12 @@ Why not httpx's own connections: docs/decisions/0002-gateway-transport.md.
 """
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Self
+from typing import Self, cast
 
 import aiohttp
 import httpx
 from aiohttp.typedefs import LooseHeaders
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from common.gateway.headers import RawHeaders
@@ -22,13 +22,15 @@ IDLE_SECONDS = 30
 # How long an instance's name is not resolved again: it may lead elsewhere from one moment to the next.
 NAME_SECONDS = 1
 
+NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+
 TextHeaders = Iterable[tuple[str, str]]
 
 
 class InstanceResponse:
     """An instance's response, its body as it comes."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: "_Response") -> None:
         self._response = response
         self._buffered: bytes | None = None
         self.status = response.status
@@ -67,10 +69,23 @@ class InstanceResponse:
         except aiohttp.ClientError as exc:
             raise httpx.ReadError(repr(exc)) from exc
 
+    def forget_headers(self) -> None:
+        """Free them: a stream is open for hours."""
+        self._response.forget_headers()
+
     def close(self) -> None:
         """Close the connection, unless the response is complete and the connection free again."""
         if self._response.connection is not None:
             self._response.close()
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that need not keep its headers, nor those of the request."""
+
+    def forget_headers(self) -> None:
+        self._raw_headers = ()
+        self._headers = NO_HEADERS
+        self._request_info = self._request_info._replace(headers=NO_HEADERS)
 
 
 class _Verbatim(aiohttp.ClientRequest):
@@ -102,6 +117,7 @@ class Transport:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Verbatim,
+            response_class=_Response,
             auto_decompress=False,
             timeout=self._timeout,
         )
@@ -138,7 +154,7 @@ class Transport:
             raise httpx.ReadTimeout(str(exc)) from exc
         except aiohttp.ClientError as exc:
             raise httpx.RemoteProtocolError(repr(exc)) from exc
-        return InstanceResponse(response)
+        return InstanceResponse(cast("_Response", response))
 
 
 def _timeout(read_seconds: float) -> aiohttp.ClientTimeout:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.api.events import REST, Rest
 from common.api.problems import internal_error
 from common.server.access_log import AccessRecord, access_log, raw_path
 from common.telemetry import metrics, traces
@@ -18,6 +19,9 @@ CLIENT_CLOSED_REQUEST = 499
 
 # HAProxy checks with `OPTIONS /` unless it is told otherwise, and takes 405 for a failure.
 CHECKED_PATHS = {"/", "/livez", "/health"}
+
+# What is asked of a scope in the end.
+LOGGED = {"type", "method", "scheme", "path", "raw_path", "client", "route"}
 
 
 class RequestContext:
@@ -53,6 +57,8 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_context)
+            if rest := _take_rest(scope):
+                await rest(receive, send_with_context)
         except Exception:
             if status == CLIENT_CLOSED_REQUEST:  # FastAPI has sent no response: it never saw the request
                 await internal_error()(scope, receive, send_with_context)
@@ -100,6 +106,16 @@ class AsGet:
             await self._app(as_get, receive, send)
         finally:
             scope["route"] = as_get.get("route")
+
+
+def _take_rest(scope: Scope) -> Rest | None:
+    """What is still to be sent, for hours perhaps: nothing else is needed of the request any more."""
+    rest: Rest | None = scope.get(REST)
+    if rest:
+        logged = {name: scope[name] for name in LOGGED & scope.keys()}
+        scope.clear()
+        scope.update(logged)
+    return rest
 
 
 def _end_span(span: Span, scope: Scope, method: str, route: str, status: int) -> None:
