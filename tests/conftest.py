@@ -73,12 +73,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-# What takes minutes begins first, so that other processes run all else meanwhile.
-FIRST = ("tests/faults/", "tests/suite/", "tests/bin/")
+# These take minutes.
+LONGEST = ("tests/faults/", "tests/suite/", "tests/bin/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in FIRST])
+    """What takes long, and waits most of it, begins first: other processes run all else meanwhile."""
+    waiting = {item.path for item in items if item.get_closest_marker("kills")}
+    items.sort(
+        key=lambda item: (*(not item.nodeid.startswith(some) for some in LONGEST), item.path not in waiting)
+    )
 
 
 def pytest_collection_finish() -> None:
