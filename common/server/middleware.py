@@ -112,6 +112,8 @@ def _take_rest(scope: Scope) -> Rest | None:
     """What is still to be sent, for hours perhaps: nothing else is needed of the request any more."""
     rest: Rest | None = scope.get(REST)
     if rest:
+        # The connection has the same list.
+        scope["headers"].clear()
         logged = {name: scope[name] for name in LOGGED & scope.keys()}
         scope.clear()
         scope.update(logged)

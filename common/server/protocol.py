@@ -119,8 +119,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._deadline = inf
         super().on_message_complete()
-        # The app has them; a stream, which is open for hours, needs them no more.
-        self.headers = []
 
     def shutdown(self) -> None:
         """End it; a new connection first has a moment for its request, which may be on its way."""
