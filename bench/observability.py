@@ -11,10 +11,11 @@ import random
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from math import sqrt
 from statistics import mean, median, stdev
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bench.gateway import REQUESTS, WHOLE, registered
 from bench.load import Load, request
@@ -34,6 +35,8 @@ SETTINGS: dict[str, tuple[dict[str, str], str, float]] = {
     "traces of 1%": ({RATIO: "0.01"}, "metrics", 1.03),
     "traces of all": ({RATIO: "1"}, "metrics", 2.0),
 }
+
+Item = TypeVar("Item")
 
 # The name of a process, and what it records.
 Case = tuple[str, str]
@@ -85,7 +88,7 @@ def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
     }
     cases: dict[Case, tuple[Running, Sequence[bytes]]] = {}
-    for recorded, (variables, _, _) in SETTINGS.items():
+    for recorded, (variables, _, _) in _shuffled(SETTINGS.items()):
         given = variables | (traces if RATIO in variables else {})
         gateway = processes.service("gateway", "gateway.py", **WHOLE, **given)
         service = processes.service("registry", "-m", "registry_service.app", **given)
@@ -97,8 +100,7 @@ def _start(processes: Processes, registry: Running, upstream: Running) -> Cases:
 def _measure(load: Load, cases: Cases, rounds: int, seconds: float, measured: Measured) -> None:
     costs = defaultdict(list)
     for _ in range(rounds):
-        # In another order each time: the first one after a pause is at a disadvantage.
-        for case, (process, requests) in random.sample(list(cases.items()), len(cases)):
+        for case, (process, requests) in _shuffled(cases.items()):
             before = process.cpu()
             responses = load.closed(process.port, requests, CONNECTIONS, seconds).result()
             assert not responses.errors, responses.statuses
@@ -113,8 +115,9 @@ def _measure(load: Load, cases: Cases, rounds: int, seconds: float, measured: Me
 
 def _print(measured: Mapping[Case, Sequence[Cost]]) -> None:
     rows, scrapes = [], []
-    for (name, recorded), ours in measured.items():
+    for name, recorded in product(("gateway", "service"), SETTINGS):
         _, other, most = SETTINGS[recorded]
+        ours = measured[name, recorded]
         theirs = measured[name, other]
         if recorded != other:
             ratios = [cost.ratio for cost in ours]
@@ -127,6 +130,11 @@ def _print(measured: Mapping[Case, Sequence[Cost]]) -> None:
     table(("process", "with", "against", "CPU", "±", "reach <=", "MB more", "us against"), rows)
     print(f"\nOf metrics, at most {MEGABYTES} MB more, and {SCRAPE_MS} ms a scrape:")
     table(("process", "scrape, ms"), scrapes)
+
+
+def _shuffled(items: Collection[Item]) -> list[Item]:
+    """In another order each time: what starts or answers first after a pause is at a disadvantage."""
+    return random.sample(list(items), len(items))
 
 
 def _scrape(process: Running) -> float:
