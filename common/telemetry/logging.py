@@ -12,6 +12,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TextIO
 
 from common.telemetry.context import Tracing, request_id, traceparent
+from common.telemetry.sampling import is_sampled
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class JsonFormatter(logging.Formatter):
 
 def _span_ids() -> str:
     """As OpenTelemetry wants them in logs that are not its own, where there are spans to be found."""
-    if not (Tracing.is_on and (trace := traceparent.get())):
+    if not (Tracing.is_on and is_sampled(trace := traceparent.get())):
         return ""
     return f', "trace_id": "{trace[3:35]}", "span_id": "{trace[36:52]}"'
 

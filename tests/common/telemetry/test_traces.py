@@ -302,6 +302,16 @@ def test_a_json_line_says_its_span_and_a_text_line_stays_as_it_is(trace: Callabl
     assert "trace_id" not in json.loads(JsonFormatter().format(record))
 
 
+def test_a_json_line_of_a_trace_that_is_not_sampled_names_no_span(trace: Callable[..., None]) -> None:
+    trace()
+    context.start("mine", UNSAMPLED)
+    with tracing():
+        line = json.loads(JsonFormatter().format(logging.makeLogRecord({"name": "tests", "msg": "it runs"})))
+
+    assert line["traceparent"] == UNSAMPLED
+    assert not {"trace_id", "span_id"} & line.keys()
+
+
 @pytest.mark.parametrize(
     "given",
     [
