@@ -66,6 +66,8 @@ class BranchCoverage:
         return result
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._all:  # a Ctrl-C came first
+            return
         text = io.StringIO()
         slipcover.print_coverage(self._all, outfile=text, skip_covered=True)
         terminalreporter.write(text.getvalue())
