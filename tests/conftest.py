@@ -73,16 +73,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-# These take minutes.
-LONGEST = ("tests/faults/", "tests/suite/", "tests/bin/")
+# These take minutes: first, so that other processes run all else meanwhile.
+LONGEST = ("tests/faults/", "tests/suite/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long, and waits most of it, begins first: other processes run all else meanwhile."""
-    waiting = {item.path for item in items if item.get_closest_marker("kills")}
-    items.sort(
-        key=lambda item: (*(not item.nodeid.startswith(some) for some in LONGEST), item.path not in waiting)
-    )
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONGEST])
 
 
 def pytest_collection_finish() -> None:
