@@ -28,8 +28,12 @@ VENV = Path(sys.prefix)
 START_SECONDS = 60
 STOP_SECONDS = 10
 PR_SET_PDEATHSIG = 1
-# In any order. Linux and macOS take higher ones for outgoing connections, so these stay free.
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+# In any order. Linux and macOS take higher ones for outgoing connections, so these stay free. Each process of
+# pytest-xdist has ports of its own: none sees what another has been given, and does not use yet.
+_part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own_ports = range(20_000 + _part, 32_000, _parts)
+_ports = iter(random.sample(_own_ports, len(_own_ports)))
 
 
 class NotStarted(Exception):

@@ -73,12 +73,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     return OneSuite(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-# These take minutes: first, so that other processes run all else meanwhile.
-LONGEST = ("tests/faults/", "tests/suite/")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONGEST])
+    """The faults take minutes: first, so that another process runs all else meanwhile."""
+    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
 
 
 def pytest_collection_finish() -> None:

@@ -121,17 +121,18 @@ def both(part: str) -> tuple[str, str]:
 
 ROLLING_RESTART = [Fault("stop", tuple(f"{service}.{n}" for service in SERVICES), 0) for n in (1, 2)]
 QUICK = [
-    Fault("kill", tuple(f"{service}.1" for service in SERVICES)),
+    *(Fault("kill", (f"{service}.1",)) for service in SERVICES),
     *(Fault("kill", both(service)) for service in ("timelines", "likes")),
-    Fault("hang", ("users.2", "timelines.2"), 7),
+    Fault("hang", ("users.2",), 7),
+    Fault("hang", ("timelines.2",), 7),
     Fault("kill", ("registry",)),
     Fault("hang", ("registry",), 4),
     Fault("kill", ("gateway",)),
-    Fault("kill", tuple(WORKERS), 1),
+    *(Fault("kill", (worker,), 1) for worker in WORKERS),
     Fault("stop", tuple(WORKERS), 0),
     Fault("hang", ("timelines_worker",), 4),
-    *(Fault("kill", stores) for stores in (("postgres",), ("redis",), ("beanstalkd", "mail"))),
-    *(Fault("hang", stores, 4) for stores in (("postgres",), ("redis", "dynamodb"), ("beanstalkd", "mail"))),
+    *(Fault("kill", (store,)) for store in ("postgres", "redis", "beanstalkd", "mail")),
+    *(Fault("hang", (store,), 4) for store in ("postgres", "redis", "beanstalkd", "dynamodb", "mail")),
     Fault("defer", ("mail",), 7),
     Fault("freeze", ("postgres",), 4),
     Fault("demote", ("redis",), 4),
