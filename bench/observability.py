@@ -108,7 +108,7 @@ def _measure(load: Load, cases: Cases, rounds: int, seconds: float, measured: Me
     for case, (process, _) in cases.items():
         name, recorded = case
         theirs = costs[name, SETTINGS[recorded][1]]
-        scrape = 0.0 if recorded == "nothing" else _scrape(process)
+        scrape = _scrape(process) if recorded == "metrics" else 0.0
         cost = Cost(median(costs[case]), ratio(costs[case], theirs), process.rss(), scrape)
         measured[case].append(cost)
 
